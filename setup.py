@@ -1,0 +1,96 @@
+"""Builds functorch_ext and its C++ extension ``functorch_ext._C``.
+
+``python setup.py build_ext --inplace`` is the development build: code generation first, then ninja
+compiles only what changed (headers are tracked). ``pip install --no-build-isolation .`` installs.
+Environment: MAX_JOBS (compilers at once, 2 unless set).
+"""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import torch
+from setuptools import setup
+from setuptools.command.build_py import build_py
+from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths
+
+ROOT = Path(__file__).resolve().parent
+GENERATED = ROOT / "build" / "generated"
+BUILD_INFO = ROOT / "functorch_ext" / "_build_info.py"
+
+# A translation unit that includes torch's headers takes up to 2 GB of memory, so ask for few.
+os.environ.setdefault("MAX_JOBS", "2")
+# ninja lies beside the interpreter in a virtual environment, which need not be activated.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Writes ``text``, leaving the file's time alone when it already says so."""
+    if not path.exists() or path.read_text() != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def write_build_info() -> None:
+    """Records torch's version where it can be read before the compiled module is loaded."""
+    text = '"""Written by setup.py."""\n\n' + f'TORCH_VERSION = "{torch.__version__}"\n'
+    write_if_changed(BUILD_INFO, text)
+
+
+def generate_code() -> None:
+    """Runs the code generator; it rewrites only the files whose text changes."""
+    generator = ROOT / "csrc" / "codegen" / "generate.py"
+    if generator.exists():
+        subprocess.run([sys.executable, str(generator), str(GENERATED)], check=True)
+
+
+def extension() -> CppExtension:
+    """All of csrc/ and the generated sources as one extension module."""
+    sources = sorted([*ROOT.glob("csrc/**/*.cpp"), *GENERATED.glob("**/*.cpp")])
+    release = str(torch.__version__).split("+")[0]
+    # As system directories, torch's and Python's headers give no warnings of their own.
+    system = [*include_paths("cpu"), sysconfig.get_path("include")]
+    module = CppExtension(
+        "functorch_ext._C",
+        [str(source.relative_to(ROOT)) for source in sources],
+        include_dirs=[str(ROOT / "csrc"), str(GENERATED)],
+        define_macros=[("FUNCTORCH_EXT_BUILT_FOR_TORCH", f'"{release}"')],
+        extra_compile_args=[
+            *(flag for path in system for flag in ("-isystem", path)),
+            "-std=c++20",
+            "-O2",
+            "-g0",
+            "-fvisibility=hidden",
+            "-Wall",
+            "-Wextra",
+            "-Wno-unused-parameter",
+        ],
+    )
+    module.include_dirs = [path for path in module.include_dirs if path not in system]
+    return module
+
+
+class BuildCpp(BuildExtension):
+    """Generates code, then lists the sources (some of them generated) and compiles."""
+
+    def finalize_options(self) -> None:
+        generate_code()
+        self.distribution.ext_modules[:] = [extension()]
+        super().finalize_options()
+
+    def run(self) -> None:
+        super().run()
+        write_build_info()  # Last: it must not speak for an older module when the build fails.
+
+
+class BuildPython(build_py):
+    """Writes the record of torch's version before the Python files are copied."""
+
+    def run(self) -> None:
+        write_build_info()
+        super().run()
+
+
+setup(ext_modules=[extension()], cmdclass={"build_ext": BuildCpp, "build_py": BuildPython})
