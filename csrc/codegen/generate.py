@@ -12,14 +12,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pointwise
 import torchgen
+import variants
 from torchgen.gen import parse_native_yaml
 from torchgen.model import NativeFunction
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import pointwise  # noqa: E402
-import variants  # noqa: E402
 
 # Each takes all native functions and returns the files it makes: their names and texts.
 Generator = Callable[[Sequence[NativeFunction]], dict[str, str]]
