@@ -1,0 +1,219 @@
+"""jvp and linearize against the derivative of plain autograd's pullback."""
+
+import pytest
+import torch
+import torch.autograd.forward_ad as forward_ad
+
+from functorch_ext import grad, jvp, linearize, vjp, vmap
+from test import oracle
+from test.oracle import assert_close, loop, rand
+
+
+def mixing(x):
+    """Every output depends on every input."""
+    return (x.cumsum(0) * x.flip(0)).sin() + x.prod()
+
+
+def plain_jvp(function, x, tangent):
+    return tuple(part.detach() for part in oracle.jvp(function, x, tangent))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3), (0,)])
+def test_one_input(shape):
+    x, tangent = rand(*shape), rand(*shape)
+    function = (lambda x: x.exp().sin()) if len(shape) != 1 else mixing
+    assert_close(jvp(function, (x,), (tangent,)), plain_jvp(function, x, tangent))
+
+
+def test_finite_differences():
+    x, tangent, step = rand(4), rand(4), 1e-6
+    difference = (mixing(x + step * tangent) - mixing(x - step * tangent)) / (2 * step)
+    assert_close(jvp(mixing, (x,), (tangent,))[1], difference, tolerance=1e-6)
+
+
+def test_pytrees():
+    primal = {"w": [rand(2, 3), rand(2)]}, rand(3)
+    tangent = {"w": [rand(2, 3), rand(2)]}, rand(3)
+
+    def function(tree, x):
+        return {"out": (tree["w"][0] @ x).sin(), "parts": (tree["w"][1] * x.sum(), x)}
+
+    def flat(step):
+        tree = {"w": [p + step * t for p, t in zip(primal[0]["w"], tangent[0]["w"], strict=True)]}
+        return function(tree, primal[1] + step * tangent[1])
+
+    value, pushed = jvp(function, primal, tangent)
+    assert_close(value, function(*primal))
+    zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    assert_close(pushed["out"], plain_jvp(lambda s: flat(s)["out"], zero, one)[1])
+    assert_close(pushed["parts"][0], plain_jvp(lambda s: flat(s)["parts"][0], zero, one)[1])
+    assert_close(pushed["parts"][1], tangent[1])
+
+
+def test_has_aux():
+    x, tangent = rand(3), rand(3)
+    value, pushed, aux = jvp(lambda x: (x.sin(), {"a": x.cos()}), (x,), (tangent,), has_aux=True)
+    assert_close((value, pushed, aux), (x.sin(), x.cos() * tangent, {"a": x.cos()}))
+    assert forward_ad._current_level < 0
+
+
+def test_an_independent_output_has_a_zero_tangent():
+    x, y = rand(3), rand(2)
+    value, pushed = jvp(lambda x: (x, y), (x,), (x,))
+    assert_close((value, pushed), ((x, y), (x, torch.zeros_like(y))))
+
+
+def test_strict_refuses_an_independent_output():
+    x, y = rand(3), rand(2)
+    with pytest.raises(RuntimeError, match="independent"):
+        jvp(lambda x: (x, y), (x,), (x,), strict=True)
+    assert_close(jvp(torch.sin, (x,), (x,), strict=True), (x.sin(), x * x.cos()))
+
+
+def test_views_and_in_place():
+    x, tangent = rand(3, 3), rand(3, 3)
+
+    def function(x):
+        x = x.clone()
+        row = x[1].clone()
+        x[0].mul_(row)
+        x.T[2] = row.sin()
+        return x.diagonal()
+
+    assert_close(jvp(function, (x,), (tangent,)), plain_jvp(function, x, tangent))
+
+
+def test_detach_and_no_grad():
+    x, tangent = rand(3), rand(3)
+    assert_close(jvp(lambda x: x * x.detach(), (x,), (tangent,))[1], x * tangent)
+    with torch.no_grad():
+        assert_close(jvp(torch.sin, (x,), (tangent,))[1], x.cos() * tangent)
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_nested_orders(order):
+    x = rand(3)
+
+    def push(jvp, function):
+        return lambda x: jvp(function, (x,), (x.cos(),))[1]
+
+    def plain_push(function):
+        return lambda x: oracle.jvp(function, x, x.cos())[1]
+
+    actual, expected = mixing, mixing
+    for _ in range(order):
+        actual, expected = push(jvp, actual), plain_push(expected)
+    assert_close(actual(x), expected(x).detach())
+
+
+def test_nested_does_not_confuse_perturbations():
+    x, one = rand(), torch.ones((), dtype=torch.float64)
+
+    def inner(x):
+        return x * jvp(lambda y: x + y, (x,), (one,))[1]
+
+    # d/dx x * (d/dy (x + y)) = 1; confusing the two levels gives 2
+    assert_close(jvp(inner, (x,), (one,))[1], one)
+    assert_close(jvp(lambda x: jvp(lambda y: x * y * y, (x,), (one,))[1], (x,), (one,))[1], 4 * x)
+
+
+def test_a_tangent_that_depends_on_an_outer_input():
+    x, tangent = rand(3), rand(3)
+
+    def hessian_vector(jvp):
+        return lambda x: jvp(torch.sin, (x,), (x * x,))[1]
+
+    expected = plain_jvp(lambda x: oracle.jvp(torch.sin, x, x * x)[1], x, tangent)
+    assert_close(jvp(hessian_vector(jvp), (x,), (tangent,)), expected)
+
+
+def test_forward_over_reverse_and_reverse_over_forward():
+    x, tangent = rand(3), rand(3)
+
+    def total(x):
+        return mixing(x).sum()
+
+    expected = (oracle.hessian(total)(x) @ tangent).detach()
+    assert_close(jvp(grad(total), (x,), (tangent,))[1], expected)
+    assert_close(grad(lambda x: jvp(total, (x,), (tangent,))[1])(x), expected)
+
+
+def test_jvp_of_a_pullback():
+    x, cotangent, tangent = rand(3), rand(3), rand(3)
+    pullback = vjp(mixing, x)[1]
+    _, pushed = jvp(lambda c: pullback(c)[0], (cotangent,), (tangent,))
+    assert_close(pushed, oracle.vjp(mixing, x, tangent)[1].detach())
+
+
+def test_with_vmap():
+    x, tangents = rand(3), rand(4, 3)
+    one_by_one = loop(lambda t: plain_jvp(mixing, x, t)[1])(tangents)
+    assert_close(vmap(lambda t: jvp(mixing, (x,), (t,))[1])(tangents), one_by_one)
+    xs = rand(4, 3)
+    per_sample = loop(lambda x, t: plain_jvp(mixing, x, t))(xs, tangents)
+    assert_close(vmap(lambda x, t: jvp(mixing, (x,), (t,)))(xs, tangents), per_sample)
+    assert_close(jvp(vmap(mixing), (xs,), (tangents,)), per_sample)
+
+
+def test_outputs_stay_differentiable_when_the_input_requires_grad():
+    x, tangent = rand(3, requires_grad=True), rand(3)
+    value, pushed = jvp(torch.sin, (x,), (tangent,))
+    gradients = torch.autograd.grad(value.sum() + pushed.sum(), x)[0]
+    assert_close(gradients, (x.cos() - x.sin() * tangent).detach())
+
+
+def test_closed_over_parameters_remain_differentiable():
+    w, x, tangent = rand(3, requires_grad=True), rand(3), rand(3)
+    _, pushed = jvp(lambda x: (w * x).sin(), (x,), (tangent,))
+    expected = torch.autograd.grad(((w * x).cos() * w * tangent).sum(), w)
+    assert_close(torch.autograd.grad(pushed.sum(), w), expected)
+
+
+def test_inside_a_users_dual_level():
+    x, tangent = rand(3), rand(3)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, tangent)
+        outer = forward_ad.unpack_dual(dual.sin())
+    assert_close(jvp(torch.sin, (x,), (tangent,)), (outer.primal, outer.tangent))
+
+
+def test_complex_inputs():
+    z, tangent = rand(3, dtype=torch.complex128), rand(3, dtype=torch.complex128)
+    assert_close(jvp(torch.square, (z,), (tangent,)), (z * z, 2 * z * tangent))
+
+
+def test_linearize():
+    x = rand(3)
+    value, pushforward = linearize(mixing, x)
+    assert_close(value, mixing(x))
+    for _ in range(3):
+        tangent = rand(3)
+        assert_close(pushforward(tangent), plain_jvp(mixing, x, tangent)[1])
+
+
+def test_linearize_of_trees():
+    x, y, tangents = rand(3), rand(3), (rand(3), {"y": rand(3)})
+
+    def function(x, tree):
+        return {"a": x * tree["y"], "b": [tree["y"].exp()]}
+
+    value, pushforward = linearize(function, x, {"y": y})
+    assert_close(value, function(x, {"y": y}))
+    expected = {"a": tangents[0] * y + x * tangents[1]["y"], "b": [y.exp() * tangents[1]["y"]]}
+    assert_close(pushforward(*tangents), expected)
+
+
+def test_linearize_runs_the_function_once():
+    calls = []
+    _, pushforward = linearize(lambda x: calls.append(1) or x.sin(), rand(3))
+    once = len(calls)
+    pushforward(rand(3))
+    pushforward(rand(3))
+    assert len(calls) == once
+
+
+def test_vmap_of_a_linearized_function():
+    x, tangents = rand(3), rand(5, 3)
+    pushforward = linearize(mixing, x)[1]
+    expected = loop(lambda t: plain_jvp(mixing, x, t)[1])(tangents)
+    assert_close(vmap(pushforward)(tangents), expected)

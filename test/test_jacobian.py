@@ -1,0 +1,254 @@
+"""jacrev, jacfwd and hessian against plain Jacobians, one row at a time."""
+
+import pytest
+import torch
+
+from functorch_ext import hessian, jacfwd, jacrev, jvp, vjp, vmap
+from test import oracle
+from test.oracle import assert_close, loop, rand
+
+BOTH = pytest.mark.parametrize("jacobian", [jacrev, jacfwd])
+
+
+def matrix(x, y):
+    """(2, 3) and (3,) to (2, 2); every output depends on every input."""
+    return (x * y).sin() @ x.T.exp() + y.prod()
+
+
+def plain(function, *args, argnums=0):
+    """The Jacobians as a tuple where argnums is one."""
+    if isinstance(argnums, tuple):
+        return tuple(plain(function, *args, argnums=argnum) for argnum in argnums)
+    return oracle.jacobian(function, argnums)(*args).detach()
+
+
+@BOTH
+@pytest.mark.parametrize("argnums", [0, 1, -1, -2, (0,), (1,), (0, 1), (1, 0), (-1, 0)])
+def test_argnums(jacobian, argnums):
+    args = rand(2, 3), rand(3)
+    assert_close(jacobian(matrix, argnums)(*args), plain(matrix, *args, argnums=argnums))
+
+
+@BOTH
+@pytest.mark.parametrize("in_shape", [(), (1,), (3,), (2, 3)])
+@pytest.mark.parametrize("out_shape", [(), (1,), (4,), (2, 2)])
+def test_shapes(jacobian, in_shape, out_shape):
+    x, weight = rand(*in_shape), rand(*out_shape)
+
+    def function(x):
+        return (weight * x.sin().sum() + x.prod()).cos()
+
+    assert jacobian(function)(x).shape == out_shape + in_shape
+    assert_close(jacobian(function)(x), plain(function, x))
+
+
+@BOTH
+def test_finite_differences(jacobian):
+    x, step = rand(3), 1e-6
+
+    def function(x):
+        return (x.cumsum(0) * x.flip(0)).sin()
+
+    shifts = step * torch.eye(3, dtype=torch.float64)
+    columns = [(function(x + shift) - function(x - shift)) / (2 * step) for shift in shifts]
+    assert_close(jacobian(function)(x), torch.stack(columns, -1), tolerance=1e-6)
+
+
+@BOTH
+def test_nested_outputs(jacobian):
+    x, y = rand(3), rand(2)
+
+    def function(x, y):
+        return {"a": (x * y.sum()).sin(), "b": [y[:, None] * x, (x.prod() * y.prod(),)]}
+
+    def part(pick):
+        return plain(lambda x, y: pick(function(x, y)), x, y, argnums=(0, 1))
+
+    expected = {
+        "a": part(lambda out: out["a"]),
+        "b": [part(lambda out: out["b"][0]), (part(lambda out: out["b"][1][0]),)],
+    }
+    assert_close(jacobian(function, (0, 1))(x, y), expected)
+
+
+@BOTH
+def test_nested_inputs(jacobian):
+    tree = {"w": rand(2, 3), "b": [rand(2)]}
+    x = rand(3)
+
+    def function(tree, x):
+        return (tree["w"] @ x + tree["b"][0]).tanh()
+
+    def flat(w, b):
+        return function({"w": w, "b": [b]}, x)
+
+    w, b = plain(flat, tree["w"], tree["b"][0], argnums=(0, 1))
+    assert_close(jacobian(function)(tree, x), {"w": w, "b": [b]})
+
+
+@BOTH
+def test_has_aux(jacobian):
+    x, y = rand(2, 3), rand(3)
+
+    def function(x, y):
+        return matrix(x, y), {"aux": [x.exp(), y]}
+
+    expected = plain(matrix, x, y), {"aux": [x.exp(), y]}
+    result = jacobian(function, has_aux=True)(x, y)
+    assert_close(result, expected)
+    assert not result[1]["aux"][0].requires_grad
+
+
+@BOTH
+def test_independent_and_unused(jacobian):
+    x, y = rand(3), rand(2)
+    result = jacobian(lambda x, y: (x.sin(), y.exp()), (0, 1))(x, y)
+    expected = (
+        (torch.diag(x.cos()), torch.zeros(3, 2, dtype=torch.float64)),
+        (torch.zeros(2, 3, dtype=torch.float64), torch.diag(y.exp())),
+    )
+    assert_close(result, expected)
+
+
+@BOTH
+def test_empty(jacobian):
+    assert jacobian(torch.sin)(rand(0)).shape == (0, 0)
+    assert jacobian(lambda x: x[:0])(rand(3)).shape == (0, 3)
+
+
+@BOTH
+def test_the_identity(jacobian):
+    x = rand(3)
+    assert_close(jacobian(lambda x: x)(x), torch.eye(3, dtype=torch.float64))
+
+
+@BOTH
+def test_float32_gives_float32(jacobian):
+    assert jacobian(torch.sin)(rand(3, dtype=torch.float32)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 4, 100, None])
+def test_jacrev_chunk_size(chunk_size):
+    args = rand(2, 3), rand(3)
+
+    def function(x, y):
+        return matrix(x, y), x.sum() * y
+
+    expected = tuple(
+        plain(lambda x, y, i=i: function(x, y)[i], *args, argnums=(0, 1)) for i in range(2)
+    )
+    assert_close(jacrev(function, (0, 1), chunk_size=chunk_size)(*args), expected)
+
+
+@pytest.mark.parametrize("randomness", ["same", "different"])
+def test_jacfwd_randomness(randomness):
+    x = rand(4)
+    dropout = torch.nn.functional.dropout
+    found = jacfwd(lambda x: dropout(x, 0.5), randomness=randomness)(x).diagonal()
+    assert set(found.tolist()) <= {0.0, 2.0}
+
+
+def test_no_graph_when_nobody_needs_it_and_a_graph_when_one_does():
+    x, w = rand(3), rand(3, requires_grad=True)
+    for transform in (jacrev, jacfwd):
+        assert not transform(torch.sin)(x).requires_grad
+        jacobian = transform(lambda x: (w * x).sin())(x)
+        expected = torch.autograd.grad((w * (w * x).cos()).sum(), w)
+        assert_close(torch.autograd.grad(jacobian.sum(), w), expected)
+
+
+def test_the_pieces_make_the_jacobian():
+    x, y = rand(2, 3), rand(3)
+    basis = torch.eye(6, dtype=torch.float64).view(6, 2, 3)
+    columns = vmap(lambda t: jvp(lambda x: matrix(x, y), (x,), (t,))[1], out_dims=-1)(basis)
+    assert_close(columns.view(2, 2, 2, 3), plain(matrix, x, y))
+    pullback = vjp(lambda x: matrix(x, y), x)[1]
+    rows = vmap(pullback)(torch.eye(4, dtype=torch.float64).view(4, 2, 2))[0]
+    assert_close(rows.view(2, 2, 2, 3), plain(matrix, x, y))
+
+
+def scalar(x, y):
+    return matrix(x, y).sin().sum()
+
+
+@pytest.mark.parametrize("outer", [jacrev, jacfwd])
+@pytest.mark.parametrize("inner", [jacrev, jacfwd])
+def test_compositions_are_the_hessian(outer, inner):
+    x, y = rand(2, 3), rand(3)
+    assert_close(outer(inner(scalar))(x, y), oracle.hessian(scalar)(x, y).detach())
+
+
+def test_hessian_of_a_vector_function():
+    x = rand(3)
+
+    def function(x):
+        return (x.cumsum(0) * x.prod()).sin()[:2]
+
+    assert_close(hessian(function)(x), oracle.hessian(function)(x).detach())
+
+
+def test_hessian_argnums():
+    x, y = rand(2, 3), rand(3)
+
+    def second(outer, inner):
+        return oracle.jacobian(oracle.jacobian(scalar, inner), outer)(x, y).detach()
+
+    assert_close(hessian(scalar, 1)(x, y), second(1, 1))
+    # first index: the inner derivative; second index: the outer one
+    expected = tuple(tuple(second(outer, inner) for outer in range(2)) for inner in range(2))
+    assert_close(hessian(scalar, (0, 1))(x, y), expected)
+
+
+def test_hessian_of_a_tree():
+    x, y = rand(2, 3), rand(3)
+    actual = hessian(lambda tree: scalar(tree["x"], tree["y"]))({"x": x, "y": y})
+    rows = hessian(scalar, (0, 1))(x, y)
+    for i, outer in enumerate("xy"):
+        for j, inner in enumerate("xy"):
+            assert_close(actual[outer][inner], rows[i][j])
+
+
+def test_hessian_has_aux():
+    x, y = rand(2, 3), rand(3)
+    second, aux = hessian(lambda x, y: (scalar(x, y), {"a": x.exp()}), has_aux=True)(x, y)
+    assert_close(second, oracle.hessian(scalar)(x, y).detach())
+    assert_close(aux, {"a": x.exp()})
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 4, 100, None])
+def test_hessian_chunk_size(chunk_size):
+    x, y = rand(2, 3), rand(3)
+    actual = hessian(scalar, chunk_size=chunk_size)(x, y)
+    assert_close(actual, oracle.hessian(scalar)(x, y).detach())
+
+
+@pytest.mark.parametrize("transform", [jacrev, jacfwd, hessian])
+def test_vmap(transform):
+    x, y = rand(4, 2, 3), rand(3)
+    plain_transform = oracle.hessian if transform is hessian else oracle.jacobian
+    expected = loop(lambda x: plain_transform(matrix)(x, y).detach())(x)
+    assert_close(vmap(transform(matrix), (0, None))(x, y), expected)
+
+
+@BOTH
+def test_over_vmap(jacobian):
+    x, w = rand(4, 3), rand(3)
+
+    def function(w, mapped):
+        return mapped(lambda x: (x * w).sin().prod())(x)
+
+    actual = jacobian(lambda w: function(w, vmap))(w)
+    assert_close(actual, plain(lambda w: function(w, loop), w))
+
+
+def test_third_derivative():
+    x = rand(2)
+
+    def function(x):
+        return (x.sin() * x.flip(0)).prod()
+
+    expected = oracle.jacobian(oracle.hessian(function))(x).detach()
+    for first in (jacrev, jacfwd):
+        for second in (jacrev, jacfwd):
+            for third in (jacrev, jacfwd):
+                assert_close(first(second(third(function)))(x), expected)
