@@ -1,0 +1,57 @@
+# `make demo` and `make test` do all the set-up they need: python3.11 and a C++20 compiler suffice.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.requirements-installed
+
+# Tests to leave out, as a pytest marker expression; MARKER="" runs all.
+MARKER ?= not slow
+# More arguments for pytest.
+PYTEST_ARGS ?=
+
+CPP_FILES = $(shell find csrc -name '*.cpp' -o -name '*.h')
+
+.DEFAULT_GOAL := help
+.PHONY: help venv build demo test lint format bench clean
+
+help:
+	@echo "make demo    run the quickstart (sets everything up first)"
+	@echo "make test    run the tests (sets everything up first)"
+	@echo "make build   build the extension in place"
+	@echo "make lint    check style; make format repairs it"
+	@echo "make bench   run the benchmarks"
+	@echo "make clean   remove what was built"
+
+# Installed again when the pinned versions change.
+$(STAMP): requirements.txt requirements-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+venv: $(STAMP)
+
+# ninja knows what has to be compiled again, so always ask it.
+build: $(STAMP)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+
+demo: build
+	$(BIN)/python -m tutorials.quickstart
+
+test: build
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest test -n 2 -q -m "$(MARKER)" $(PYTEST_ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_FILES)
+
+bench: build
+	@if [ -d benchmarks ]; then $(BIN)/python -m benchmarks; else echo "no benchmarks yet"; fi
+
+clean:
+	rm -rf build dist *.egg-info functorch_ext/*.so functorch_ext/_build_info.py

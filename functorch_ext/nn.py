@@ -1,0 +1,376 @@
+"""Modules as functions of their parameters: functional_call, stack_module_state and friends.
+
+The transforms differentiate and map functions, and a module's parameters are hidden inside it.
+``functional_call`` makes them arguments. It does so by swapping entries of the tables in which a
+module keeps its tensors (``_parameters`` and ``_buffers``) for the time of one call.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["functional_call", "replace_all_batch_norm_modules_", "stack_module_state"]
+
+_MISSING = object()
+
+# One swapped entry: the table, the entry's name in it, and what stood there before.
+_Swap = tuple[dict[str, Any], str, Any]
+
+
+def functional_call(
+    module: nn.Module,
+    parameter_and_buffer_dicts: dict[str, Tensor] | Sequence[dict[str, Tensor]],
+    args: Any = None,
+    kwargs: dict[str, Any] | None = None,
+    *,
+    tie_weights: bool = True,
+    strict: bool = False,
+) -> Any:
+    """Calls a module with the given tensors in place of its parameters and buffers.
+
+    The module is as before when the call returns or raises. Calls nest.
+
+    Args:
+        module: the module to call.
+        parameter_and_buffer_dicts: from names, as ``module.named_parameters()`` gives them, to
+            tensors. Or several such dicts without common keys. What is not named keeps the
+            module's own tensor. A buffer that the module assigns anew lands in the dict (where
+            a single one was given); one that it writes in place is the dict's own tensor anyway.
+        args: the positional arguments: a tuple, or one argument that is not a tuple.
+        kwargs: the keyword arguments.
+        tie_weights: where the module holds one tensor under several names, a value given for one
+            of the names stands for all of them.
+        strict: demand exactly the names of the module's parameters and buffers.
+
+    Returns:
+        What the module returns.
+
+    Raises:
+        ValueError: a key in several dicts, or different values for tied names.
+        RuntimeError: missing or unexpected names with ``strict``; a scripted or a DataParallel
+            module.
+        TypeError: a value that is not a tensor, or a name of something that is not a tensor.
+        AttributeError: a name that leads into a submodule which is not there.
+
+    For a parametrized module (``torch.nn.utils.parametrize``) the key ``weight`` stands for the
+    weight itself, with no parametrization run; ``parametrizations.weight.original`` stands for what
+    the parametrization is computed from.
+
+    Example::
+
+        >>> model = torch.nn.Linear(3, 2)
+        >>> parameters = dict(model.named_parameters())
+        >>> loss = lambda parameters, x: functional_call(model, parameters, (x,)).sum()
+        >>> grad(loss)(parameters, torch.ones(3))["bias"]
+        tensor([1., 1.])
+    """
+    _check_module(module)
+    given = _one_dict(parameter_and_buffer_dicts)
+    values = given
+    if tie_weights and _has_tied_tensors(module):
+        values = _with_tied_names(module, given)
+    if strict:
+        _check_names(module, values)
+    args = () if args is None else args if isinstance(args, tuple) else (args,)
+
+    swaps: list[_Swap] = []
+    try:
+        _swap_in(module, values, swaps)
+        return module(*args, **kwargs or {})
+    finally:
+        _swap_out(swaps, values, given)
+
+
+def stack_module_state(
+    models: Sequence[nn.Module] | nn.ModuleList,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Stacks the parameters and buffers of several models of one architecture.
+
+    Together with ``functional_call`` and ``vmap`` it runs an ensemble as one batched computation.
+
+    Args:
+        models: at least one; all of one class, with parameters and buffers of the same names and
+            shapes, and all in training mode or all in evaluation mode.
+
+    Returns:
+        The stacked parameters and the stacked buffers, by name, with a new dimension 0 of the
+        number of models. The tensors are leaves that require grad where the models' own do.
+
+    Raises:
+        RuntimeError: no models, or models that differ.
+
+    Example::
+
+        >>> models = [torch.nn.Linear(3, 2) for _ in range(5)]
+        >>> parameters, buffers = stack_module_state(models)
+        >>> call = lambda p, b, x: functional_call(models[0], (p, b), (x,))
+        >>> vmap(call, in_dims=(0, 0, None))(parameters, buffers, torch.ones(4, 3)).shape
+        torch.Size([5, 4, 2])
+    """
+    if len(models) == 0:
+        raise RuntimeError("stack_module_state: expected at least one model, got none")
+    for index, model in enumerate(models):
+        if type(model) is not type(models[0]):
+            raise RuntimeError(
+                "stack_module_state: expected models of one class, but model 0 is a "
+                f"{type(models[0]).__name__} and model {index} is a {type(model).__name__}"
+            )
+        if model.training != models[0].training:
+            raise RuntimeError(
+                "stack_module_state: expected models all in training mode or all in evaluation "
+                f"mode, but model 0 has training={models[0].training} and model {index} has "
+                f"training={model.training}"
+            )
+    parameters = _stack_tensors([dict(model.named_parameters()) for model in models])
+    buffers = _stack_tensors([dict(model.named_buffers()) for model in models])
+    return parameters, buffers
+
+
+def replace_all_batch_norm_modules_(root: nn.Module) -> nn.Module:
+    """Makes every batch norm in ``root`` use the batch's statistics alone, in place.
+
+    Running statistics are updated in place, and inside ``vmap`` there is no one value to write:
+    every sample has its own. This drops them: ``running_mean``, ``running_var`` and
+    ``num_batches_tracked`` become None, ``track_running_stats`` False.
+
+    Args:
+        root: the module to change, a batch norm itself or a module that contains some.
+
+    Returns:
+        ``root``.
+
+    Example::
+
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+        >>> list(dict(replace_all_batch_norm_modules_(model).named_buffers()))
+        []
+    """
+    for module in root.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.running_mean = None
+            module.running_var = None
+            module.num_batches_tracked = None
+            module.track_running_stats = False
+    return root
+
+
+def _check_module(module: Any) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"functional_call: expected a torch.nn.Module, got {type(module).__name__}")
+    if isinstance(module, torch.jit.ScriptModule | nn.DataParallel):
+        # Their calls do not read the tables that we swap: they have compiled code and replicas.
+        raise RuntimeError(
+            f"functional_call: a {type(module).__name__} cannot be called with other parameters; "
+            "pass the plain module that it was made from"
+        )
+
+
+def _one_dict(dicts: Any) -> dict[str, Tensor]:
+    """The dict itself, or the union of several without common keys."""
+    if isinstance(dicts, dict):
+        return dicts
+    if not isinstance(dicts, list | tuple) or not all(isinstance(d, dict) for d in dicts):
+        raise ValueError(
+            "functional_call: parameter_and_buffer_dicts must be a dict or a list or tuple of "
+            f"dicts, got {_describe_types(dicts)}"
+        )
+    union: dict[str, Tensor] = {}
+    for one in dicts:
+        repeated = union.keys() & one.keys()
+        if repeated:
+            raise ValueError(
+                f"functional_call: {_quote(repeated)} in more than one of the dicts; "
+                "give each value once"
+            )
+        union.update(one)
+    return union
+
+
+def _describe_types(dicts: Any) -> str:
+    name = type(dicts).__name__
+    if isinstance(dicts, list | tuple):
+        return f"a {name} of ({', '.join(type(one).__name__ for one in dicts)})"
+    return name
+
+
+def _has_tied_tensors(root: nn.Module) -> bool:
+    """Whether some tensor lies in two places. One quick walk, with no names made."""
+    modules, tensors = [root], []
+    for module in modules:  # The list grows as we walk.
+        if module is None:
+            continue
+        # Attributes of a Module are slow to look up, for it has a __getattr__: ask its dict.
+        state = module.__dict__
+        if state["_parameters"]:
+            tensors += state["_parameters"].values()
+        if state["_buffers"]:
+            tensors += state["_buffers"].values()
+        if state["_modules"]:
+            modules += state["_modules"].values()
+    ids = [id(tensor) for tensor in tensors if tensor is not None]
+    return len(set(ids)) != len(ids)
+
+
+def _named_tensors(root: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All parameters and buffers, under all their names."""
+    yield from root.named_parameters(remove_duplicate=False)
+    yield from root.named_buffers(remove_duplicate=False)
+
+
+def _with_tied_names(root: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``given``, with the value of a tied tensor entered under all its names."""
+    names_of: dict[int, list[str]] = {}
+    for name, tensor in _named_tensors(root):
+        names_of.setdefault(id(tensor), []).append(name)
+    values = dict(given)
+    for names in names_of.values():
+        candidates = [name for name in names if name in given]
+        if not candidates:
+            continue
+        value = given[candidates[0]]
+        if any(given[name] is not value for name in candidates):
+            raise ValueError(
+                f"functional_call: different values for {_quote(candidates)}, which are names of "
+                "one tensor in the module; give one value, or pass tie_weights=False"
+            )
+        values.update(dict.fromkeys(names, value))
+    return values
+
+
+def _check_names(root: nn.Module, values: dict[str, Tensor]) -> None:
+    names = {name for name, _ in _named_tensors(root)}
+    unexpected, missing = values.keys() - names, names - values.keys()
+    problems = []
+    if unexpected:
+        problems.append(f"unexpected {_quote(unexpected)}")
+    if missing:
+        problems.append(f"missing {_quote(missing)}")
+    if problems:
+        raise RuntimeError(
+            "functional_call: with strict=True the names must be those of the parameters and "
+            f"buffers of {type(root).__name__}: {', '.join(problems)}"
+        )
+
+
+def _swap_in(root: nn.Module, values: dict[str, Tensor], swaps: list[_Swap]) -> None:
+    """Puts the values in, noting each swap before it is made so that it can be undone."""
+    owner, owner_path = root, ""
+    parameters, buffers = root._parameters, root._buffers
+    for key, value in values.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(
+                f"functional_call: the value for '{key}' must be a tensor, "
+                f"got {type(value).__name__}"
+            )
+        if not isinstance(key, str):
+            raise TypeError(f"functional_call: names must be strings, got {type(key).__name__}")
+        path, _, name = key.rpartition(".")
+        if path != owner_path:  # Names come grouped by module: mostly it is the one before.
+            owner, owner_path = _submodule(root, path, key), path
+            parameters, buffers = owner._parameters, owner._buffers
+        if name in parameters:
+            table = parameters
+        elif name in buffers:
+            table = buffers
+        else:
+            table, value = _unregistered(owner, name, key, value)
+        swaps.append((table, name, table.get(name, _MISSING)))
+        table[name] = value
+
+
+def _swap_out(swaps: list[_Swap], values: dict[str, Tensor], given: dict[str, Tensor]) -> None:
+    """Undoes the swaps, last first, and hands tensors that the module assigned to ``given``."""
+    # zip stops early when swapping in raised. One table may be met twice: read all, then restore.
+    for (table, name, _), (key, value) in zip(swaps, values.items()):
+        after = table.get(name)
+        if after is not value and isinstance(after, Tensor) and key in given:
+            given[key] = after
+    for table, name, before in reversed(swaps):
+        if before is _MISSING:
+            table.pop(name, None)
+        else:
+            table[name] = before
+
+
+def _submodule(root: nn.Module, path: str, key: str) -> nn.Module:
+    """The module that ``path`` leads to."""
+    module = root
+    for name in path.split(".") if path else ():
+        child = module.__dict__["_modules"].get(name)
+        if child is None:
+            child = getattr(module, name, None)  # A module may be kept out of the registered ones.
+            if not isinstance(child, nn.Module):
+                raise AttributeError(
+                    f"functional_call: '{key}': {type(module).__name__} has no submodule '{name}'"
+                )
+        module = child
+    return module
+
+
+class _Given(nn.Module):
+    """Stands in for a parametrization whose result is given."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self) -> Tensor:
+        return self.value
+
+
+def _unregistered(
+    owner: nn.Module, name: str, key: str, value: Tensor
+) -> tuple[dict[str, Any], Any]:
+    """The table and its entry for a name that is neither a parameter nor a buffer.
+
+    It may be a parametrized tensor, a tensor kept as a plain attribute, or not there at all: then
+    the module has it as an attribute during the call.
+    """
+    parametrizations = owner._modules.get("parametrizations")
+    if parametrizations is not None and name in parametrizations._modules:
+        return parametrizations._modules, _Given(value)
+    if not name:
+        raise KeyError(f"functional_call: the name '{key}' is empty or ends in a dot")
+    is_property = inspect.isdatadescriptor(getattr(type(owner), name, None))
+    current = owner.__dict__.get(name, getattr(type(owner), name, None))
+    if is_property or name in owner._modules or not isinstance(current, Tensor | None):
+        raise TypeError(
+            f"functional_call: '{key}' is not a tensor of {type(owner).__name__} "
+            "that can be replaced"
+        )
+    return owner.__dict__, value
+
+
+def _stack_tensors(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Stacks the tensors of each name."""
+    for index, state in enumerate(states):
+        if state.keys() != states[0].keys():
+            raise RuntimeError(
+                "stack_module_state: expected models with the same parameters and buffers, but "
+                f"{_quote(state.keys() ^ states[0].keys())} is not in both model 0 and model "
+                f"{index}"
+            )
+    return {name: _stack(name, [state[name] for state in states]) for name in states[0]}
+
+
+def _stack(name: str, tensors: list[Tensor]) -> Tensor:
+    first = tensors[0]
+    for index, tensor in enumerate(tensors):
+        for what, mine, others in (
+            ("requires_grad", first.requires_grad, tensor.requires_grad),
+            ("shape", tuple(first.shape), tuple(tensor.shape)),
+        ):
+            if mine != others:
+                raise RuntimeError(
+                    f"stack_module_state: expected '{name}' to have the same {what} in all "
+                    f"models, but it is {mine} in model 0 and {others} in model {index}"
+                )
+    return torch.stack(tensors).detach().requires_grad_(first.requires_grad)
+
+
+def _quote(names: Any) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(names))
