@@ -5,7 +5,6 @@ import torch
 
 from test.state import assert_clean_state
 
-
 torch.set_num_threads(1)
 
 
