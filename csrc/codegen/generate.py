@@ -8,7 +8,7 @@ Run by setup.py as ``generate.py OUT_DIR``. A file whose text has not changed is
 ninja compiles nothing again.
 """
 
-import sys
+import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -47,4 +47,6 @@ def main(out_dir: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Writes the tables that the C++ sources include.")
+    parser.add_argument("out_dir", type=Path, help="the folder to write them into")
+    main(parser.parse_args().out_dir)
