@@ -4,6 +4,7 @@ A maker is a function without arguments that returns a fresh random tensor, so t
 a batch gets different data.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -188,7 +189,7 @@ family(
 
 DIMS = {"0": 0, "-1": -1, "both": (0, 1), "all": None}
 REDUCTIONS = {
-    f"{name} over {label}": (lambda x, f=getattr(torch, name), d=dim: f(x, dim=d), t(3, 4))
+    f"{name} over {label}": (functools.partial(getattr(torch, name), dim=dim), t(3, 4))
     for name in "sum mean var std amax amin logsumexp nansum all any count_nonzero".split()
     for label, dim in DIMS.items()
     if not (name in ("amax", "amin", "logsumexp", "count_nonzero") and dim is None)

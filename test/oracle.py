@@ -53,8 +53,10 @@ def loop(function, in_dims=0, out_dims=0):
         mapped = [(leaf, dim) for leaf, dim in zip(leaves, dims, strict=True) if dim is not None]
         samples = []
         for i in range(mapped[0][0].shape[mapped[0][1]]):
+            # contiguous: some kernels of PyTorch are wrong for strided samples (the derivative of
+            # batch_norm in evaluation mode ignores the strides of the running statistics)
             sample = [
-                leaf if dim is None else leaf.select(dim, i)
+                leaf if dim is None else leaf.select(dim, i).contiguous()
                 for leaf, dim in zip(leaves, dims, strict=True)
             ]
             samples.append(function(*pytree.tree_unflatten(sample, spec), **kwargs))
