@@ -64,9 +64,9 @@ def make_network() -> nn.Sequential:
     )
 
 
-def train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int = 12) -> None:
+def train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int = 10) -> None:
     """Plain PyTorch."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(epochs):
         for batch in torch.randperm(len(images)).split(BATCH_SIZE):
             optimizer.zero_grad()
