@@ -172,8 +172,7 @@ def last_layer_hessian(network: nn.Sequential, images: Tensor, labels: Tensor) -
 
 
 def median_seconds(function: Callable[[], object], runs: int) -> float:
-    """The median time of several runs, after one that warms up."""
-    function()
+    """The median time of several runs. The caller has run it before: it is warm."""
     times = []
     for _ in range(runs):
         start = time.perf_counter()
