@@ -1,0 +1,1 @@
+"""PyTorch's own table of operators, run under every transform."""
