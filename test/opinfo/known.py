@@ -20,20 +20,40 @@ SKIPPED = {
         """empty empty_like empty_permuted empty_strided new_empty new_empty_strided""".split(),
         UNINITIALISED,
     ),
+    "as_strided.partial_views": "it reads memory beyond its argument",
 }
 
 DATA_DEPENDENT_SHAPE = "the shape of its output depends on the data"
 DATA_DEPENDENT_VALUE = "it reads a number out of a tensor"
+WRITES = "it writes a sample's values into an argument that all samples share"
+LAYOUT = "its output is not strided"
 
+ALL_VMAPS = ("vmap", "vmap(vjp)", "vmap(jvp)")
+
+
+def errors(reason, names, modes=ALL_VMAPS):
+    return {(name, mode): reason for name in names.split() for mode in modes}
+
+
+# what raises a clear error instead of giving an answer: (operator, mode), and why
 ERRORS = {
-    **dict.fromkeys(
-        """argwhere masked_select nonzero unique unique_consecutive combinations
-        repeat_interleave bincount histc""".split(),
-        DATA_DEPENDENT_SHAPE,
+    **errors(DATA_DEPENDENT_SHAPE, "nonzero unique unique_consecutive", ["vmap"]),
+    **errors(DATA_DEPENDENT_SHAPE, "masked_select index_put"),
+    **errors(DATA_DEPENDENT_VALUE, "cov narrow tensor_split nn.functional.gaussian_nll_loss"),
+    **errors(DATA_DEPENDENT_VALUE, "nn.functional.one_hot", ["vmap"]),
+    **errors(DATA_DEPENDENT_VALUE, "index_reduce.prod scatter_reduce.prod", ["vmap(vjp)"]),
+    **errors(
+        WRITES,
+        """nn.functional.batch_norm nn.functional.instance_norm native_batch_norm _native_batch_norm_legit
+        _batch_norm_with_update""",
     ),
-    **dict.fromkeys("allclose equal item is_nonzero".split(), DATA_DEPENDENT_VALUE),
+    **errors(WRITES, "resize_as_", ["vmap"]),
+    **errors(LAYOUT, "to_sparse", ["vmap", "vmap(vjp)"]),
 }
-"""Operators that may raise a clear error instead of giving an answer, and why."""
 
+# operators whose numbers are less exact than 1e-9 in float64
 TOLERANCE = {}
-"""Operators whose numbers are less exact than 1e-9 in float64."""
+
+# operators whose answer depends on the strides of a sample: batched at the front alone, where those
+# are the strides of a tensor of its own
+READS_STRIDES = {"as_strided", "as_strided_copy", "as_strided_scatter", "view_as_complex"}

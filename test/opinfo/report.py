@@ -24,10 +24,9 @@ def main(part=""):
         for name in names:
             modes = [mode for mode in MODES if outcomes[name][mode].status == status]
             if modes:
-                detail = outcomes[name][modes[0]].detail.splitlines() or [""]
-                print(
-                    f"  {name:45} {', '.join(modes):45} {known.ERRORS.get(name, detail[0][:120])}"
-                )
+                detail = outcomes[name][modes[0]].detail.partition("\n")[0]
+                reason = known.ERRORS.get((name, modes[0]), f"NOT LISTED: {detail[:120]}")
+                print(f"  {name:45} {', '.join(modes):45} {'' if status == 'loop' else reason}")
 
 
 if __name__ == "__main__":
