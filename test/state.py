@@ -1,12 +1,20 @@
 """What a transform must leave as it found it, whether it returned or raised."""
 
+import gc
+
 import torch
 import torch.autograd.forward_ad as forward_ad
 
 import functorch_ext
 
 
-def assert_clean_state():
+def live_levels():
+    """How many levels exist: those that run, and those that some tensor still belongs to."""
+    engine = getattr(functorch_ext, "_C", None)
+    return engine.live_levels() if engine else 0
+
+
+def assert_clean_state(levels_before=0):
     """Check that no level, dual level, or grad-mode change outlived its transform."""
     assert torch.is_grad_enabled(), "grad mode is still off"
     assert not torch.is_inference_mode_enabled(), "inference mode is still on"
@@ -18,6 +26,20 @@ def assert_clean_state():
     assert torch.equal(functorch_ext.vmap(torch.square)(x), x * x), "vmap no longer works"
     assert type(x + 1) is torch.Tensor and not (x + 1).requires_grad
 
-    engine = getattr(functorch_ext, "_C", None)
-    if hasattr(engine, "live_levels"):
-        assert engine.live_levels() == 0, f"{engine.live_levels()} levels are still alive"
+    if live_levels() > levels_before:
+        gc.collect()  # tracebacks hold frames, and frames hold tensors, in cycles
+    assert live_levels() <= levels_before, f"{live_levels()} levels are still alive"
+
+
+def failure(function, error_type):
+    """The message of the error that function() has to raise; the state has to be as before."""
+    levels_before = live_levels()
+    try:
+        function()
+    except error_type as error:
+        message = str(error)
+        error.with_traceback(None)
+    else:
+        raise AssertionError(f"no error was raised, instead of {error_type}")
+    assert_clean_state(levels_before)
+    return message

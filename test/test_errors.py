@@ -19,7 +19,7 @@ from functorch_ext import (
     vmap,
 )
 from test.oracle import rand
-from test.state import assert_clean_state
+from test.state import failure
 
 INTEGERS = torch.arange(3)
 
@@ -357,10 +357,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_error(name):
     function, error_type, words = CASES[name]
-    with pytest.raises(error_type) as caught:
-        function()
-    assert_clean_state()
-    message = str(caught.value)
+    message = failure(function, error_type)
     missing = [word for word in words if not re.search(word, message)]
     assert not missing, f"{missing} not in: {message}"
     assert "INTERNAL ASSERT" not in message

