@@ -18,6 +18,7 @@ from torch.utils.cpp_extension import BuildExtension, CppExtension, include_path
 
 ROOT = Path(__file__).resolve().parent
 GENERATED = ROOT / "build" / "generated"
+PRELUDE = ROOT / "build" / "prelude" / "prelude.h"
 BUILD_INFO = ROOT / "functorch_ext" / "_build_info.py"
 
 # A translation unit that includes torch's headers takes up to 2 GB of memory, so ask for few.
@@ -66,6 +67,9 @@ def extension() -> CppExtension:
             "-Wall",
             "-Wextra",
             "-Wno-unused-parameter",
+            "-Winvalid-pch",
+            "-include",
+            str(PRELUDE),
         ],
     )
     module.include_dirs = [path for path in module.include_dirs if path not in system]
@@ -79,6 +83,36 @@ class BuildCpp(BuildExtension):
         generate_code()
         self.distribution.ext_modules[:] = [extension()]
         super().finalize_options()
+
+    def build_extensions(self) -> None:
+        self.precompile_prelude()
+        super().build_extensions()
+
+    def precompile_prelude(self) -> None:
+        """Parses torch's common headers once instead of once a file.
+
+        The compiler takes a precompiled header only if it was made with the same options, so these
+        are the ones that files are compiled with.
+        """
+        (module,) = self.distribution.ext_modules
+        header = ROOT / "csrc" / "prelude.h"
+        compiled = PRELUDE.with_suffix(".h.gch")
+        command = [
+            os.environ.get("CXX", "c++"),
+            *self.compiler.compiler_so[1:],
+            *(flag for flag in module.extra_compile_args if flag not in ("-include", str(PRELUDE))),
+            "-x",
+            "c++-header",
+            str(header),
+        ]
+        stamp = PRELUDE.with_suffix(".command")
+        text = f"{torch.__version__} {' '.join(command)}"
+        if compiled.exists() and stamp.exists() and stamp.read_text() == text:
+            if compiled.stat().st_mtime > header.stat().st_mtime:
+                return
+        write_if_changed(PRELUDE, header.read_text())
+        subprocess.run([*command, "-o", str(compiled)], check=True)
+        stamp.write_text(text)
 
     def run(self) -> None:
         super().run()

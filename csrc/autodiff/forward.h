@@ -1,0 +1,42 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <utility>
+#include <vector>
+
+#include "engine/level.h"
+
+namespace functorch_ext {
+
+// One running forward-mode transform (jvp, jacfwd): PyTorch's own forward mode on the current
+// plane or, where that plane runs forward mode already, on a Dual level above it.
+class ForwardFrame {
+ public:
+  ForwardFrame();
+  ~ForwardFrame();
+  ForwardFrame(const ForwardFrame&) = delete;
+  ForwardFrame& operator=(const ForwardFrame&) = delete;
+  void exit();
+
+  // Dual tensors on this frame's plane. A tangent may belong to a deeper plane (a basis).
+  std::vector<at::Tensor> make_dual(const std::vector<at::Tensor>& primals,
+                                    const std::vector<at::Tensor>& tangents) const;
+
+  // The primal and the tangent of an output; the tangent is undefined where the output doesn't
+  // depend on the inputs.
+  std::pair<at::Tensor, at::Tensor> unpack(const at::Tensor& output) const;
+
+  // What a tensor of this frame's plane stands for on the plane outside.
+  at::Tensor strip(const at::Tensor& tensor) const;
+
+ private:
+  LevelPtr plane_;  // where forward mode runs
+  LevelPtr outer_plane_;
+  LevelPtr outer_innermost_;
+  bool outer_forward_mode_;
+  bool pushed_;  // plane_ is a Dual level of this frame's own
+  bool running_ = true;
+};
+
+}  // namespace functorch_ext

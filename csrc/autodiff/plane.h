@@ -1,0 +1,29 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "engine/wrapper.h"
+
+namespace functorch_ext {
+
+// Does the tensor belong to the plane (null: plane 0), rather than to a lower one?
+inline bool on_plane(const at::Tensor& tensor, const LevelPtr& plane) {
+  return plane ? wrapper_at(tensor, *plane) != nullptr : !is_wrapper(tensor);
+}
+
+// How deep the plane is that a tensor belongs to.
+inline int64_t depth_of(const at::Tensor& tensor) {
+  return is_wrapper(tensor) ? wrapper_of(tensor)->level().depth : 0;
+}
+
+// The tensor as a member of the plane: one of a lower plane is the same for all its samples.
+inline at::Tensor lift_to(const at::Tensor& tensor, const LevelPtr& plane) {
+  return plane && depth_of(tensor) < plane->depth ? wrap(tensor, no_bdim, *plane) : tensor;
+}
+
+// Counts a differentiation that runs on a plane while it is in scope.
+enum class Direction { Reverse, Forward };
+void begin_differentiation(const LevelPtr& plane, Direction direction, bool grad_mode_below);
+void end_differentiation(const LevelPtr& plane, Direction direction);
+
+}  // namespace functorch_ext

@@ -1,0 +1,189 @@
+#include "autodiff/reverse.h"
+
+#include <ATen/ops/_make_dual.h>
+#include <ATen/ops/alias.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include <unordered_set>
+
+#include "autodiff/plane.h"
+
+namespace functorch_ext {
+
+namespace {
+
+using torch::autograd::Node;
+
+// The node that a backward pass from this tensor starts at; null if it needs no gradient.
+Node* gradient_node(const at::Tensor& tensor) {
+  return tensor.requires_grad() ? torch::autograd::impl::gradient_edge(tensor).function.get()
+                                : nullptr;
+}
+
+// Visits the nodes of the graph behind `outputs` until `stop(node)` holds; tells whether it did.
+template <class Stop>
+bool any_node(const std::vector<at::Tensor>& outputs, Stop&& stop) {
+  std::unordered_set<Node*> seen;
+  std::vector<Node*> pending;
+  const auto reach = [&](Node* node) {
+    if (node && seen.insert(node).second) {
+      pending.push_back(node);
+    }
+  };
+  for (const auto& output : outputs) {
+    reach(gradient_node(output));
+  }
+  while (!pending.empty()) {
+    Node* node = pending.back();
+    pending.pop_back();
+    if (stop(node)) {
+      return true;
+    }
+    for (const auto& edge : node->next_edges()) {
+      reach(edge.function.get());
+    }
+  }
+  return false;
+}
+
+at::Tensor without_graph(const at::Tensor& tensor) {
+  auto result = tensor.detach();
+  const auto& tangent = tensor._fw_grad(0);
+  return tangent.defined() ? at::_make_dual(result, without_graph(tangent), 0) : result;
+}
+
+// A backward pass: grad mode and the running count are as its graph needs them.
+class BackwardPass {
+ public:
+  BackwardPass(const LevelPtr& plane, bool record) : plane_(plane) {
+    begin_differentiation(plane_, Direction::Reverse, c10::GradMode::is_enabled());
+    auto& state = thread_state();
+    saved_ = state.backward_without_graph;
+    state.backward_without_graph = !record;
+  }
+  ~BackwardPass() {
+    thread_state().backward_without_graph = saved_;
+    end_differentiation(plane_, Direction::Reverse);
+  }
+  BackwardPass(const BackwardPass&) = delete;
+  BackwardPass& operator=(const BackwardPass&) = delete;
+
+ private:
+  const LevelPtr& plane_;
+  bool saved_;
+};
+
+}  // namespace
+
+ReverseFrame::ReverseFrame()
+    : plane_(thread_state().plane), outer_grad_mode_(c10::GradMode::is_enabled()) {
+  begin_differentiation(plane_, Direction::Reverse, outer_grad_mode_);
+  c10::GradMode::set_enabled(true);
+}
+
+ReverseFrame::~ReverseFrame() {
+  exit();
+}
+
+void ReverseFrame::exit() {
+  if (running_) {
+    running_ = false;
+    c10::GradMode::set_enabled(outer_grad_mode_);
+    end_differentiation(plane_, Direction::Reverse);
+  }
+}
+
+std::vector<at::Tensor> ReverseFrame::differentiable(const std::vector<at::Tensor>& inputs) {
+  std::vector<at::Tensor> aliases;
+  aliases.reserve(inputs.size());
+  for (const auto& input : inputs) {
+    const auto lifted = lift_to(input, plane_);
+    at::Tensor alias;
+    if (lifted.requires_grad() && outer_grad_mode_) {
+      alias = at::alias(lifted);
+      connected_ = true;
+    } else {
+      alias = without_graph(lifted);
+      alias.set_requires_grad(true);
+    }
+    aliases.push_back(alias);
+    inputs_.push_back(std::move(alias));
+  }
+  return aliases;
+}
+
+bool ReverseFrame::graph_is_used(const std::vector<at::Tensor>& outputs) const {
+  if (!outer_grad_mode_) {
+    return false;
+  }
+  if (connected_) {
+    return true;
+  }
+  std::unordered_set<Node*> private_leaves;
+  for (const auto* inputs : {&inputs_, &also_private_}) {
+    for (const auto& input : *inputs) {
+      private_leaves.insert(gradient_node(input));
+    }
+  }
+  return any_node(
+      outputs, [&](Node* node) { return node->num_outputs() == 0 && !private_leaves.count(node); });
+}
+
+void ReverseFrame::share_privacy(const ReverseFrame& other) {
+  connected_ = connected_ || other.connected_;
+  also_private_.insert(also_private_.end(), other.inputs_.begin(), other.inputs_.end());
+}
+
+bool ReverseFrame::depends(const at::Tensor& output) const {
+  std::unordered_set<Node*> ours;
+  for (const auto& input : inputs_) {
+    ours.insert(gradient_node(input));
+  }
+  return on_plane(output, plane_) &&
+         any_node({output}, [&](Node* node) { return ours.count(node) > 0; });
+}
+
+at::Tensor ReverseFrame::release(const at::Tensor& output) const {
+  if (!output.requires_grad() || !on_plane(output, plane_) || graph_is_used({output})) {
+    return output;
+  }
+  return without_graph(output);
+}
+
+std::vector<at::Tensor> ReverseFrame::pull_back(const std::vector<at::Tensor>& outputs,
+                                                const std::vector<at::Tensor>& cotangents,
+                                                bool keep_graph) const {
+  torch::autograd::variable_list roots;
+  torch::autograd::variable_list seeds;
+  bool record = false;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (!outputs[i].requires_grad() || !on_plane(outputs[i], plane_)) {
+      continue;
+    }
+    roots.push_back(outputs[i]);
+    const auto seed = cotangents[i].defined() ? cotangents[i] : at::ones({}, outputs[i].options());
+    record = record || seed.requires_grad();
+    seeds.push_back(lift_to(seed, plane_));
+  }
+  std::vector<at::Tensor> gradients(inputs_.size());
+  if (!roots.empty()) {
+    record = c10::GradMode::is_enabled() && (record || graph_is_used(roots));
+    const BackwardPass pass(plane_, record);
+    gradients = torch::autograd::grad(roots, inputs_, seeds, /*retain_graph=*/keep_graph || record,
+                                      record, /*allow_unused=*/true);
+  }
+  for (size_t i = 0; i < gradients.size(); ++i) {
+    if (!gradients[i].defined()) {
+      const c10::AutoGradMode constant(false);
+      gradients[i] = at::zeros_like(inputs_[i]);
+    }
+  }
+  return gradients;
+}
+
+}  // namespace functorch_ext

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <vector>
+
+#include "engine/level.h"
+
+namespace functorch_ext {
+
+// One running reverse-mode transform (grad, vjp, jacrev): PyTorch's own autograd on the current
+// plane, on aliases of the inputs.
+class ReverseFrame {
+ public:
+  // Starts: grad mode is on until exit().
+  ReverseFrame();
+  ~ReverseFrame();
+  ReverseFrame(const ReverseFrame&) = delete;
+  ReverseFrame& operator=(const ReverseFrame&) = delete;
+  void exit();
+
+  // Aliases of the inputs, on this plane, that autograd records from.
+  std::vector<at::Tensor> differentiable(const std::vector<at::Tensor>& inputs);
+
+  // The cotangents of the inputs, for cotangents of some outputs; zeros where an output doesn't
+  // depend on an input. An undefined cotangent stands for one, of a scalar output. A graph of the
+  // result is recorded only where somebody could use it.
+  std::vector<at::Tensor> pull_back(const std::vector<at::Tensor>& outputs,
+                                    const std::vector<at::Tensor>& cotangents,
+                                    bool keep_graph) const;
+
+  // Which of the outputs depend on the inputs, as far as autograd's graph tells.
+  bool depends(const at::Tensor& output) const;
+
+  // An output as the caller gets it: without a link to the private aliases.
+  at::Tensor release(const at::Tensor& output) const;
+
+  // Treats the inputs of another frame as private too: this frame differentiates what it made.
+  void share_privacy(const ReverseFrame& other);
+
+  // Is any input, or anything else that the outputs depend on, differentiated outside?
+  bool graph_is_used(const std::vector<at::Tensor>& outputs) const;
+
+ private:
+  LevelPtr plane_;
+  std::vector<at::Tensor> inputs_;
+  std::vector<at::Tensor> also_private_;
+  bool connected_ = false;  // an input is itself differentiated by an outer transform
+  bool outer_grad_mode_;
+  bool running_ = true;
+};
+
+}  // namespace functorch_ext

@@ -1,0 +1,72 @@
+#include "batching/physical.h"
+
+#include <ATen/ops/movedim.h>
+#include <c10/core/WrapDimMinimal.h>
+
+namespace functorch_ext {
+
+at::Tensor at_front(const at::Tensor& tensor, const Level& level) {
+  const auto* wrapper = wrapper_at(tensor, level);
+  if (!wrapper) {
+    return tensor;
+  }
+  return wrapper->bdim() > 0 ? wrapper->value().movedim(wrapper->bdim(), 0) : wrapper->value();
+}
+
+at::Tensor expanded_at_front(const at::Tensor& tensor, const Level& level) {
+  auto value = at_front(tensor, level);
+  if (is_batched_at(tensor, level)) {
+    return value;
+  }
+  return value.unsqueeze(0).expand_symint(physical_sizes(value.sym_sizes(), level));
+}
+
+at::Tensor aligned(const at::Tensor& tensor, int64_t rank, const Level& level) {
+  auto value = at_front(tensor, level);
+  if (is_batched_at(tensor, level)) {
+    for (auto missing = rank - tensor.dim(); missing > 0; --missing) {
+      value = value.unsqueeze(1);
+    }
+  }
+  return value;
+}
+
+int64_t physical_dim(int64_t dim, int64_t rank) {
+  return c10::maybe_wrap_dim(dim, rank) + 1;
+}
+
+std::vector<int64_t> physical_dims(at::IntArrayRef dims, int64_t rank) {
+  std::vector<int64_t> physical;
+  physical.reserve(dims.size());
+  for (const auto dim : dims) {
+    physical.push_back(physical_dim(dim, rank));
+  }
+  return physical;
+}
+
+std::vector<c10::SymInt> physical_sizes(c10::SymIntArrayRef sizes, const Level& level) {
+  std::vector<c10::SymInt> physical;
+  physical.reserve(sizes.size() + 1);
+  physical.push_back(level.batch_size);
+  physical.insert(physical.end(), sizes.begin(), sizes.end());
+  return physical;
+}
+
+at::Tensor merge_into(const at::Tensor& value, int64_t dim) {
+  const auto moved = dim == 0 ? value : value.movedim(0, dim);
+  auto sizes = moved.sym_sizes().vec();
+  sizes[dim] = sizes[dim] * sizes[dim + 1];
+  sizes.erase(sizes.begin() + dim + 1);
+  return moved.reshape_symint(sizes);
+}
+
+at::Tensor split_from(const at::Tensor& value, int64_t dim, const Level& level) {
+  auto sizes = value.sym_sizes().vec();
+  const auto rest = level.batch_size == 0 ? c10::SymInt(0) : sizes[dim] / level.batch_size;
+  sizes[dim] = rest;
+  sizes.insert(sizes.begin() + dim, level.batch_size);
+  const auto split = value.reshape_symint(sizes);
+  return dim == 0 ? split : split.movedim(dim, 0);
+}
+
+}  // namespace functorch_ext

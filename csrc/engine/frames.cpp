@@ -1,0 +1,61 @@
+#include "engine/frames.h"
+
+#include <ATen/ops/movedim.h>
+
+#include "engine/wrapper.h"
+
+namespace functorch_ext {
+
+BatchFrame::BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane) {
+  auto& state = thread_state();
+  outer_plane_ = state.plane;
+  outer_innermost_ = state.innermost;
+  level_ = c10::make_intrusive<Level>(LevelKind::Batch,
+                                      outer_innermost_ ? outer_innermost_->depth + 1 : 1,
+                                      c10::SymInt(batch_size), randomness, outer_innermost_);
+  state.innermost = level_;
+  if (is_plane) {
+    state.plane = level_;
+  }
+}
+
+BatchFrame::~BatchFrame() {
+  exit();
+}
+
+void BatchFrame::exit() {
+  if (!running_) {
+    return;
+  }
+  running_ = false;
+  level_->alive = false;
+  auto& state = thread_state();
+  state.plane = outer_plane_;
+  state.innermost = outer_innermost_;
+}
+
+at::Tensor BatchFrame::wrap(const at::Tensor& tensor, int64_t bdim) const {
+  return functorch_ext::wrap(tensor, bdim, *level_);
+}
+
+at::Tensor BatchFrame::unwrap(const at::Tensor& tensor, int64_t out_dim) const {
+  const auto* wrapper = wrapper_at(tensor, *level_);
+  if (wrapper && wrapper->is_batched()) {
+    return wrapper->bdim() == out_dim ? wrapper->value()
+                                      : wrapper->value().movedim(wrapper->bdim(), out_dim);
+  }
+  const auto& value = wrapper ? wrapper->value() : tensor;
+  auto sizes = value.sym_sizes().vec();
+  sizes.insert(sizes.begin() + out_dim, level_->batch_size);
+  return value.unsqueeze(out_dim).expand_symint(sizes);
+}
+
+bool BatchFrame::is_batched(const at::Tensor& tensor) const {
+  return is_batched_at(tensor, *level_);
+}
+
+at::Tensor BatchFrame::value(const at::Tensor& tensor) const {
+  return value_of(tensor, *level_);
+}
+
+}  // namespace functorch_ext

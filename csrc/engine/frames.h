@@ -1,0 +1,36 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "engine/level.h"
+
+namespace functorch_ext {
+
+// One running vmap (or a Jacobian's basis): a Batch level, for as long as the frame runs.
+class BatchFrame {
+ public:
+  // `is_plane`: what runs inside differentiates on the new level; not so for a basis.
+  BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane);
+  ~BatchFrame();
+  BatchFrame(const BatchFrame&) = delete;
+  BatchFrame& operator=(const BatchFrame&) = delete;
+  void exit();
+
+  // `tensor` with its samples along `bdim` as a tensor of the level.
+  at::Tensor wrap(const at::Tensor& tensor, int64_t bdim) const;
+  // A tensor of the level as a plain stack of samples along `out_dim`; one that is the same for all
+  // samples is repeated, without a copy.
+  at::Tensor unwrap(const at::Tensor& tensor, int64_t out_dim) const;
+  // Does the tensor differ between samples?
+  bool is_batched(const at::Tensor& tensor) const;
+  // What a tensor that is the same for all samples stands for.
+  at::Tensor value(const at::Tensor& tensor) const;
+
+ private:
+  LevelPtr level_;
+  LevelPtr outer_plane_;
+  LevelPtr outer_innermost_;
+  bool running_ = true;
+};
+
+}  // namespace functorch_ext

@@ -1,0 +1,200 @@
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <utility>
+
+#include "engine/arguments.h"
+#include "engine/routing.h"
+
+// The kernel of an operator on wrappers, at both dispatch keys, from one rule.
+//
+// Everything is a template of the operator's signature, not of the operator: operators with the
+// same signature share one instantiation and differ in the pointers that `Operator` holds.
+namespace functorch_ext {
+
+template <class Signature>
+struct Operator;
+
+template <class Return, class... Parameters>
+struct Operator<Return(Parameters...)> {
+  using Signature = Return(Parameters...);
+  // A batching rule: computes the operator for wrappers of `level`, at least one of them batched.
+  using Rule = Return (*)(const Operator&, Level&, Parameters...);
+  // The same for rules that need only the arguments.
+  using PlainRule = Return (*)(Level&, Parameters...);
+
+  Return (*call)(Parameters...);  // the operator itself, through the dispatcher
+  Return (*redispatch)(c10::DispatchKeySet, Parameters...);
+  c10::OperatorHandle handle;
+  OperatorTraits traits;
+  Rule rule = nullptr;
+  PlainRule plain_rule = nullptr;
+  // Which arguments are dimensions (bit i: argument i), for the rules that shift dimensions.
+  uint64_t dims = 0;
+
+  // The per-sample loop, for argument combinations that a rule doesn't cover.
+  Return loop(Parameters... arguments) const {
+    return c10::impl::BoxedKernelWrapper<Signature>::call(loop_kernel(), handle, {},
+                                                          std::forward<Parameters>(arguments)...);
+  }
+};
+
+// Does an operator with these arguments have to pass through autograd or autocast?
+template <class... Parameters>
+inline bool differentiates(const OperatorTraits& traits, c10::DispatchKeySet keys,
+                           const Level& level, const Parameters&... arguments) {
+  if (routes_through_autograd(traits, keys, level)) {
+    return true;
+  }
+  if (!keys.has_any(c10::autograd_dispatch_keyset)) {
+    return false;
+  }
+  bool found = false;
+  (for_each_tensor(arguments,
+                   [&](const at::Tensor& tensor) {
+                     found = found || (wrapper_at(tensor, level) && is_differentiated(tensor));
+                   }),
+   ...);
+  return found;
+}
+
+template <class Result>
+inline Result wrap_result(Result&& result, const Level& level) {
+  using Type = std::remove_cv_t<std::remove_reference_t<Result>>;
+  if constexpr (std::is_same_v<Type, at::Tensor>) {
+    return result.defined() ? wrap(std::move(result), no_bdim, level) : result;
+  } else if constexpr (std::is_same_v<Type, std::vector<at::Tensor>>) {
+    for (auto& tensor : result) {
+      tensor = wrap_result(std::move(tensor), level);
+    }
+    return std::move(result);
+  } else {
+    return std::move(result);
+  }
+}
+
+template <class... Results>
+inline std::tuple<Results...> wrap_result(std::tuple<Results...>&& result, const Level& level) {
+  return std::apply(
+      [&](auto&... part) { return std::tuple<Results...>(wrap_result(std::move(part), level)...); },
+      result);
+}
+
+// An operator none of whose arguments is batched: computed once on the plane below.
+template <class Return, class... Parameters>
+inline Return compute_unbatched(const Operator<Return(Parameters...)>& op, const Level& level,
+                                Parameters... arguments) {
+  const auto below = [&](const at::Tensor& tensor) -> const at::Tensor& {
+    return value_of(tensor, level);
+  };
+  if constexpr (std::is_same_v<Return, at::Tensor>) {
+    at::Tensor result = call_rewritten<Return, Parameters...>(
+        op.call, below, std::forward<Parameters>(arguments)...);
+    return result.defined() ? wrap(std::move(result), no_bdim, level) : result;
+  } else if constexpr (std::is_void_v<Return>) {
+    call_rewritten<Return, Parameters...>(op.call, below, std::forward<Parameters>(arguments)...);
+    (refresh_mutated(arguments, level), ...);
+  } else if constexpr (std::is_reference_v<Return>) {
+    // In place (or out=): the same tensor comes back.
+    call_rewritten<Return, Parameters...>(op.call, below, std::forward<Parameters>(arguments)...);
+    (refresh_mutated(arguments, level), ...);
+    return mutated_argument<Return, Parameters...>(arguments...);
+  } else {
+    return wrap_result(call_rewritten<Return, Parameters...>(
+                           op.call, below, std::forward<Parameters>(arguments)...),
+                       level);
+  }
+}
+
+// The kernel object registered with the dispatcher.
+template <class Signature>
+class Kernel;
+
+template <class Return, class... Parameters>
+class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
+ public:
+  Kernel(Operator<Return(Parameters...)> op, bool entry) : op_(std::move(op)), entry_(entry) {}
+
+  Return operator()(c10::DispatchKeySet keys, Parameters... arguments) const {
+    DeepestLevel deepest;
+    (for_each_tensor(arguments, deepest), ...);
+    if (C10_UNLIKELY(deepest.any_outlived)) {
+      return call_rewritten<Return, Parameters...>(
+          op_.call, [](const at::Tensor& tensor) { return resolve_outlived(tensor); },
+          std::forward<Parameters>(arguments)...);
+    }
+    Level& level = *deepest.level;
+    if (entry_) {
+      if (differentiates(op_.traits, keys, level, arguments...)) {
+        return record(keys, level, std::forward<Parameters>(arguments)...);
+      }
+      if (op_.traits.composite && (!op_.rule || level.kind == LevelKind::Functional)) {
+        return op_.redispatch(below_entry(keys), std::forward<Parameters>(arguments)...);
+      }
+    }
+    PlaneBelow below(level);
+    return compute(level, std::forward<Parameters>(arguments)...);
+  }
+
+ private:
+  // Through autocast and autograd of this plane, which call the landing kernel in the end.
+  Return record(c10::DispatchKeySet keys, const Level& level, Parameters... arguments) const {
+    bool lifts = false;
+    (for_each_tensor(arguments,
+                     [&](const at::Tensor& tensor) { lifts = lifts || needs_lift(tensor, level); }),
+     ...);
+    if (C10_LIKELY(!lifts)) {
+      return op_.redispatch(below_entry(keys), std::forward<Parameters>(arguments)...);
+    }
+    if constexpr (std::is_same_v<Return, at::Tensor&>) {
+      check_mutable_at(mutated_argument<Return, Parameters...>(arguments...), level, op_.handle);
+    }
+    return call_rewritten<Return, Parameters...>(
+        [&](Parameters... lifted) -> Return {
+          return op_.redispatch(below_entry(keys), std::forward<Parameters>(lifted)...);
+        },
+        [&](const at::Tensor& tensor) {
+          return needs_lift(tensor, level) ? wrap(tensor, no_bdim, level) : tensor;
+        },
+        std::forward<Parameters>(arguments)...);
+  }
+
+  Return compute(Level& level, Parameters... arguments) const {
+    if (C10_UNLIKELY(level.kind == LevelKind::Functional)) {
+      return c10::impl::BoxedKernelWrapper<Return(Parameters...)>::call(
+          functional_kernel(), op_.handle, {}, std::forward<Parameters>(arguments)...);
+    }
+    bool batched = level.kind == LevelKind::Batch && op_.traits.random;
+    (for_each_tensor(
+         arguments,
+         [&](const at::Tensor& tensor) { batched = batched || is_batched_at(tensor, level); }),
+     ...);
+    if (!batched) {
+      return compute_unbatched<Return, Parameters...>(op_, level,
+                                                      std::forward<Parameters>(arguments)...);
+    }
+    if constexpr (std::is_same_v<Return, at::Tensor&>) {
+      at::Tensor& self = mutated_argument<Return, Parameters...>(arguments...);
+      if (!op_.traits.random) {
+        check_mutable(self, level, op_.handle);
+      }
+      op_.rule(op_, level, std::forward<Parameters>(arguments)...);
+      after_mutation(self);
+      return self;
+    } else if constexpr (std::is_same_v<Return, at::Tensor>) {
+      at::Tensor result = op_.rule(op_, level, std::forward<Parameters>(arguments)...);
+      if (op_.traits.view) {
+        share_version_counter(result, first_tensor(arguments...));
+      }
+      return result;
+    } else {
+      return op_.rule(op_, level, std::forward<Parameters>(arguments)...);
+    }
+  }
+
+  const Operator<Return(Parameters...)> op_;
+  const bool entry_;
+};
+
+}  // namespace functorch_ext

@@ -1,0 +1,66 @@
+#pragma once
+
+#include <c10/core/SymInt.h>
+#include <c10/util/intrusive_ptr.h>
+
+#include <atomic>
+#include <cstdint>
+
+namespace functorch_ext {
+
+// What the wrappers of a level stand for.
+enum class LevelKind : uint8_t {
+  Batch,       // vmap: a stack of samples
+  Dual,        // forward mode running inside forward mode of the same plane
+  Functional,  // functionalize: a value that mutations replace
+};
+
+enum class Randomness : uint8_t { Error, Same, Different };
+
+// One running transform that needs wrapper tensors.
+//
+// All tensors of one level form a plane; plane 0 (no level) is plain tensors. Each wrapper holds
+// its level, so what an operator must do follows from its arguments, not from a global stack:
+// autograd's worker threads and escaped closures see the right thing.
+struct Level final : c10::intrusive_ptr_target {
+  Level(LevelKind kind, int64_t depth, c10::SymInt batch_size, Randomness randomness,
+        c10::intrusive_ptr<Level> parent, bool remove_views = false);
+  ~Level() override;
+
+  const LevelKind kind;
+  const int64_t depth;                     // 1 = outermost
+  const c10::SymInt batch_size;            // of a Batch level
+  const Randomness randomness;             // of a Batch level
+  const c10::intrusive_ptr<Level> parent;  // the running level around this one
+  const bool remove_views;                 // of a Functional level
+
+  // Running: the transform has not returned yet.
+  std::atomic<bool> alive{true};
+  // How many reverse-mode and forward-mode transforms run on this plane right now.
+  std::atomic<int32_t> reverse_running{0};
+  std::atomic<int32_t> forward_running{0};
+  // Grad mode of the planes below while reverse mode runs on this one: as it was outside.
+  std::atomic<bool> grad_mode_below{true};
+
+  // The number of Level objects in existence, for leak tests.
+  static int64_t count();
+};
+
+using LevelPtr = c10::intrusive_ptr<Level>;
+
+// What runs on this thread.
+struct ThreadState {
+  // The innermost running level that grad, vjp and jvp differentiate on; null is plane 0.
+  LevelPtr plane;
+  // The deepest running level; deeper than `plane` while a Jacobian pushes its basis through.
+  LevelPtr innermost;
+  // The running counts of plane 0.
+  int32_t reverse_running = 0;
+  int32_t forward_running = 0;
+  // Inside a backward pass that records no graph.
+  bool backward_without_graph = false;
+};
+
+ThreadState& thread_state();
+
+}  // namespace functorch_ext

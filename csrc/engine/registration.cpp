@@ -1,0 +1,64 @@
+#include "engine/registration.h"
+
+#include <mutex>
+#include <unordered_set>
+#include <vector>
+
+#include "engine/boxed.h"
+
+namespace functorch_ext {
+
+namespace {
+
+std::mutex registration_mutex;
+
+// Kernels stay until the process ends, past the destructors of libtorch's dispatcher.
+std::vector<c10::RegistrationHandleRAII>& handles() {
+  static auto* handles = new std::vector<c10::RegistrationHandleRAII>();
+  return *handles;
+}
+
+std::unordered_set<c10::OperatorName>& operators_with_landing() {
+  static auto* names = new std::unordered_set<c10::OperatorName>();
+  return *names;
+}
+
+constexpr const char* origin = "functorch_ext";
+
+}  // namespace
+
+void register_kernel(const c10::OperatorHandle& op, c10::DispatchKey key,
+                     c10::KernelFunction kernel) {
+  handles().push_back(c10::Dispatcher::singleton().registerImpl(
+      op.operator_name(), key, std::move(kernel), std::nullopt, nullptr, origin));
+  if (key == landing_key) {
+    operators_with_landing().insert(op.operator_name());
+  }
+}
+
+void ensure_landing(const c10::OperatorHandle& op) {
+  const std::lock_guard<std::mutex> lock(registration_mutex);
+  if (operators_with_landing().count(op.operator_name()) || OperatorTraits::of(op).composite) {
+    return;
+  }
+  register_kernel(op, landing_key, c10::KernelFunction::makeFromBoxedFunction<&boxed_landing>());
+}
+
+void register_fallbacks() {
+  auto& dispatcher = c10::Dispatcher::singleton();
+  handles().push_back(dispatcher.registerFallback(
+      entry_key, c10::KernelFunction::makeFromBoxedFunction<&boxed_entry>(), origin));
+  for (const auto& name : dispatcher.getAllOpNames()) {
+    if (const auto op = dispatcher.findSchema(name)) {
+      ensure_landing(*op);
+    }
+  }
+}
+
+int argument_position(const c10::OperatorHandle& op, const std::string& name) {
+  const auto position = op.schema().argumentIndexWithName(name);
+  TORCH_INTERNAL_ASSERT(position, op.operator_name(), " has no argument called ", name);
+  return *position;
+}
+
+}  // namespace functorch_ext

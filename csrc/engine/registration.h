@@ -1,0 +1,91 @@
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <string>
+
+#include "engine/kernel.h"
+
+namespace functorch_ext {
+
+// Registers a kernel for as long as the process lives.
+void register_kernel(const c10::OperatorHandle& op, c10::DispatchKey key,
+                     c10::KernelFunction kernel);
+
+// Gives an operator a landing kernel if it has none yet: FPGA is a backend key, so without one the
+// dispatcher would run a CompositeExplicitAutograd kernel on wrappers.
+void ensure_landing(const c10::OperatorHandle& op);
+
+// Registers the boxed kernels for every operator without a rule; call it after all rules.
+void register_fallbacks();
+
+// The position of the argument called `name` in an operator's schema.
+int argument_position(const c10::OperatorHandle& op, const std::string& name);
+
+// A batching rule family is a template of the signature with a static `rule`; add<Op, Family>()
+// gives the family's rule to the operator, add<Op>(function) a rule written for it alone.
+namespace detail {
+
+template <class Signature>
+void register_rule(const Operator<Signature>& op) {
+  const auto kernel = [&](bool entry) {
+    return c10::KernelFunction::makeFromUnboxedFunctor<false, Kernel<Signature>>(
+        std::make_unique<Kernel<Signature>>(op, entry));
+  };
+  register_kernel(op.handle, entry_key, kernel(true));
+  // With a backend kernel an implicit composite would become ambiguous for autograd.
+  if (!op.traits.composite) {
+    register_kernel(op.handle, landing_key, kernel(false));
+  }
+}
+
+template <class Op>
+Operator<typename Op::schema> describe() {
+  const auto handle = c10::Dispatcher::singleton().findSchemaOrThrow(Op::name, Op::overload_name);
+  return {&Op::call, &Op::redispatch, handle, OperatorTraits::of(handle)};
+}
+
+template <class Signature>
+struct CallPlainRule;
+template <class Return, class... Parameters>
+struct CallPlainRule<Return(Parameters...)> {
+  static Return rule(const Operator<Return(Parameters...)>& op, Level& level,
+                     Parameters... arguments) {
+    return op.plain_rule(level, std::forward<Parameters>(arguments)...);
+  }
+};
+
+}  // namespace detail
+
+template <class Op, template <class> class Family>
+void add(std::initializer_list<const char*> dims = {}) {
+  auto op = detail::describe<Op>();
+  op.rule = &Family<typename Op::schema>::rule;
+  for (const char* name : dims) {
+    op.dims |= uint64_t{1} << argument_position(op.handle, name);
+  }
+  detail::register_rule(op);
+}
+
+template <class Op>
+void add(typename Operator<typename Op::schema>::PlainRule rule) {
+  auto op = detail::describe<Op>();
+  op.plain_rule = rule;
+  op.rule = &detail::CallPlainRule<typename Op::schema>::rule;
+  detail::register_rule(op);
+}
+
+template <class Op>
+void add(typename Operator<typename Op::schema>::Rule rule) {
+  auto op = detail::describe<Op>();
+  op.rule = rule;
+  detail::register_rule(op);
+}
+
+// An implicit composite that is called often: decomposed without boxing its arguments.
+template <class Op>
+void add_decomposition() {
+  detail::register_rule(detail::describe<Op>());
+}
+
+}  // namespace functorch_ext

@@ -1,0 +1,106 @@
+#include "engine/routing.h"
+
+#include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
+
+namespace functorch_ext {
+
+namespace {
+
+// Forward mode keeps all its tangents at dual level 0, the only one that PyTorch has.
+bool has_tangent(const at::Tensor& tensor) {
+  return tensor._fw_grad(0).defined();
+}
+
+}  // namespace
+
+OperatorTraits OperatorTraits::of(const c10::OperatorHandle& op) {
+  OperatorTraits traits;
+  traits.composite = op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) &&
+                     !op.hasKernelForDispatchKey(c10::DispatchKey::Autograd);
+  const auto& schema = op.schema();
+  traits.mutates = schema.is_mutable();
+  for (const auto& result : schema.returns()) {
+    traits.view = traits.view || (result.alias_info() && !result.alias_info()->isWrite());
+  }
+  for (const auto tag : op.getTags()) {
+    traits.random = traits.random || tag == at::Tag::nondeterministic_seeded;
+  }
+  return traits;
+}
+
+bool routes_through_autograd(const OperatorTraits& traits, c10::DispatchKeySet keys,
+                             const Level& level) {
+  if (keys.has_any(c10::autocast_dispatch_keyset)) {
+    return true;
+  }
+  if (!keys.has_any(c10::autograd_dispatch_keyset)) {
+    return false;
+  }
+  if (level.forward_running.load(std::memory_order_relaxed) > 0) {
+    return true;
+  }
+  if (level.reverse_running.load(std::memory_order_relaxed) == 0) {
+    return false;
+  }
+  // Without grad mode nothing is recorded. Views and mutations are tracked all the same, so that a
+  // later write under grad mode is seen; a backward pass of ours makes none that could be.
+  return c10::GradMode::is_enabled() ||
+         ((traits.view || traits.mutates) && !thread_state().backward_without_graph);
+}
+
+bool is_differentiated(const at::Tensor& tensor) {
+  return (c10::GradMode::is_enabled() && tensor.requires_grad()) || has_tangent(tensor);
+}
+
+bool needs_lift(const at::Tensor& tensor, const Level& level) {
+  if (wrapper_at(tensor, level)) {
+    return false;
+  }
+  return tensor.requires_grad() || has_tangent(tensor) ||
+         tensor.key_set().has(c10::DispatchKey::Python);
+}
+
+void PlaneBelow::restore_autograd(const c10::impl::LocalDispatchKeySet& state) {
+  if (c10::InferenceMode::is_enabled()) {
+    return;
+  }
+  saved_keys_ = state;
+  restored_autograd_ = true;
+  auto changed = state;
+  changed.excluded_ = changed.excluded_ - c10::autograd_dispatch_keyset_with_ADInplaceOrView;
+  c10::impl::_force_tls_local_dispatch_key_set(changed);
+}
+
+void PlaneBelow::restore_grad_mode(const Level& level) {
+  saved_grad_mode_ = c10::GradMode::is_enabled();
+  const bool below = level.grad_mode_below.load(std::memory_order_relaxed);
+  if (saved_grad_mode_ != below) {
+    restored_grad_mode_ = true;
+    c10::GradMode::set_enabled(below);
+  }
+}
+
+at::Tensor resolve_outlived(const at::Tensor& tensor) {
+  at::Tensor current = tensor;
+  while (is_wrapper(current) && !wrapper_of(current)->level().alive.load()) {
+    current = outlived(*wrapper_of(current));
+  }
+  return current;
+}
+
+void check_mutable_at(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op) {
+  TORCH_CHECK(!needs_lift(self, level), "functorch_ext: ", op.operator_name(),
+              " would write in place, inside a transform, to a tensor from outside that is being "
+              "differentiated there. Use the out-of-place form of the operator.");
+}
+
+void check_mutable(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op) {
+  TORCH_CHECK(
+      is_batched_at(self, level), "functorch_ext.vmap: ", op.operator_name(),
+      " would write a value that differs between samples into a tensor that all samples share. "
+      "Use the out-of-place form of the operator, or make the tensor from a batched one (for "
+      "example with x.new_zeros(...) or torch.zeros_like(x)).");
+}
+
+}  // namespace functorch_ext

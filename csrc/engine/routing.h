@@ -1,0 +1,140 @@
+#pragma once
+
+#include <ATen/core/boxing/BoxedKernel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include "engine/wrapper.h"
+
+// Which way an operator goes: the decisions that entry and landing kernels share.
+namespace functorch_ext {
+
+// What an operator's schema and registrations tell of it.
+struct OperatorTraits {
+  bool composite = false;  // CompositeImplicitAutograd: made of other operators
+  bool view = false;       // its result aliases an argument that it doesn't write to
+  bool mutates = false;    // it writes to an argument
+  bool random = false;     // it draws random numbers
+
+  static OperatorTraits of(const c10::OperatorHandle& op);
+};
+
+// The keys an operator goes on with after the entry kernel: autocast, autograd, then landing.
+inline c10::DispatchKeySet below_entry(c10::DispatchKeySet keys) {
+  constexpr c10::DispatchKeySet handled(
+      {entry_key, c10::DispatchKey::Batched, c10::DispatchKey::Python,
+       c10::DispatchKey::PythonTLSSnapshot, c10::DispatchKey::TESTING_ONLY_GenericMode,
+       c10::DispatchKey::PreDispatch, c10::DispatchKey::PythonDispatcher});
+  return keys - handled;
+}
+
+// The part of the decision that doesn't need the arguments: is autocast on, or does this plane
+// differentiate?
+bool routes_through_autograd(const OperatorTraits& traits, c10::DispatchKeySet keys,
+                             const Level& level);
+
+// Does a derivative flow through this tensor on its own plane?
+bool is_differentiated(const at::Tensor& tensor);
+
+// A tensor of a lower plane that autograd of `level`'s plane must not look into: it takes part
+// as a constant, wrapped.
+bool needs_lift(const at::Tensor& tensor, const Level& level);
+
+// While a rule runs, thread-local state belongs to the plane below: autograd is not excluded (that
+// was only because autograd of this plane has done its part), and grad mode is as it was outside
+// the reverse-mode transforms of this plane.
+class PlaneBelow {
+ public:
+  explicit PlaneBelow(const Level& level) {
+    const auto state = c10::impl::tls_local_dispatch_key_set();
+    if (state.excluded_.has_any(c10::autograd_dispatch_keyset_with_ADInplaceOrView)) {
+      restore_autograd(state);
+    }
+    if (level.reverse_running.load(std::memory_order_relaxed) > 0) {
+      restore_grad_mode(level);
+    }
+  }
+  ~PlaneBelow() {
+    if (restored_autograd_) {
+      c10::impl::_force_tls_local_dispatch_key_set(saved_keys_);
+    }
+    if (restored_grad_mode_) {
+      c10::GradMode::set_enabled(saved_grad_mode_);
+    }
+  }
+  PlaneBelow(const PlaneBelow&) = delete;
+  PlaneBelow& operator=(const PlaneBelow&) = delete;
+
+ private:
+  void restore_autograd(const c10::impl::LocalDispatchKeySet& state);
+  void restore_grad_mode(const Level& level);
+
+  c10::impl::LocalDispatchKeySet saved_keys_{c10::impl::PODLocalDispatchKeySet{}};
+  bool restored_autograd_ = false;
+  bool restored_grad_mode_ = false;
+  bool saved_grad_mode_ = false;
+};
+
+// Boxed kernels that any operator can use; see boxed.cpp and functionalization/.
+c10::BoxedKernel loop_kernel();
+c10::BoxedKernel functional_kernel();
+
+// `tensor`, or what it stands for if it outlived its transform.
+at::Tensor resolve_outlived(const at::Tensor& tensor);
+
+// Raises unless `self` can take a batched value in place on `level`.
+void check_mutable(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op);
+// Raises if `self` belongs to a lower plane.
+void check_mutable_at(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op);
+
+// Bookkeeping after an operator wrote to `self`.
+inline void after_mutation(const at::Tensor& self) {
+  if (is_wrapper(self) && !self.is_inference()) {
+    self.unsafeGetTensorImpl()->bump_version();
+  }
+}
+
+inline void share_version_counter(const at::Tensor& view, const at::Tensor& base) {
+  if (view.defined() && !view.is_same(base) && !view.is_inference() && !base.is_inference()) {
+    view.unsafeGetTensorImpl()->set_version_counter(base.unsafeGetTensorImpl()->version_counter());
+  }
+}
+
+template <class Argument>
+inline void refresh_mutated(Argument& argument, const Level& level) {
+  if constexpr (std::is_same_v<Argument, at::Tensor>) {
+    if (auto* wrapper = wrapper_at(argument, level)) {
+      wrapper->refresh();
+    }
+  }
+}
+
+// The argument that an in-place (first) or out= (last) operator writes to and returns.
+template <class Return, class... Parameters, class... Arguments>
+inline Return mutated_argument(Arguments&... arguments) {
+  using First = std::tuple_element_t<0, std::tuple<Parameters...>>;
+  auto all = std::forward_as_tuple(arguments...);
+  if constexpr (std::is_same_v<Return, at::Tensor&>) {
+    if constexpr (std::is_same_v<First, at::Tensor&>) {
+      return std::get<0>(all);
+    } else {
+      return std::get<sizeof...(Parameters) - 1>(all);
+    }
+  } else if constexpr (std::is_same_v<Return, const at::Tensor&>) {
+    return std::get<0>(all);
+  } else {
+    static_assert(sizeof...(Parameters) == 0, "out= operators with several results have no rule");
+  }
+}
+
+template <class First, class... Rest>
+inline const at::Tensor& first_tensor(const First& first, const Rest&... rest) {
+  if constexpr (std::is_same_v<First, at::Tensor>) {
+    return first;
+  } else {
+    return first_tensor(rest...);
+  }
+}
+
+}  // namespace functorch_ext

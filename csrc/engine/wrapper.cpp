@@ -1,0 +1,112 @@
+#include "engine/wrapper.h"
+
+#include <c10/core/InferenceMode.h>
+
+namespace functorch_ext {
+
+namespace {
+
+// The mark `Batched` makes at::isTensorSubclassLike true, so that PyTorch's own derivative formulas
+// choose the form that works on any tensor. The constructor of TensorImpl adds the autograd keys.
+c10::DispatchKeySet wrapper_keys(const at::Tensor& value) {
+  constexpr c10::DispatchKeySet always({entry_key, landing_key, c10::DispatchKey::Batched,
+                                        c10::DispatchKey::AutogradOther,
+                                        c10::DispatchKey::ADInplaceOrView});
+  switch (value.device().type()) {
+    case c10::DeviceType::CPU:
+      return always.add(c10::DispatchKey::AutocastCPU);
+    case c10::DeviceType::CUDA:
+      return always.add(c10::DispatchKey::AutocastCUDA);
+    default:
+      return always | (value.key_set() & c10::autocast_dispatch_keyset);
+  }
+}
+
+}  // namespace
+
+WrapperImpl::WrapperImpl(at::Tensor value, int64_t bdim, LevelPtr level)
+    : c10::TensorImpl(wrapper_keys(value), value.dtype(), value.device()),
+      value_(std::move(value)),
+      level_(std::move(level)),
+      bdim_(bdim) {
+  set_storage_access_should_throw();
+  refresh();
+}
+
+void WrapperImpl::set_value(at::Tensor value, int64_t bdim) {
+  value_ = std::move(value);
+  bdim_ = bdim;
+  data_type_ = value_.dtype();
+  refresh();
+}
+
+void WrapperImpl::refresh() {
+  const auto* impl = value_.unsafeGetTensorImpl();
+  if (C10_UNLIKELY(impl->has_symbolic_sizes_strides())) {
+    auto sizes = impl->sym_sizes().vec();
+    auto strides = impl->sym_strides().vec();
+    if (bdim_ >= 0) {
+      sizes.erase(sizes.begin() + bdim_);
+      strides.erase(strides.begin() + bdim_);
+    }
+    TensorImpl::set_sizes_and_strides(sizes, strides, impl->sym_storage_offset());
+    return;
+  }
+  const auto sizes = impl->sizes();
+  const auto strides = impl->strides();
+  const auto rank = static_cast<int64_t>(sizes.size()) - (bdim_ >= 0 ? 1 : 0);
+  sizes_and_strides_.resize(rank);
+  for (int64_t dim = 0; dim < rank; ++dim) {
+    const auto physical = bdim_ >= 0 && dim >= bdim_ ? dim + 1 : dim;
+    sizes_and_strides_.size_at_unchecked(dim) = sizes[physical];
+    sizes_and_strides_.stride_at_unchecked(dim) = strides[physical];
+  }
+  storage_offset_ = impl->storage_offset();
+  refresh_numel();
+  refresh_contiguous();
+}
+
+c10::intrusive_ptr<c10::TensorImpl> WrapperImpl::shallow_copy_and_detach(
+    const c10::VariableVersion& version_counter, bool allow_tensor_metadata_change) const {
+  auto copy = c10::make_intrusive<WrapperImpl>(value_, bdim_, level_);
+  copy->set_version_counter(version_counter);
+  copy->set_allow_tensor_metadata_change(allow_tensor_metadata_change);
+  return copy;
+}
+
+c10::intrusive_ptr<c10::TensorImpl> WrapperImpl::shallow_copy_and_detach(
+    c10::VariableVersion&& version_counter, bool allow_tensor_metadata_change) const {
+  auto copy = c10::make_intrusive<WrapperImpl>(value_, bdim_, level_);
+  copy->set_version_counter(std::move(version_counter));
+  copy->set_allow_tensor_metadata_change(allow_tensor_metadata_change);
+  return copy;
+}
+
+void WrapperImpl::shallow_copy_from(const c10::intrusive_ptr<c10::TensorImpl>& impl) {
+  TORCH_CHECK(
+      impl->key_set().has(entry_key),
+      "functorch_ext: setting the data of a tensor inside a transform takes another tensor of the "
+      "same transform, but got a plain tensor.");
+  const auto* other = static_cast<const WrapperImpl*>(impl.get());
+  set_value(other->value_, other->bdim_);
+}
+
+const char* WrapperImpl::tensorimpl_type_name() const {
+  return "functorch_ext::WrapperImpl";
+}
+
+at::Tensor wrap(at::Tensor value, int64_t bdim, const Level& level) {
+  auto level_ptr = LevelPtr::reclaim_copy(const_cast<Level*>(&level));
+  return at::Tensor(c10::make_intrusive<WrapperImpl>(std::move(value), bdim, std::move(level_ptr)));
+}
+
+const at::Tensor& outlived(const WrapperImpl& wrapper) {
+  TORCH_CHECK(
+      wrapper.level().kind != LevelKind::Batch || !wrapper.is_batched(),
+      "functorch_ext.vmap: a batched tensor was used after the vmap that made it had returned. "
+      "Return the tensor from the mapped function instead of keeping it (in a list, an attribute "
+      "or a closure).");
+  return wrapper.value();
+}
+
+}  // namespace functorch_ext

@@ -1,0 +1,102 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/DispatchKeySet.h>
+
+#include "engine/level.h"
+
+namespace functorch_ext {
+
+// The two dispatch keys that wrappers carry and that have no kernels of PyTorch's own.
+constexpr auto entry_key = c10::DispatchKey::DeferredInit;  // above autograd, autocast, Python
+constexpr auto landing_key = c10::DispatchKey::FPGA;        // below autograd
+
+// A tensor of a level's plane: the value that it stands for on the plane below, and which
+// dimension of that value, if any, holds the samples.
+//
+// Sizes and strides are the logical ones: those of one sample. The wrapper has no storage.
+struct WrapperImpl final : c10::TensorImpl {
+  WrapperImpl(at::Tensor value, int64_t bdim, LevelPtr level);
+
+  const at::Tensor& value() const {
+    return value_;
+  }
+  // The batch dimension of value(), or no_bdim: a tensor that is the same for all samples.
+  int64_t bdim() const {
+    return bdim_;
+  }
+  bool is_batched() const {
+    return bdim_ >= 0;
+  }
+  Level& level() const {
+    return *level_;
+  }
+  const LevelPtr& level_ptr() const {
+    return level_;
+  }
+
+  // Stand for another value from now on: what in-place operators that change the shape and
+  // functionalized mutations do.
+  void set_value(at::Tensor value, int64_t bdim);
+  // Read sizes and strides off the value again, after an operator changed them in place.
+  void refresh();
+
+  c10::intrusive_ptr<c10::TensorImpl> shallow_copy_and_detach(
+      const c10::VariableVersion& version_counter,
+      bool allow_tensor_metadata_change) const override;
+  c10::intrusive_ptr<c10::TensorImpl> shallow_copy_and_detach(
+      c10::VariableVersion&& version_counter, bool allow_tensor_metadata_change) const override;
+  void shallow_copy_from(const c10::intrusive_ptr<c10::TensorImpl>& impl) override;
+
+ private:
+  const char* tensorimpl_type_name() const override;
+
+  at::Tensor value_;
+  LevelPtr level_;
+  int64_t bdim_;
+};
+
+constexpr int64_t no_bdim = -1;
+
+inline bool is_wrapper(const at::Tensor& tensor) {
+  return tensor.unsafeGetTensorImpl()->key_set().has(entry_key);
+}
+
+inline WrapperImpl* wrapper_of(const at::Tensor& tensor) {
+  return static_cast<WrapperImpl*>(tensor.unsafeGetTensorImpl());
+}
+
+// The wrapper behind `tensor` if it belongs to `level`, else null.
+inline WrapperImpl* wrapper_at(const at::Tensor& tensor, const Level& level) {
+  if (!is_wrapper(tensor)) {
+    return nullptr;
+  }
+  auto* wrapper = wrapper_of(tensor);
+  return &wrapper->level() == &level ? wrapper : nullptr;
+}
+
+// The tensor of `level`'s plane that stands for `value`, whose samples lie along `bdim`.
+at::Tensor wrap(at::Tensor value, int64_t bdim, const Level& level);
+
+// The value of a tensor on the plane below `level`; a tensor that is not of that level is there
+// already.
+inline const at::Tensor& value_of(const at::Tensor& tensor, const Level& level) {
+  const auto* wrapper = wrapper_at(tensor, level);
+  return wrapper ? wrapper->value() : tensor;
+}
+
+inline bool is_batched_at(const at::Tensor& tensor, const Level& level) {
+  const auto* wrapper = wrapper_at(tensor, level);
+  return wrapper && wrapper->is_batched();
+}
+
+inline int64_t bdim_of(const at::Tensor& tensor, const Level& level) {
+  const auto* wrapper = wrapper_at(tensor, level);
+  return wrapper ? wrapper->bdim() : no_bdim;
+}
+
+// What a wrapper that outlived its transform stands for: a Dual or Functional one for its value;
+// a batched one has no meaning any more and raises.
+const at::Tensor& outlived(const WrapperImpl& wrapper);
+
+}  // namespace functorch_ext

@@ -1,0 +1,42 @@
+"""Function transforms for PyTorch: ``vmap``, ``grad``, ``jvp`` and friends, out of tree.
+
+A drop-in for the public functions of PyTorch's own function transforms, on an engine of its own:
+each ``vmap`` is a plane of wrapper tensors, and every plane has PyTorch's native autograd.
+"""
+
+from functorch_ext._build_info import TORCH_VERSION as _TORCH_VERSION
+from functorch_ext._version_check import check_torch_version as _check_torch_version
+
+_check_torch_version(_TORCH_VERSION)
+
+from functorch_ext import _printing  # noqa: E402
+from functorch_ext._warnings import FallbackWarning  # noqa: E402
+from functorch_ext.forward import jvp, linearize  # noqa: E402
+from functorch_ext.functionalize import functionalize  # noqa: E402
+from functorch_ext.jacobian import hessian, jacfwd, jacrev  # noqa: E402
+from functorch_ext.nn import (  # noqa: E402
+    functional_call,
+    replace_all_batch_norm_modules_,
+    stack_module_state,
+)
+from functorch_ext.reverse import grad, grad_and_value, vjp  # noqa: E402
+from functorch_ext.vmap import vmap  # noqa: E402
+
+_printing.install()
+
+__all__ = [
+    "FallbackWarning",
+    "functional_call",
+    "functionalize",
+    "grad",
+    "grad_and_value",
+    "hessian",
+    "jacfwd",
+    "jacrev",
+    "jvp",
+    "linearize",
+    "replace_all_batch_norm_modules_",
+    "stack_module_state",
+    "vjp",
+    "vmap",
+]

@@ -1,0 +1,74 @@
+"""The standard basis that Jacobians push through, and putting their rows and columns together."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+def check_chunk_size(transform: str, chunk_size: int | None) -> None:
+    """Raises unless ``chunk_size`` is ``None`` or a positive int."""
+    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+        raise ValueError(
+            f"functorch_ext.{transform}: chunk_size must be None or a positive int, but got "
+            f"{chunk_size!r}."
+        )
+
+
+def basis_chunks(
+    tensors: list[Tensor], chunk_size: int | None
+) -> Iterator[tuple[list[Tensor], int]]:
+    """The standard basis of the space of all the tensors' elements, some vectors at a time.
+
+    Yields:
+        The vectors, as one tensor of shape ``(count, *tensor.shape)`` per tensor, and ``count``.
+    """
+    sizes = [tensor.numel() for tensor in tensors]
+    total = sum(sizes)
+    step = total if chunk_size is None else chunk_size
+    for start in range(0, max(total, 1), max(step, 1)):
+        count = min(step, total - start)
+        parts = []
+        offset = 0
+        for tensor, size in zip(tensors, sizes, strict=True):
+            part = torch.zeros((count, size), dtype=tensor.dtype, device=tensor.device)
+            # Vector `start + row` has its one at element `start + row - offset` of this tensor.
+            if -count < start - offset < size:
+                part.diagonal(start - offset).fill_(1)
+            parts.append(part.view(count, *tensor.shape))
+            offset += size
+        yield parts, count
+
+
+def join_rows(
+    chunks: list[list[Tensor]], outputs: list[Tensor], inputs: list[Tensor]
+) -> list[list[Tensor]]:
+    """Jacobian blocks ``[output][input]`` from chunks of rows ``[chunk][input]``."""
+    blocks: list[list[Tensor]] = [[] for _ in outputs]
+    sizes = [output.numel() for output in outputs]
+    for column, given in enumerate(inputs):
+        parts = [chunk[column] for chunk in chunks]
+        rows = parts[0] if len(parts) == 1 else torch.cat(parts)
+        split = (rows,) if len(outputs) == 1 else rows.split(sizes)
+        for block, part, output in zip(blocks, split, outputs, strict=True):
+            block.append(part.reshape(*output.shape, *given.shape))
+    return blocks
+
+
+def split_columns(
+    chunks: list[list[Tensor]], outputs: list[Tensor], inputs: list[Tensor]
+) -> list[list[Tensor]]:
+    """Jacobian blocks ``[output][input]`` from chunks of columns ``[chunk][output]``."""
+    blocks = []
+    sizes = [given.numel() for given in inputs]
+    for row, output in enumerate(outputs):
+        parts = [chunk[row] for chunk in chunks]
+        columns = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        split = (columns,) if len(inputs) == 1 else columns.split(sizes, -1)
+        blocks.append(
+            [
+                part.reshape(*output.shape, *given.shape)
+                for part, given in zip(split, inputs, strict=True)
+            ]
+        )
+    return blocks

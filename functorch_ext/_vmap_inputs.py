@@ -1,0 +1,163 @@
+"""The inputs of one call of a vmapped function, flat, with the dimension each is mapped over."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import optree
+from torch import Tensor
+
+from functorch_ext import _C
+from functorch_ext._pytree import Tree, broadcast_prefix, flatten, unflatten
+
+
+class MappedInputs:
+    """Arguments as leaves, each with its in_dim (non-negative) or ``None``."""
+
+    __slots__ = ("batch_size", "dims", "kwargs", "leaves", "structure")
+
+    def __init__(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        in_dims: Tree,
+        kwarg_dims: dict[str, Tree] | None,
+        axis_size: int | None,
+    ) -> None:
+        self.kwargs = kwargs
+        if kwarg_dims:
+            args, in_dims = _with_kwargs(args, kwargs, in_dims, kwarg_dims)
+        self.leaves, self.structure = flatten(args)
+        if type(in_dims) is int:
+            dims = [in_dims] * len(self.leaves)
+        else:
+            dims = _dims_of_leaves(in_dims, args)
+        self.batch_size = -1 if axis_size is None else axis_size
+        self.dims = [self._checked_dim(i, dim, args) for i, dim in enumerate(dims)]
+        if self.batch_size < 0:
+            raise ValueError(
+                "functorch_ext.vmap: no input is mapped, so the number of samples is unknown. Map "
+                "at least one tensor (in_dims), or give axis_size."
+            )
+        if kwarg_dims:
+            self.kwargs = {k: v for k, v in kwargs.items() if k not in kwarg_dims}
+
+    def _checked_dim(self, index: int, dim: Any, args: tuple[Any, ...]) -> int | None:
+        if dim is None:
+            return None
+        leaf = self.leaves[index]
+        if type(dim) is not int:
+            raise ValueError(
+                f"functorch_ext.vmap: the in_dim of {_name_of(index, args)} must be an int or "
+                f"None, but got {dim!r}."
+            )
+        if not isinstance(leaf, Tensor):
+            raise ValueError(
+                f"functorch_ext.vmap: got in_dim {dim} for {_name_of(index, args)}, which is a "
+                f"{type(leaf).__name__} and not a tensor. Only tensors can be mapped over: use the "
+                "in_dim None for it."
+            )
+        rank = leaf.dim()
+        if not -rank <= dim < rank:
+            raise ValueError(
+                f"functorch_ext.vmap: in_dim {dim} is out of range for {_name_of(index, args)} of "
+                f"shape {tuple(leaf.shape)}: expected an int in [{-rank}, {rank})."
+                + (" A tensor without dimensions can't be mapped over." if rank == 0 else "")
+            )
+        if dim < 0:
+            dim += rank
+        size = leaf.shape[dim]
+        if self.batch_size < 0:
+            self.batch_size = size
+        elif size != self.batch_size:
+            raise ValueError(self._describe_sizes(args, index, dim))
+        return dim
+
+    def _describe_sizes(self, args: tuple[Any, ...], index: int, dim: int) -> str:
+        shape = tuple(self.leaves[index].shape)
+        return (
+            "functorch_ext.vmap: all mapped inputs must have the same number of samples: expected "
+            f"{self.batch_size} as in the inputs (or axis_size) before it, but "
+            f"{_name_of(index, args)} of shape {shape} has {shape[dim]} along its in_dim {dim}."
+        )
+
+    def wrapped(self, frame: _C.BatchFrame) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments to call the function with, as tensors of the frame's level."""
+        leaves = [
+            leaf if dim is None else frame.wrap(leaf, dim)
+            for leaf, dim in zip(self.leaves, self.dims, strict=True)
+        ]
+        return self._arguments(leaves)
+
+    def _arguments(self, leaves: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args = unflatten(self.structure, leaves)
+        if args and isinstance(args[-1], _MappedKwargs):
+            return args[:-1], {**args[-1].kwargs, **self.kwargs}
+        return args, self.kwargs
+
+    def chunks(self, chunk_size: int) -> Iterator["MappedInputs"]:
+        """The same inputs, ``chunk_size`` samples at a time."""
+        for start in range(0, self.batch_size, chunk_size):
+            chunk = object.__new__(MappedInputs)
+            chunk.kwargs, chunk.structure, chunk.dims = self.kwargs, self.structure, self.dims
+            chunk.batch_size = min(chunk_size, self.batch_size - start)
+            chunk.leaves = [
+                leaf if dim is None else leaf.narrow(dim, start, chunk.batch_size)
+                for leaf, dim in zip(self.leaves, self.dims, strict=True)
+            ]
+            yield chunk
+
+
+@optree.register_pytree_node_class(namespace="functorch_ext")
+class _MappedKwargs:
+    """Mapped keyword arguments, carried as one more positional argument."""
+
+    def __init__(self, kwargs: dict[str, Any]) -> None:
+        self.kwargs = kwargs
+
+    def tree_flatten(self) -> tuple[tuple[Any], None]:
+        return (self.kwargs,), None
+
+    @classmethod
+    def tree_unflatten(cls, metadata: None, children: tuple[Any]) -> "_MappedKwargs":
+        return cls(children[0])
+
+
+def _with_kwargs(
+    args: tuple[Any, ...], kwargs: dict[str, Any], in_dims: Tree, kwarg_dims: dict[str, Tree]
+) -> tuple[tuple[Any, ...], Tree]:
+    unknown = [name for name in kwarg_dims if name not in kwargs]
+    if unknown:
+        raise ValueError(
+            f"functorch_ext.vmap: kwarg_dims names {unknown}, but the call got the keyword "
+            f"arguments {list(kwargs)}."
+        )
+    per_argument = in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
+    mapped = _MappedKwargs({name: kwargs[name] for name in kwarg_dims})
+    return (*args, mapped), (*per_argument, _MappedKwargs(dict(kwarg_dims)))
+
+
+def _dims_of_leaves(in_dims: Tree, args: tuple[Any, ...]) -> list[Any]:
+    if not isinstance(in_dims, (int, tuple, list)) or isinstance(in_dims, bool):
+        raise ValueError(
+            "functorch_ext.vmap: in_dims must be an int or a tuple with one entry per positional "
+            f"argument, but got {in_dims!r}."
+        )
+    if len(in_dims) != len(args):
+        raise ValueError(
+            f"functorch_ext.vmap: in_dims has {len(in_dims)} entries, but the function was called "
+            f"with {len(args)} positional arguments: in_dims={in_dims!r}. Give one per argument."
+        )
+    try:
+        return broadcast_prefix(tuple(in_dims), args)
+    except ValueError as error:
+        raise ValueError(
+            "functorch_ext.vmap: in_dims must have the structure of the arguments, or of a part of "
+            f"it from the root, but got in_dims={in_dims!r} for arguments of structure "
+            f"{flatten(args)[1]}."
+        ) from error
+
+
+def _name_of(index: int, args: tuple[Any, ...]) -> str:
+    """How a user would write the leaf: ``args[0]['x']``."""
+    path = optree.tree_accessors(args, none_is_leaf=True, namespace="functorch_ext")[index]
+    return path.codify("args")

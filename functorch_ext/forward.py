@@ -1,0 +1,167 @@
+"""Forward mode: ``jvp`` and ``linearize``."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functorch_ext import _C
+from functorch_ext._arguments import check_differentiable, check_outputs, split_aux
+from functorch_ext._pytree import Tree, flatten, map_tensors, unflatten
+
+
+def jvp(
+    func: Callable[..., Any],
+    primals: Any,
+    tangents: Any,
+    *,
+    strict: bool = False,
+    has_aux: bool = False,
+) -> Any:
+    """The Jacobian-vector product: the derivative of ``func`` at ``primals`` along ``tangents``.
+
+    Args:
+        func: Takes the primals, and returns a tensor or a container of tensors.
+        primals: A tuple of the arguments: floating-point or complex tensors, or containers of such.
+        tangents: A tuple of the same structure, with tensors of the same shapes and dtypes.
+        strict: Raise if an output doesn't depend on the primals, instead of a tangent of zeros.
+        has_aux: ``func`` returns ``(output, aux)``; aux is passed on, not differentiated.
+
+    Returns:
+        ``(output, tangent)``, or ``(output, tangent, aux)``; the tangent is shaped as the output.
+
+    Raises:
+        ValueError: the tangents don't fit the primals, a primal can't be differentiated by, or the
+            output holds something else than tensors.
+        RuntimeError: ``strict``, and an output doesn't depend on the primals.
+
+    Example::
+
+        >>> functorch_ext.jvp(torch.sin, (torch.zeros(2),), (torch.ones(2),))
+        (tensor([0., 0.]), tensor([1., 1.]))
+    """
+    for name, value in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(value, (tuple, list)) or not value:
+            raise ValueError(
+                f"functorch_ext.jvp: {name} must be a non-empty tuple with one entry per argument, "
+                f"but got a {type(value).__name__}. For one argument write (x,)."
+            )
+    leaves, structure = flatten(tuple(primals))
+    check_differentiable("jvp", "primals", leaves)
+    tangent_leaves = _checked_tangents("jvp", flatten(tuple(tangents)), leaves, structure)
+    frame = _C.ForwardFrame()
+    try:
+        duals = unflatten(structure, frame.make_dual(leaves, tangent_leaves))
+        outputs, aux = func(*duals), None
+        if has_aux:
+            outputs, aux = split_aux("jvp", func, outputs)
+            aux = map_tensors(lambda tensor: frame.unpack(tensor)[0], aux)
+        pairs = [frame.unpack(leaf) for leaf in check_outputs("jvp", outputs)]
+        output_structure = flatten(outputs)[1]
+    finally:
+        frame.exit()
+    output = unflatten(output_structure, [primal for primal, _ in pairs])
+    tangent = unflatten(output_structure, [_tangent_or_zeros(*pair, strict) for pair in pairs])
+    return (output, tangent, aux) if has_aux else (output, tangent)
+
+
+def _tangent_or_zeros(primal: Tensor, tangent: Tensor | None, strict: bool) -> Tensor:
+    if tangent is not None:
+        return tangent
+    if strict:
+        raise RuntimeError(
+            "functorch_ext.jvp: an output doesn't depend on the primals, which strict=True "
+            "forbids. With strict=False its tangent is zeros."
+        )
+    with torch.no_grad():
+        return torch.zeros_like(primal)
+
+
+def _checked_tangents(
+    transform: str, tangents: tuple[list[Any], Any], primals: list[Tensor], structure: Any
+) -> list[Tensor]:
+    leaves, tangent_structure = tangents
+    if tangent_structure != structure:
+        raise ValueError(
+            f"functorch_ext.{transform}: tangents must have the structure of primals: expected "
+            f"{structure}, but got {tangent_structure}."
+        )
+    for i, (tangent, primal) in enumerate(zip(leaves, primals, strict=True)):
+        if not isinstance(tangent, Tensor):
+            raise ValueError(
+                f"functorch_ext.{transform}: tangents must be tensors, but leaf {i} is a "
+                f"{type(tangent).__name__}."
+            )
+        if tangent.shape != primal.shape or tangent.dtype != primal.dtype:
+            raise ValueError(
+                f"functorch_ext.{transform}: tangent {i} must have the shape and dtype of its "
+                f"primal: expected {tuple(primal.shape)} and {primal.dtype}, but got "
+                f"{tuple(tangent.shape)} and {tangent.dtype}."
+            )
+    return leaves
+
+
+def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """Evaluates ``func`` at the primals and returns the linear map that approximates it there.
+
+    Args:
+        func: Takes the primals, and returns a tensor or a container of tensors.
+        primals: Floating-point or complex tensors, or containers of such.
+
+    Returns:
+        ``(output, push_forward)``. ``push_forward(*tangents)`` takes tangents shaped as the primals
+        and returns the derivative along them, shaped as the output, without evaluating ``func``
+        again.
+
+    Raises:
+        ValueError: a primal can't be differentiated by, or tangents don't fit the primals.
+
+    Example::
+
+        >>> output, push_forward = functorch_ext.linearize(torch.sin, torch.zeros(2))
+        >>> push_forward(torch.ones(2))
+        tensor([1., 1.])
+
+    Source: the derivative is linear in the tangents, so it is the transpose of the pullback, which
+    is linear in the cotangents: differentiating the pullback by its cotangent gives it back
+    (J. Townsend, "A new trick for calculating Jacobian vector products", 2017).
+    """
+    leaves, structure = flatten(primals)
+    check_differentiable("linearize", "primals", leaves)
+    linear = _LinearMap(func, leaves, structure)
+
+    def push_forward(*tangents: Any) -> Tree:
+        given = _checked_tangents("linearize", flatten(tangents), leaves, structure)
+        return linear(given)
+
+    return linear.output, push_forward
+
+
+class _LinearMap:
+    """A recorded pullback and its transpose."""
+
+    def __init__(self, func: Callable[..., Any], primals: list[Tensor], structure: Any) -> None:
+        self.primal_frame = _C.ReverseFrame()
+        try:
+            aliases = self.primal_frame.differentiable(primals)
+            outputs = func(*unflatten(structure, aliases))
+            leaves = check_outputs("linearize", outputs)
+            self.structure = flatten(outputs)[1]
+            self.released = [self.primal_frame.release(leaf) for leaf in leaves]
+            self.output = unflatten(self.structure, self.released)
+            # The pullback as a function of its cotangents.
+            self.cotangent_frame = _C.ReverseFrame()
+            self.cotangent_frame.share_privacy(self.primal_frame)
+            try:
+                zeros = [torch.zeros_like(leaf) for leaf in self.released]
+                cotangents = self.cotangent_frame.differentiable(zeros)
+                self.pulled_back = self.primal_frame.pull_back(leaves, cotangents, True)
+            finally:
+                self.cotangent_frame.exit()
+        finally:
+            self.primal_frame.exit()
+
+    def __call__(self, tangents: list[Tensor]) -> Tree:
+        pushed = self.cotangent_frame.pull_back(self.pulled_back, tangents, True)
+        return unflatten(self.structure, pushed)

@@ -1,0 +1,5 @@
+"""``functionalize``."""
+
+
+def functionalize(func, *, remove="mutations"):
+    raise NotImplementedError

@@ -1,0 +1,232 @@
+"""Jacobians: ``jacrev``, ``jacfwd`` and ``hessian``."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functorch_ext import _C
+from functorch_ext._arguments import (
+    Argnums,
+    check_differentiable,
+    check_outputs,
+    replaced,
+    selected,
+    split_aux,
+)
+from functorch_ext._basis import basis_chunks, check_chunk_size, join_rows, split_columns
+from functorch_ext._pytree import flatten, map_tensors, unflatten
+from functorch_ext.forward import jvp
+from functorch_ext.vmap import vmap
+
+
+def jacrev(
+    func: Callable[..., Any],
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+    _preallocate_and_copy: bool = False,
+) -> Callable[..., Any]:
+    """The Jacobian by reverse mode: cheap when there are fewer outputs than inputs.
+
+    ``func`` is evaluated once; all rows are pulled back through its graph together.
+
+    Args:
+        func: Returns a tensor or a container of tensors or, with ``has_aux``, a pair of such and
+            anything.
+        argnums: The positional argument to differentiate by, or a tuple of several.
+        has_aux: ``func`` returns ``(output, aux)``; aux is passed on, not differentiated.
+        chunk_size: Pull back this many rows at a time, to bound memory; all at once if ``None``.
+
+    Returns:
+        A function of the arguments of ``func`` that returns, for each output, the derivative by
+        each input: a tensor of shape ``output.shape + input.shape``, in containers as the outputs'
+        and, within, as the inputs'. With ``has_aux``: ``(jacobian, aux)``.
+
+    Raises:
+        ValueError: ``argnums`` is out of range, an argument can't be differentiated by, or the
+            output holds something else than tensors.
+
+    Example::
+
+        >>> functorch_ext.jacrev(torch.sin)(torch.zeros(2))
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+    check_chunk_size("jacrev", chunk_size)
+
+    @functools.wraps(func)
+    def jacobian(*args: Any, **kwargs: Any) -> Any:
+        leaves, structure = flatten(selected("jacrev", argnums, args))
+        check_differentiable("jacrev", "the argument at argnums", leaves)
+        frame = _C.ReverseFrame()
+        try:
+            aliases = unflatten(structure, frame.differentiable(leaves))
+            outputs, aux = func(*replaced(argnums, args, aliases), **kwargs), None
+            if has_aux:
+                outputs, aux = split_aux("jacrev", func, outputs)
+                aux = map_tensors(frame.release, aux)
+            output_leaves = check_outputs("jacrev", outputs)
+            rows = [
+                _pull_back_rows(frame, output_leaves, basis, count)
+                for basis, count in basis_chunks(output_leaves, chunk_size)
+            ]
+        finally:
+            frame.exit()
+        parts = join_rows(rows, output_leaves, leaves)
+        result = unflatten(flatten(outputs)[1], [unflatten(structure, part) for part in parts])
+        return (result, aux) if has_aux else result
+
+    return jacobian
+
+
+def _pull_back_rows(
+    frame: _C.ReverseFrame, outputs: list[Tensor], basis: list[Tensor], count: int
+) -> list[Tensor]:
+    level = _C.BatchFrame(count, _C.Randomness.SAME, False)
+    try:
+        cotangents = [level.wrap(part, 0) for part in basis]
+        gradients = frame.pull_back(outputs, cotangents, True)
+        return [level.unwrap(gradient, 0) for gradient in gradients]
+    finally:
+        level.exit()
+
+
+def jacfwd(
+    func: Callable[..., Any],
+    argnums: Argnums = 0,
+    has_aux: bool = False,
+    *,
+    randomness: str = "error",
+    chunk_size: int | None = None,
+) -> Callable[..., Any]:
+    """The Jacobian by forward mode: cheap when there are fewer inputs than outputs.
+
+    ``func`` is evaluated once; all columns are pushed through together.
+
+    Args:
+        func: As for :func:`jacrev`.
+        argnums: As for :func:`jacrev`.
+        has_aux: As for :func:`jacrev`.
+        randomness: What random operators in ``func`` do, as in :func:`vmap`, whose samples are the
+            columns here.
+        chunk_size: Push this many columns at a time, to bound memory; ``func`` is then evaluated
+            once per chunk.
+
+    Returns:
+        As :func:`jacrev`.
+
+    Raises:
+        ValueError: as :func:`jacrev`.
+
+    Example::
+
+        >>> functorch_ext.jacfwd(torch.cos)(torch.zeros(1))
+        tensor([[-0.]])
+    """
+    check_chunk_size("jacfwd", chunk_size)
+    push = _push_columns_anew if randomness == "different" else _push_columns
+
+    @functools.wraps(func)
+    def jacobian(*args: Any, **kwargs: Any) -> Any:
+        leaves, structure = flatten(selected("jacfwd", argnums, args))
+        check_differentiable("jacfwd", "the argument at argnums", leaves)
+
+        def flat(duals: list[Tensor]) -> Any:
+            return func(*replaced(argnums, args, unflatten(structure, duals)), **kwargs)
+
+        columns = []
+        for basis, count in basis_chunks(leaves, chunk_size):
+            outputs, tangents, aux = push(flat, leaves, basis, count, has_aux)
+            columns.append(tangents)
+        output_leaves, output_structure = flatten(outputs)
+        parts = split_columns(columns, output_leaves, leaves)
+        result = unflatten(output_structure, [unflatten(structure, part) for part in parts])
+        return (result, aux) if has_aux else result
+
+    return jacobian
+
+
+def _push_columns(
+    func: Callable[[list[Tensor]], Any],
+    primals: list[Tensor],
+    basis: list[Tensor],
+    count: int,
+    has_aux: bool,
+) -> tuple[Any, list[Tensor], Any]:
+    # The tangents alone belong to the basis' level: the primal is computed once, as it is.
+    forward = _C.ForwardFrame()
+    try:
+        level = _C.BatchFrame(count, _C.Randomness.SAME, False)
+        try:
+            tangents = [level.wrap(part, 0) for part in basis]
+            outputs, aux = func(forward.make_dual(primals, tangents)), None
+            if has_aux:
+                outputs, aux = split_aux("jacfwd", func, outputs)
+                aux = map_tensors(lambda tensor: forward.unpack(tensor)[0], aux)
+            columns = []
+            primal_outputs = []
+            for leaf in check_outputs("jacfwd", outputs):
+                primal, tangent = forward.unpack(leaf)
+                if tangent is None:
+                    with torch.no_grad():
+                        tangent = torch.zeros_like(primal)
+                columns.append(forward.strip(level.unwrap(tangent, primal.dim())))
+                primal_outputs.append(primal)
+            return unflatten(flatten(outputs)[1], primal_outputs), columns, aux
+        finally:
+            level.exit()
+    finally:
+        forward.exit()
+
+
+def _push_columns_anew(
+    func: Callable[[list[Tensor]], Any],
+    primals: list[Tensor],
+    basis: list[Tensor],
+    count: int,
+    has_aux: bool,
+) -> tuple[Any, list[Tensor], Any]:
+    # Random numbers that differ between columns make the primal differ too.
+    def push(*tangents: Tensor) -> Any:
+        return jvp(lambda *duals: func(list(duals)), primals, tangents, has_aux=has_aux)
+
+    outputs, tangents, *aux = vmap(push, out_dims=-1, randomness="different")(*basis)
+    first = map_tensors(lambda tensor: tensor.select(-1, 0), (outputs, aux[0] if aux else None))
+    return first[0], check_outputs("jacfwd", tangents), first[1]
+
+
+def hessian(
+    func: Callable[..., Any],
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    chunk_size: int | None = None,
+) -> Callable[..., Any]:
+    """The matrix of second derivatives: forward mode over reverse mode.
+
+    Args:
+        func: Returns a tensor or a container of tensors; usually a number.
+        argnums: The positional argument to differentiate by, or a tuple of several.
+        has_aux: ``func`` returns ``(output, aux)``; aux is passed on, not differentiated.
+        chunk_size: Compute this many columns at a time, to bound memory; all at once if ``None``.
+
+    Returns:
+        A function of the arguments of ``func`` that returns, for each output, the second derivative
+        by each pair of inputs: a tensor of shape ``output.shape + input.shape + input.shape``. With
+        ``has_aux``: ``(hessian, aux)``.
+
+    Raises:
+        ValueError: as :func:`jacrev`.
+
+    Example::
+
+        >>> functorch_ext.hessian(lambda x: (x**3).sum())(torch.ones(2))
+        tensor([[6., 0.],
+                [0., 6.]])
+    """
+    inner = jacrev(func, argnums, has_aux=has_aux)
+    return jacfwd(inner, argnums, has_aux, chunk_size=chunk_size)

@@ -1,0 +1,189 @@
+"""Reverse mode: ``grad``, ``grad_and_value`` and ``vjp``."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from functorch_ext import _C
+from functorch_ext._arguments import (
+    Argnums,
+    check_differentiable,
+    check_outputs,
+    replaced,
+    selected,
+    split_aux,
+)
+from functorch_ext._pytree import Tree, flatten, map_tensors, unflatten
+
+
+def grad(
+    func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
+) -> Callable[..., Any]:
+    """The gradient of a function that returns a number.
+
+    Args:
+        func: Returns a tensor without dimensions or, with ``has_aux``, a pair of one and anything.
+        argnums: The positional argument to differentiate by, or a tuple of several. Each is a
+            floating-point or complex tensor, or a container of such.
+        has_aux: ``func`` returns ``(output, aux)``; aux is passed on, not differentiated.
+
+    Returns:
+        A function of the arguments of ``func`` that returns the gradient, shaped as the argument
+        is (a tuple of gradients for a tuple of argnums), or ``(gradient, aux)``. An argument that
+        the output doesn't depend on has a gradient of zeros.
+
+    Raises:
+        ValueError: the output isn't a tensor without dimensions, ``argnums`` is out of range, or an
+            argument can't be differentiated by.
+
+    Example::
+
+        >>> functorch_ext.grad(torch.sin)(torch.tensor(0.0))
+        tensor(1.)
+    """
+    compute = _gradient_function("grad", func, argnums, has_aux)
+
+    @functools.wraps(func)
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        gradients, _, aux = compute(args, kwargs)
+        return (gradients, aux) if has_aux else gradients
+
+    return gradient
+
+
+def grad_and_value(
+    func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
+) -> Callable[..., tuple[Any, Any]]:
+    """The gradient of a function that returns a number, and that number, in one pass.
+
+    Args:
+        func: As for :func:`grad`.
+        argnums: As for :func:`grad`.
+        has_aux: As for :func:`grad`.
+
+    Returns:
+        A function that returns ``(gradient, value)``, or ``(gradient, (value, aux))`` with
+        ``has_aux``.
+
+    Raises:
+        ValueError: as for :func:`grad`.
+
+    Example::
+
+        >>> functorch_ext.grad_and_value(torch.exp)(torch.tensor(0.0))
+        (tensor(1.), tensor(1.))
+    """
+    compute = _gradient_function("grad_and_value", func, argnums, has_aux)
+
+    @functools.wraps(func)
+    def gradient_and_value(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        gradients, value, aux = compute(args, kwargs)
+        return (gradients, (value, aux)) if has_aux else (gradients, value)
+
+    return gradient_and_value
+
+
+def _gradient_function(
+    transform: str, func: Callable[..., Any], argnums: Argnums, has_aux: bool
+) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Tree, Tensor, Any]]:
+    def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tree, Tensor, Any]:
+        leaves, structure = flatten(selected(transform, argnums, args))
+        check_differentiable(transform, "the argument at argnums", leaves)
+        frame = _C.ReverseFrame()
+        try:
+            aliases = unflatten(structure, frame.differentiable(leaves))
+            output, aux = func(*replaced(argnums, args, aliases), **kwargs), None
+            if has_aux:
+                output, aux = split_aux(transform, func, output)
+            _check_number(transform, output)
+            gradients = frame.pull_back([output], [None], False)
+            aux = map_tensors(frame.release, aux) if has_aux else None
+            return unflatten(structure, gradients), frame.release(output), aux
+        finally:
+            frame.exit()
+
+    return compute
+
+
+def _check_number(transform: str, output: Any) -> None:
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"functorch_ext.{transform}: the function must return a tensor, but it returned a "
+            f"{type(output).__name__}. Use has_aux=True to return more than the value to "
+            "differentiate."
+        )
+    if output.dim() != 0:
+        raise ValueError(
+            f"functorch_ext.{transform}: the function must return a tensor without dimensions, but "
+            f"it returned one of shape {tuple(output.shape)}. Reduce it (for example with .sum()), "
+            "or use vjp or jacrev."
+        )
+
+
+def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
+    """Evaluates ``func`` and returns its pullback, the vector-Jacobian product.
+
+    Args:
+        func: Takes the primals, and returns a tensor or a container of tensors.
+        primals: Floating-point or complex tensors, or containers of such.
+        has_aux: ``func`` returns ``(output, aux)``; aux is passed on, not differentiated.
+
+    Returns:
+        ``(output, pullback)``, or ``(output, pullback, aux)``. The pullback takes a cotangent
+        shaped as the output (or, for an output that is a tuple, its parts as separate arguments)
+        and returns a tuple of cotangents, one per primal. It can be called any number of times.
+
+    Raises:
+        ValueError: a primal can't be differentiated by, the output holds something else than
+            tensors, or a cotangent doesn't fit the output.
+
+    Example::
+
+        >>> output, pullback = functorch_ext.vjp(torch.sin, torch.zeros(3))
+        >>> pullback(torch.ones(3))
+        (tensor([1., 1., 1.]),)
+    """
+    leaves, structure = flatten(primals)
+    check_differentiable("vjp", "primals", leaves)
+    frame = _C.ReverseFrame()
+    try:
+        aux = None
+        outputs = func(*unflatten(structure, frame.differentiable(leaves)))
+        if has_aux:
+            outputs, aux = split_aux("vjp", func, outputs)
+            aux = map_tensors(frame.release, aux)
+        output_leaves = check_outputs("vjp", outputs)
+        output_structure = flatten(outputs)[1]
+        released = unflatten(output_structure, [frame.release(leaf) for leaf in output_leaves])
+    finally:
+        frame.exit()
+
+    def pullback(*cotangents: Any, retain_graph: bool = True, create_graph: bool | None = None):
+        given = cotangents[0] if len(cotangents) == 1 else cotangents
+        seeds = _checked_cotangents(given, output_structure, output_leaves)
+        return unflatten(structure, frame.pull_back(output_leaves, seeds, retain_graph))
+
+    return (released, pullback, aux) if has_aux else (released, pullback)
+
+
+def _checked_cotangents(given: Tree, structure: Any, outputs: list[Tensor]) -> list[Tensor]:
+    leaves, given_structure = flatten(given)
+    if given_structure != structure:
+        raise ValueError(
+            "functorch_ext.vjp: the cotangent must have the structure of the output: expected "
+            f"{structure}, but got {given_structure}."
+        )
+    for cotangent, output in zip(leaves, outputs, strict=True):
+        if not isinstance(cotangent, Tensor):
+            raise ValueError(
+                "functorch_ext.vjp: a cotangent must be a tensor, but got a "
+                f"{type(cotangent).__name__}."
+            )
+        if cotangent.shape != output.shape:
+            raise ValueError(
+                f"functorch_ext.vjp: a cotangent must have the shape of its output: expected "
+                f"{tuple(output.shape)}, but got {tuple(cotangent.shape)}."
+            )
+    return leaves

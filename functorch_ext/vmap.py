@@ -1,0 +1,148 @@
+"""``vmap``: a function of one sample as a function of a batch."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from functorch_ext import _C
+from functorch_ext._chunking import call_in_chunks
+from functorch_ext._pytree import Tree, broadcast_prefix, flatten, unflatten
+from functorch_ext._vmap_inputs import MappedInputs
+
+_RANDOMNESS = {
+    "error": _C.Randomness.ERROR,
+    "same": _C.Randomness.SAME,
+    "different": _C.Randomness.DIFFERENT,
+}
+
+
+def vmap(
+    func: Callable[..., Any],
+    in_dims: Tree = 0,
+    out_dims: Tree = 0,
+    randomness: str = "error",
+    *,
+    chunk_size: int | None = None,
+    axis_size: int | None = None,
+    kwarg_dims: dict[str, Tree] | None = None,
+) -> Callable[..., Any]:
+    """Vectorizes ``func``: one call computes what a loop over samples would.
+
+    ``func`` is written for one sample; inside it a mapped tensor looks like one sample, without
+    its batch dimension. Calls nest, and compose with every other transform.
+
+    Args:
+        func: Takes tensors, or containers of them, and returns tensors, or containers of them.
+        in_dims: Which dimension of each positional argument holds the samples. An int for all
+            arguments, or a tuple with one entry per argument, each an int, ``None`` (the argument
+            is the same for all samples) or a container of these shaped as the argument is.
+            Negative dimensions count from the end.
+        out_dims: Where the samples go in the outputs: an int for all, or a container of ints that
+            is a prefix of the output's. ``None``: the output is the same for all samples and is
+            returned as it is; it may be any Python object then.
+        randomness: What random operators do: ``"error"`` raises, ``"different"`` draws anew for
+            each sample, ``"same"`` draws once for all.
+        chunk_size: Compute this many samples at a time, to bound memory; all at once if ``None``.
+        axis_size: The number of samples; needed only where no input is mapped.
+        kwarg_dims: The ``in_dims`` of keyword arguments, by name. The others are not mapped.
+
+    Returns:
+        A function of the arguments of ``func`` with a batch dimension added.
+
+    Raises:
+        ValueError: ``in_dims`` or ``out_dims`` don't fit the arguments or outputs, a dimension is
+            out of range, batch sizes differ, or no input is mapped and ``axis_size`` is not given.
+
+    Example::
+
+        >>> x = torch.randn(3, 5)
+        >>> y = torch.randn(3, 5)
+        >>> functorch_ext.vmap(torch.dot)(x, y).shape
+        torch.Size([3])
+    """
+    if randomness not in _RANDOMNESS:
+        raise ValueError(
+            "functorch_ext.vmap: randomness must be 'error', 'same' or 'different', "
+            f"but got {randomness!r}."
+        )
+    for name, value in (("chunk_size", chunk_size), ("axis_size", axis_size)):
+        if value is not None and (not isinstance(value, int) or value < (name == "chunk_size")):
+            raise ValueError(
+                f"functorch_ext.vmap: {name} must be None or a positive int, but got {value!r}."
+            )
+    mode = _RANDOMNESS[randomness]
+
+    def run(inputs: MappedInputs) -> Any:
+        frame = _C.BatchFrame(inputs.batch_size, mode, True)
+        try:
+            args, kwargs = inputs.wrapped(frame)
+            return _unwrap_outputs(frame, func(*args, **kwargs), out_dims)
+        finally:
+            frame.exit()
+
+    @functools.wraps(func)
+    def mapped(*args: Any, **kwargs: Any) -> Any:
+        inputs = MappedInputs(args, kwargs, in_dims, kwarg_dims, axis_size)
+        if chunk_size is None or chunk_size >= inputs.batch_size:
+            return run(inputs)
+        return call_in_chunks(run, inputs.chunks(chunk_size), out_dims)
+
+    return mapped
+
+
+def _unwrap_outputs(frame: _C.BatchFrame, outputs: Tree, out_dims: Tree) -> Tree:
+    if type(outputs) is Tensor and type(out_dims) is int:
+        return _unwrap(frame, outputs, out_dims)
+    leaves, structure = flatten(outputs)
+    if type(out_dims) is int:
+        dims = [out_dims] * len(leaves)
+    else:
+        dims = output_dims(out_dims, outputs)
+    return unflatten(
+        structure, [_unwrap(frame, leaf, dim) for leaf, dim in zip(leaves, dims, strict=True)]
+    )
+
+
+def output_dims(out_dims: Tree, outputs: Tree) -> list[int | None]:
+    """``out_dims`` with one entry per leaf of ``outputs``."""
+    try:
+        return broadcast_prefix(out_dims, outputs)
+    except ValueError:
+        pass
+    if isinstance(out_dims, tuple) and len(out_dims) == 1:
+        # One entry stands for a single output, as (0,) for a tensor.
+        try:
+            return broadcast_prefix(out_dims[0], outputs)
+        except ValueError:
+            pass
+    raise ValueError(
+        "functorch_ext.vmap: out_dims must be an int, None or a container of them that is a prefix "
+        f"of the output's structure, but got out_dims={out_dims!r} for an output of structure "
+        f"{flatten(outputs)[1]}."
+    )
+
+
+def _unwrap(frame: _C.BatchFrame, leaf: Any, dim: int | None) -> Any:
+    if not isinstance(leaf, Tensor):
+        if dim is None:
+            return leaf
+        raise ValueError(
+            f"functorch_ext.vmap: the function returned a {type(leaf).__name__}, which can't be "
+            f"stacked along out_dim {dim}. Return tensors, or give that output the out_dim None."
+        )
+    if dim is None:
+        if frame.is_batched(leaf):
+            raise ValueError(
+                "functorch_ext.vmap: an output with out_dim None must be the same for all samples, "
+                "but it depends on a mapped input. Give it an int as its out_dim."
+            )
+        return frame.value(leaf)
+    if not isinstance(dim, int) or not -leaf.dim() - 1 <= dim <= leaf.dim():
+        raise ValueError(
+            f"functorch_ext.vmap: out_dim {dim!r} is out of range for an output of shape "
+            f"{tuple(leaf.shape)} per sample: expected an int in "
+            f"[{-leaf.dim() - 1}, {leaf.dim()}]."
+        )
+    return frame.unwrap(leaf, dim if dim >= 0 else dim + leaf.dim() + 1)
