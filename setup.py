@@ -103,13 +103,12 @@ class BuildCpp(BuildExtension):
             *(flag for flag in module.extra_compile_args if flag not in ("-include", str(PRELUDE))),
             "-x",
             "c++-header",
-            str(header),
+            str(header.relative_to(ROOT)),
         ]
         stamp = PRELUDE.with_suffix(".command")
-        text = f"{torch.__version__} {' '.join(command)}"
+        text = f"{torch.__version__} {' '.join(command)}\n{header.read_text()}"
         if compiled.exists() and stamp.exists() and stamp.read_text() == text:
-            if compiled.stat().st_mtime > header.stat().st_mtime:
-                return
+            return
         write_if_changed(PRELUDE, header.read_text())
         subprocess.run([*command, "-o", str(compiled)], check=True)
         stamp.write_text(text)

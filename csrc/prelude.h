@@ -1,5 +1,3 @@
-#pragma once
-
 // PyTorch's headers that nearly every file here uses, parsed once: setup.py compiles this header
 // and includes it in front of each file. Files still include what they use.
 #include <ATen/Functions.h>
