@@ -1,9 +1,65 @@
+// What PyTorch's forward mode asks of a tensor when it gives it a tangent.
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 
 namespace functorch_ext {
 
-void register_dual_rules() {}
+namespace {
+
+// A dual tensor belongs to the plane of its primal; the tangent may come from a deeper one (a
+// Jacobian's basis). So not the deepest level decides here: autograd sees the primal's plane first.
+at::Tensor make_dual_entry(c10::DispatchKeySet keys, const at::Tensor& primal,
+                           const at::Tensor& tangent, int64_t dual_level) {
+  return at::_ops::_make_dual::redispatch(below_entry(keys), primal, tangent, dual_level);
+}
+
+at::Tensor make_dual_landing(c10::DispatchKeySet, const at::Tensor& primal, const at::Tensor&,
+                             int64_t) {
+  if (!is_wrapper(primal)) {
+    return at::alias(primal);
+  }
+  const auto* wrapper = wrapper_of(primal);
+  PlaneBelow below(wrapper->level());
+  return wrap(at::alias(wrapper->value()), wrapper->bdim(), wrapper->level());
+}
+
+// Can the tangent's memory be laid out as the primal's? Of wrappers that is known where both are
+// contiguous; else PyTorch copies the tangent.
+bool has_same_storage_numel(Level&, const at::Tensor& self, const at::Tensor& other) {
+  return self.is_contiguous() && other.is_contiguous();
+}
+
+bool is_same_size(Level&, const at::Tensor& self, const at::Tensor& other) {
+  return self.sym_sizes() == other.sym_sizes();
+}
+
+at::Tensor new_zeros_with_same_feature_meta(Level&, const at::Tensor& self, const at::Tensor& other,
+                                            int64_t) {
+  c10::SymInt elements = other.sym_storage_offset() + 1;
+  for (int64_t dim = 0; dim < other.dim(); ++dim) {
+    elements = elements + (other.sym_size(dim) - 1).max(0) * other.sym_stride(dim);
+  }
+  auto zeros = self.new_zeros_symint(c10::SymIntArrayRef(&elements, 1));
+  if (is_wrapper(other)) {
+    // Different samples of the primal may be written to: so must be those of the tangent.
+    zeros = zeros + other.new_zeros_symint(c10::SymIntArrayRef(&elements, 1), self.scalar_type());
+  }
+  return zeros.as_strided_symint(other.sym_sizes(), other.sym_strides(),
+                                 other.sym_storage_offset());
+}
+
+}  // namespace
+
+void register_dual_rules() {
+  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("aten::_make_dual", "");
+  register_kernel(op, entry_key,
+                  c10::KernelFunction::makeFromUnboxedRuntimeFunction(&make_dual_entry));
+  register_kernel(op, landing_key,
+                  c10::KernelFunction::makeFromUnboxedRuntimeFunction(&make_dual_landing));
+  add<at::_ops::is_same_size>(is_same_size);
+  add<at::_ops::_has_same_storage_numel>(has_same_storage_numel);
+  add<at::_ops::_new_zeros_with_same_feature_meta>(new_zeros_with_same_feature_meta);
+}
 
 }  // namespace functorch_ext

@@ -1,9 +1,165 @@
+// Products of matrices and vectors. A batch on one side only joins the rows (or columns) of one
+// larger product; a batch on both sides is a product of stacks.
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 
 namespace functorch_ext {
 
-void register_matmul_rules() {}
+namespace {
+
+at::Tensor mm(Level& level, const at::Tensor& self, const at::Tensor& other) {
+  return wrap(at::matmul(at_front(self, level), at_front(other, level)), 0, level);
+}
+
+at::Tensor bmm(Level& level, const at::Tensor& self, const at::Tensor& other) {
+  const bool self_batched = is_batched_at(self, level);
+  const auto left = at_front(self, level);
+  const auto right = at_front(other, level);
+  if (self_batched && is_batched_at(other, level)) {
+    return wrap(split_from(at::bmm(merge_into(left, 0), merge_into(right, 0)), 0, level), 0, level);
+  }
+  if (self_batched) {
+    return wrap(split_from(at::bmm(merge_into(left, 1), right), 1, level), 0, level);
+  }
+  return wrap(split_from(at::bmm(left, merge_into(right, 2)), 2, level), 0, level);
+}
+
+at::Tensor mv(Level& level, const at::Tensor& self, const at::Tensor& vector) {
+  const auto matrix = at_front(self, level);
+  const auto right = at_front(vector, level);
+  if (!is_batched_at(vector, level)) {
+    return wrap(at::matmul(matrix, right), 0, level);
+  }
+  if (!is_batched_at(self, level)) {
+    return wrap(at::matmul(right, matrix.t()), 0, level);
+  }
+  return wrap(at::matmul(matrix, right.unsqueeze(-1)).squeeze(-1), 0, level);
+}
+
+at::Tensor dot(Level& level, const at::Tensor& self, const at::Tensor& other) {
+  const auto left = at_front(self, level);
+  const auto right = at_front(other, level);
+  if (!is_batched_at(self, level)) {
+    return wrap(at::mv(right, left), 0, level);
+  }
+  if (!is_batched_at(other, level)) {
+    return wrap(at::mv(left, right), 0, level);
+  }
+  return wrap(at::bmm(left.unsqueeze(1), right.unsqueeze(2)).flatten(), 0, level);
+}
+
+at::Tensor vdot(Level& level, const at::Tensor& self, const at::Tensor& other) {
+  return at::dot(self.conj(), other);
+}
+
+// alpha * product + beta * self. With beta 0, self doesn't count even where it is not a number.
+at::Tensor add_scaled(const at::Tensor& self, const at::Tensor& product, const at::Scalar& beta,
+                      const at::Scalar& alpha) {
+  const auto scaled = alpha.equal(1) ? product : product * alpha;
+  if (beta.equal(0)) {
+    return scaled;
+  }
+  return beta.equal(1) ? scaled + self : at::add(scaled, self, beta);
+}
+
+at::Tensor addmm(Level& level, const at::Tensor& self, const at::Tensor& left,
+                 const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
+  const bool bias_is_a_row = self.dim() <= 1 || self.sym_size(0) == 1;
+  if (bias_is_a_row && !is_batched_at(self, level) && !is_batched_at(right, level)) {
+    const auto rows = merge_into(at_front(left, level), 0);
+    const auto result = at::addmm(value_of(self, level), rows, value_of(right, level), beta, alpha);
+    return wrap(split_from(result, 0, level), 0, level);
+  }
+  if (is_batched_at(left, level) && is_batched_at(right, level)) {
+    auto bias = aligned(self, 2, level);
+    return wrap(at::baddbmm(bias, at_front(left, level), at_front(right, level), beta, alpha), 0,
+                level);
+  }
+  return add_scaled(self, at::mm(left, right), beta, alpha);
+}
+
+at::Tensor addmv(Level&, const at::Tensor& self, const at::Tensor& matrix, const at::Tensor& vector,
+                 const at::Scalar& beta, const at::Scalar& alpha) {
+  return add_scaled(self, at::mv(matrix, vector), beta, alpha);
+}
+
+at::Tensor baddbmm(Level&, const at::Tensor& self, const at::Tensor& left, const at::Tensor& right,
+                   const at::Scalar& beta, const at::Scalar& alpha) {
+  return add_scaled(self, at::bmm(left, right), beta, alpha);
+}
+
+at::Tensor addbmm(Level&, const at::Tensor& self, const at::Tensor& left, const at::Tensor& right,
+                  const at::Scalar& beta, const at::Scalar& alpha) {
+  return add_scaled(self, at::bmm(left, right).sum(0), beta, alpha);
+}
+
+at::Tensor addr(Level&, const at::Tensor& self, const at::Tensor& left, const at::Tensor& right,
+                const at::Scalar& beta, const at::Scalar& alpha) {
+  return add_scaled(self, left.unsqueeze(1) * right.unsqueeze(0), beta, alpha);
+}
+
+// In place: the functional form, copied into self.
+template <auto rule>
+at::Tensor& into_self(Level& level, at::Tensor& self, const at::Tensor& left,
+                      const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
+  return self.copy_(rule(level, self, left, right, beta, alpha));
+}
+
+// An implicit composite; this is its form where the plane doesn't differentiate.
+at::Tensor linear(Level& level, const at::Tensor& input, const at::Tensor& weight,
+                  const std::optional<at::Tensor>& bias) {
+  const bool has_bias = bias && bias->defined();
+  const bool bias_batched = has_bias && is_batched_at(*bias, level);
+  if (!is_batched_at(weight, level) && !bias_batched) {
+    const auto plain_bias = has_bias ? std::optional(value_of(*bias, level)) : std::nullopt;
+    return wrap(at::linear(at_front(input, level), value_of(weight, level), plain_bias), 0, level);
+  }
+  const auto product = at::matmul(input, weight.t());
+  return has_bias ? product + *bias : product;
+}
+
+at::Tensor matmul(Level& level, const at::Tensor& self, const at::Tensor& other) {
+  TORCH_CHECK(self.dim() > 0 && other.dim() > 0,
+              "both arguments to matmul need to be at least 1D, but they are ", self.dim(),
+              "D and ", other.dim(), "D");
+  if (other.dim() == 1) {
+    return self.dim() == 1 ? at::dot(self, other)
+                           : at::matmul(self, other.unsqueeze(1)).squeeze(-1);
+  }
+  if (self.dim() == 1) {
+    return at::matmul(self.unsqueeze(0), other).squeeze(-2);
+  }
+  const auto rank = std::max(self.dim(), other.dim());
+  return wrap(at::matmul(aligned(self, rank, level), aligned(other, rank, level)), 0, level);
+}
+
+}  // namespace
+
+void register_matmul_rules() {
+  using namespace at::_ops;
+  add<at::_ops::mm>(functorch_ext::mm);
+  add<at::_ops::bmm>(functorch_ext::bmm);
+  add<at::_ops::mv>(functorch_ext::mv);
+  add<at::_ops::dot>(functorch_ext::dot);
+  add<at::_ops::vdot>(functorch_ext::vdot);
+  add<at::_ops::linear>(functorch_ext::linear);
+  add<at::_ops::matmul>(functorch_ext::matmul);
+
+  add<at::_ops::addmm>(functorch_ext::addmm);
+  add<at::_ops::addmv>(functorch_ext::addmv);
+  add<at::_ops::baddbmm>(functorch_ext::baddbmm);
+  add<at::_ops::addbmm>(functorch_ext::addbmm);
+  add<at::_ops::addr>(functorch_ext::addr);
+  add<addmm_>(into_self<&functorch_ext::addmm>);
+  add<addmv_>(into_self<&functorch_ext::addmv>);
+  add<baddbmm_>(into_self<&functorch_ext::baddbmm>);
+  add<addbmm_>(into_self<&functorch_ext::addbmm>);
+  add<addr_>(into_self<&functorch_ext::addr>);
+
+  add_decomposition<einsum>();
+  add_decomposition<outer>();
+  add_decomposition<tensordot>();
+}
 
 }  // namespace functorch_ext

@@ -7,18 +7,196 @@ namespace functorch_ext {
 
 namespace {
 
-// An alias of the whole value keeps its batch dimension where it is.
+// A view of all of the value keeps its batch dimension where it is.
 template <class Op>
 at::Tensor whole(Level& level, const at::Tensor& self) {
   const auto* wrapper = wrapper_at(self, level);
   return wrap(Op::call(wrapper->value()), wrapper->bdim(), level);
 }
 
+at::Tensor fw_primal(Level& level, const at::Tensor& self, int64_t) {
+  return whole<at::_ops::alias>(level, self);
+}
+
+at::Tensor view(Level& level, const at::Tensor& self, at::SymIntArrayRef size) {
+  return wrap(at_front(self, level).view_symint(physical_sizes(size, level)), 0, level);
+}
+
+// PyTorch calls this once it knows that a view is possible; the strides follow from that.
+at::Tensor reshape_alias(Level& level, const at::Tensor& self, at::SymIntArrayRef size,
+                         at::SymIntArrayRef) {
+  return view(level, self, size);
+}
+
+at::Tensor unsafe_view(Level& level, const at::Tensor& self, at::SymIntArrayRef size) {
+  return wrap(at_front(self, level).reshape_symint(physical_sizes(size, level)), 0, level);
+}
+
+at::Tensor view_dtype(Level& level, const at::Tensor& self, at::ScalarType dtype) {
+  TORCH_CHECK(
+      self.dim() > 0 || self.dtype().itemsize() == c10::elementSize(dtype),
+      "functorch_ext.vmap: view of a tensor without dimensions as a dtype of another size.");
+  return wrap(at_front(self, level).view(dtype), 0, level);
+}
+
+at::Tensor expand(Level& level, const at::Tensor& self, at::SymIntArrayRef size, bool implicit) {
+  const auto rank = static_cast<int64_t>(size.size());
+  TORCH_CHECK(rank >= self.dim(), "functorch_ext.vmap: expand of a tensor of shape ",
+              self.sym_sizes(), " to fewer dimensions: ", size, ".");
+  const auto value = aligned(self, rank, level);
+  return wrap(value.expand_symint(physical_sizes(size, level), implicit), 0, level);
+}
+
+at::Tensor permute(Level& level, const at::Tensor& self, at::IntArrayRef dims) {
+  auto physical = physical_dims(dims, self.dim());
+  physical.insert(physical.begin(), 0);
+  return wrap(at_front(self, level).permute(physical), 0, level);
+}
+
+at::Tensor transpose_last(Level& level, const at::Tensor& self) {
+  TORCH_CHECK(self.dim() <= 2, "t() expects a tensor with <= 2 dimensions, but self is ",
+              self.dim(), "D");
+  return self.dim() == 2 ? wrap(at_front(self, level).transpose(1, 2), 0, level)
+                         : whole<at::_ops::alias>(level, self);
+}
+
+at::Tensor transpose(Level& level, const at::Tensor& self, int64_t dim0, int64_t dim1) {
+  const auto rank = self.dim();
+  if (rank == 0) {
+    return whole<at::_ops::alias>(level, self);
+  }
+  return wrap(at_front(self, level).transpose(physical_dim(dim0, rank), physical_dim(dim1, rank)),
+              0, level);
+}
+
+at::Tensor unsqueeze(Level& level, const at::Tensor& self, int64_t dim) {
+  return wrap(at_front(self, level).unsqueeze(physical_dim(dim, self.dim() + 1)), 0, level);
+}
+
+at::Tensor squeeze_dims(Level& level, const at::Tensor& self, at::IntArrayRef dims) {
+  if (self.dim() == 0) {
+    return whole<at::_ops::alias>(level, self);
+  }
+  return wrap(at_front(self, level).squeeze(physical_dims(dims, self.dim())), 0, level);
+}
+
+at::Tensor squeeze_dim(Level& level, const at::Tensor& self, int64_t dim) {
+  return squeeze_dims(level, self, dim);
+}
+
+at::Tensor squeeze(Level& level, const at::Tensor& self) {
+  std::vector<int64_t> dims;
+  for (int64_t dim = 0; dim < self.dim(); ++dim) {
+    if (self.sym_size(dim) == 1) {
+      dims.push_back(dim);
+    }
+  }
+  return dims.empty() ? whole<at::_ops::alias>(level, self) : squeeze_dims(level, self, dims);
+}
+
+// Strides and offset are those of one sample, as the tensor reports them.
+at::Tensor as_strided(Level& level, const at::Tensor& self, at::SymIntArrayRef size,
+                      at::SymIntArrayRef stride, std::optional<c10::SymInt> offset) {
+  const auto value = at_front(self, level);
+  std::vector<c10::SymInt> strides{value.sym_stride(0)};
+  strides.insert(strides.end(), stride.begin(), stride.end());
+  return wrap(value.as_strided_symint(physical_sizes(size, level), strides, std::move(offset)), 0,
+              level);
+}
+
+at::Tensor view_as_real(Level& level, const at::Tensor& self) {
+  return wrap(at::view_as_real(at_front(self, level).resolve_conj()), 0, level);
+}
+
+at::Tensor view_as_complex(Level& level, const at::Tensor& self) {
+  TORCH_CHECK(self.dim() > 0, "Input tensor must have one or more dimensions");
+  return wrap(at::view_as_complex(at_front(self, level)), 0, level);
+}
+
+// The in-place form of a view: the wrapper stands for the view from now on.
+template <auto rule>
+struct InPlace;
+template <class... Parameters, at::Tensor (*rule)(Level&, const at::Tensor&, Parameters...)>
+struct InPlace<rule> {
+  static at::Tensor& apply(Level& level, at::Tensor& self, Parameters... arguments) {
+    const auto view = rule(level, self, std::forward<Parameters>(arguments)...);
+    const auto* wrapper = wrapper_of(view);
+    wrapper_of(self)->set_value(wrapper->value(), wrapper->bdim());
+    return self;
+  }
+};
+
+const at::Tensor& as_strided_in_place(Level& level, const at::Tensor& self, at::SymIntArrayRef size,
+                                      at::SymIntArrayRef stride,
+                                      std::optional<c10::SymInt> offset) {
+  const auto view = as_strided(level, self, size, stride, std::move(offset));
+  wrapper_of(self)->set_value(wrapper_of(view)->value(), 0);
+  return self;
+}
+
 }  // namespace
 
 void register_views_rules() {
-  add<at::_ops::alias>(whole<at::_ops::alias>);
-  add<at::_ops::detach>(whole<at::_ops::detach>);
+  using namespace at::_ops;
+  // The whole of it.
+  add<alias>(whole<alias>);
+  add<detach>(whole<detach>);
+  add<detach_>(InPlace<&whole<detach>>::apply);
+  add<lift>(whole<lift>);
+  add<lift_fresh>(whole<lift_fresh>);
+  add<_conj>(whole<_conj>);
+  add<_neg_view>(whole<_neg_view>);
+  add<_fw_primal>(fw_primal);
+  add<at::_ops::view_as_real>(functorch_ext::view_as_real);
+  add<at::_ops::view_as_complex>(functorch_ext::view_as_complex);
+
+  // Another shape.
+  add<at::_ops::view>(functorch_ext::view);
+  add<at::_ops::view_dtype>(functorch_ext::view_dtype);
+  add<_reshape_alias>(reshape_alias);
+  add<_unsafe_view>(unsafe_view);
+  add<at::_ops::expand>(functorch_ext::expand);
+  add<at::_ops::unsqueeze>(functorch_ext::unsqueeze);
+  add<unsqueeze_>(InPlace<&functorch_ext::unsqueeze>::apply);
+  add<at::_ops::squeeze>(functorch_ext::squeeze);
+  add<at::_ops::squeeze_dim>(functorch_ext::squeeze_dim);
+  add<at::_ops::squeeze_dims>(functorch_ext::squeeze_dims);
+  add<squeeze_>(InPlace<&functorch_ext::squeeze>::apply);
+  add<squeeze__dim>(InPlace<&functorch_ext::squeeze_dim>::apply);
+  add<squeeze__dims>(InPlace<&functorch_ext::squeeze_dims>::apply);
+
+  // Another order.
+  add<t>(transpose_last);
+  add<t_>(InPlace<&transpose_last>::apply);
+  add<transpose_int>(functorch_ext::transpose);
+  add<transpose_>(InPlace<&functorch_ext::transpose>::apply);
+  add<at::_ops::permute>(functorch_ext::permute);
+
+  // A part.
+  add<select_int, AlongDims>({"dim"});
+  add<slice_Tensor, AlongDims>({"dim"});
+  add<diagonal, AlongDims>({"dim1", "dim2"});
+  add<unfold, AlongDims>({"dimension"});
+  add<split_Tensor, AlongDims>({"dim"});
+  add<split_with_sizes, AlongDims>({"dim"});
+  add<unsafe_split_Tensor, AlongDims>({"dim"});
+  add<unsafe_split_with_sizes, AlongDims>({"dim"});
+  add<unbind_int, AlongDims>({"dim"});
+  add<at::_ops::as_strided>(functorch_ext::as_strided);
+  add<as_strided_>(as_strided_in_place);
+
+  // Composites that are called all the time.
+  add_decomposition<reshape>();
+  add_decomposition<flatten_using_ints>();
+  add_decomposition<view_as>();
+  add_decomposition<expand_as>();
+  add_decomposition<contiguous>();
+  add_decomposition<movedim_intlist>();
+  add_decomposition<movedim_int>();
+  add_decomposition<narrow>();
+  add_decomposition<chunk>();
+  add_decomposition<numpy_T>();
+  add_decomposition<mT>();
 }
 
 }  // namespace functorch_ext

@@ -180,11 +180,11 @@ void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack*
   }
   const Level& level = *deepest.level;
   const auto traits = OperatorTraits::of(op);
-  const bool differentiates = routes_through_autograd(traits, keys, level) ||
-                              (keys.has_any(c10::autograd_dispatch_keyset) &&
-                               any_tensor(op, *stack, [&](const at::Tensor& tensor) {
-                                 return wrapper_at(tensor, level) && is_differentiated(tensor);
-                               }));
+  const bool differentiates =
+      routes_through_autograd(traits, keys, level) ||
+      (differentiates_at_all(keys, level) && any_tensor(op, *stack, [&](const at::Tensor& tensor) {
+         return wrapper_at(tensor, level) && is_differentiated(tensor);
+       }));
   if (differentiates) {
     rewrite_stack(*stack, op.schema().arguments().size(), [&](const at::Tensor& tensor) {
       return needs_lift(tensor, level) ? wrap(tensor, no_bdim, level) : tensor;

@@ -47,7 +47,7 @@ inline bool differentiates(const OperatorTraits& traits, c10::DispatchKeySet key
   if (routes_through_autograd(traits, keys, level)) {
     return true;
   }
-  if (!keys.has_any(c10::autograd_dispatch_keyset)) {
+  if (!differentiates_at_all(keys, level)) {
     return false;
   }
   bool found = false;

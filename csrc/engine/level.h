@@ -59,6 +59,9 @@ struct ThreadState {
   int32_t forward_running = 0;
   // Inside a backward pass that records no graph.
   bool backward_without_graph = false;
+  // The level whose rule runs right now: operators that the rule calls on that level's own tensors
+  // are part of it, and its autograd has seen them already.
+  const Level* computing = nullptr;
 };
 
 ThreadState& thread_state();

@@ -34,7 +34,7 @@ bool routes_through_autograd(const OperatorTraits& traits, c10::DispatchKeySet k
   if (keys.has_any(c10::autocast_dispatch_keyset)) {
     return true;
   }
-  if (!keys.has_any(c10::autograd_dispatch_keyset)) {
+  if (!differentiates_at_all(keys, level)) {
     return false;
   }
   if (level.forward_running.load(std::memory_order_relaxed) > 0) {
@@ -47,6 +47,10 @@ bool routes_through_autograd(const OperatorTraits& traits, c10::DispatchKeySet k
   // later write under grad mode is seen; a backward pass of ours makes none that could be.
   return c10::GradMode::is_enabled() ||
          ((traits.view || traits.mutates) && !thread_state().backward_without_graph);
+}
+
+bool differentiates_at_all(c10::DispatchKeySet keys, const Level& level) {
+  return keys.has_any(c10::autograd_dispatch_keyset) && thread_state().computing != &level;
 }
 
 bool is_differentiated(const at::Tensor& tensor) {

@@ -5,6 +5,8 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <utility>
+
 #include "engine/wrapper.h"
 
 // Which way an operator goes: the decisions that entry and landing kernels share.
@@ -34,6 +36,10 @@ inline c10::DispatchKeySet below_entry(c10::DispatchKeySet keys) {
 bool routes_through_autograd(const OperatorTraits& traits, c10::DispatchKeySet keys,
                              const Level& level);
 
+// Can an operator with these keys be differentiated on this plane? Not if autograd is excluded, nor
+// if it is a part of a rule for the same plane.
+bool differentiates_at_all(c10::DispatchKeySet keys, const Level& level);
+
 // Does a derivative flow through this tensor on its own plane?
 bool is_differentiated(const at::Tensor& tensor);
 
@@ -46,7 +52,8 @@ bool needs_lift(const at::Tensor& tensor, const Level& level);
 // the reverse-mode transforms of this plane.
 class PlaneBelow {
  public:
-  explicit PlaneBelow(const Level& level) {
+  explicit PlaneBelow(const Level& level)
+      : computing_(std::exchange(thread_state().computing, &level)) {
     const auto state = c10::impl::tls_local_dispatch_key_set();
     if (state.excluded_.has_any(c10::autograd_dispatch_keyset_with_ADInplaceOrView)) {
       restore_autograd(state);
@@ -56,6 +63,7 @@ class PlaneBelow {
     }
   }
   ~PlaneBelow() {
+    thread_state().computing = computing_;
     if (restored_autograd_) {
       c10::impl::_force_tls_local_dispatch_key_set(saved_keys_);
     }
@@ -71,6 +79,7 @@ class PlaneBelow {
   void restore_grad_mode(const Level& level);
 
   c10::impl::LocalDispatchKeySet saved_keys_{c10::impl::PODLocalDispatchKeySet{}};
+  const Level* computing_;
   bool restored_autograd_ = false;
   bool restored_grad_mode_ = false;
   bool saved_grad_mode_ = false;
@@ -128,8 +137,12 @@ inline Return mutated_argument(Arguments&... arguments) {
   }
 }
 
+// The first argument that is a tensor by itself; undefined if there is none.
+inline at::Tensor first_tensor() {
+  return {};
+}
 template <class First, class... Rest>
-inline const at::Tensor& first_tensor(const First& first, const Rest&... rest) {
+inline at::Tensor first_tensor(const First& first, const Rest&... rest) {
   if constexpr (std::is_same_v<First, at::Tensor>) {
     return first;
   } else {
