@@ -183,8 +183,12 @@ struct AlongDims<Return(Parameters...)> {
     const auto logical_rank = flatten ? 1 : std::max<int64_t>(rank, 1);
     std::tuple<Prepared<Parameters>...> prepared{
         prepare<Parameters>(arguments, op.dims >> I & 1, logical_rank, physical)...};
-    return finish(op.call(std::get<I>(prepared).get()...), rank == 0 || flatten, level);
+    const auto extra = rank == 0 ? Extra::Dimension : flatten ? Extra::Flattening : Extra::None;
+    return finish(op.call(std::get<I>(prepared).get()...), extra, rank, level);
   }
+
+  // What was done to the values besides moving the samples to the front.
+  enum class Extra : uint8_t { None, Dimension, Flattening };
 
   template <class Argument>
   static bool is_absent_dim(bool is_dim, const Argument& argument) {
@@ -245,29 +249,34 @@ struct AlongDims<Return(Parameters...)> {
   }
 
   template <class Result>
-  static auto finish(Result&& result, bool drop_extra, const Level& level) {
+  static auto finish(Result&& result, Extra extra, int64_t rank, const Level& level) {
     using Type = std::remove_cv_t<std::remove_reference_t<Result>>;
     if constexpr (std::is_same_v<Type, at::Tensor>) {
-      if (drop_extra && result.defined() && result.dim() == 2) {
-        return wrap(result.squeeze(1), 0, level);
+      if (extra != Extra::None && result.defined() && result.dim() == 2) {
+        // A kept dimension stands for all that were flattened.
+        auto reshaped = result.squeeze(1);
+        for (int64_t dim = 0; dim < rank; ++dim) {
+          reshaped = reshaped.unsqueeze(1);
+        }
+        return wrap(std::move(reshaped), 0, level);
       }
       return batched_result(std::move(result), level);
     } else if constexpr (std::is_same_v<Type, std::vector<at::Tensor>>) {
       std::vector<at::Tensor> wrapped;
       for (auto& tensor : result) {
-        wrapped.push_back(finish(std::move(tensor), drop_extra, level));
+        wrapped.push_back(finish(std::move(tensor), extra, rank, level));
       }
       return wrapped;
     } else {
-      return finish_tuple(std::move(result), drop_extra, level);
+      return finish_tuple(std::move(result), extra, rank, level);
     }
   }
   template <class... Results>
-  static std::tuple<Results...> finish_tuple(std::tuple<Results...>&& results, bool drop_extra,
-                                             const Level& level) {
+  static std::tuple<Results...> finish_tuple(std::tuple<Results...>&& results, Extra extra,
+                                             int64_t rank, const Level& level) {
     return std::apply(
         [&](auto&... result) {
-          return std::tuple<Results...>{finish(std::move(result), drop_extra, level)...};
+          return std::tuple<Results...>{finish(std::move(result), extra, rank, level)...};
         },
         results);
   }
