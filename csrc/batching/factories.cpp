@@ -71,8 +71,9 @@ at::Tensor new_empty_strided_rule(Level& level, const at::Tensor& self, c10::Sym
   }
   std::vector<c10::SymInt> strides = {extent};
   strides.insert(strides.end(), stride.begin(), stride.end());
-  return wrap(value_of(self, level).new_empty_strided_symint(physical_sizes(size, level), strides,
-                                                             dtype, layout, device, pinned),
+  return wrap(value_of(self, level)
+                  .new_empty_strided_symint(physical_sizes(size, level), strides, dtype, layout,
+                                            device, pinned),
               0, level);
 }
 
@@ -84,9 +85,9 @@ at::Tensor& copy_in_place(Level& level, at::Tensor& self, const at::Tensor& src,
 
 at::Tensor copy_rule(Level& level, const at::Tensor& self, const at::Tensor& src,
                      bool non_blocking) {
-  return wrap(at::copy(expanded_at_front(self, level), aligned(src, self.dim(), level),
-                       non_blocking),
-              0, level);
+  return wrap(
+      at::copy(expanded_at_front(self, level), aligned(src, self.dim(), level), non_blocking), 0,
+      level);
 }
 
 at::Tensor& fill_in_place(Level& level, at::Tensor& self, const at::Tensor& number) {
