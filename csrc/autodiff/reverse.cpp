@@ -155,9 +155,9 @@ at::Tensor ReverseFrame::release(const at::Tensor& output) const {
   return without_graph(output);
 }
 
-std::vector<at::Tensor> ReverseFrame::pull_back(const std::vector<at::Tensor>& outputs,
-                                                const std::vector<at::Tensor>& cotangents,
-                                                bool keep_graph) const {
+std::vector<at::Tensor> ReverseFrame::pull_back(
+    const std::vector<at::Tensor>& outputs,
+    const std::vector<std::optional<at::Tensor>>& cotangents, bool keep_graph) const {
   torch::autograd::variable_list roots;
   torch::autograd::variable_list seeds;
   bool record = false;
@@ -166,7 +166,7 @@ std::vector<at::Tensor> ReverseFrame::pull_back(const std::vector<at::Tensor>& o
       continue;
     }
     roots.push_back(outputs[i]);
-    const auto seed = cotangents[i].defined() ? cotangents[i] : at::ones({}, outputs[i].options());
+    const auto seed = cotangents[i] ? *cotangents[i] : at::ones({}, outputs[i].options());
     record = record || seed.requires_grad();
     seeds.push_back(lift_to(seed, plane_));
   }

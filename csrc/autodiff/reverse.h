@@ -24,10 +24,10 @@ class ReverseFrame {
   std::vector<at::Tensor> differentiable(const std::vector<at::Tensor>& inputs);
 
   // The cotangents of the inputs, for cotangents of some outputs; zeros where an output doesn't
-  // depend on an input. An undefined cotangent stands for one, of a scalar output. A graph of the
+  // depend on an input. No cotangent stands for one, of a scalar output. A graph of the
   // result is recorded only where somebody could use it.
   std::vector<at::Tensor> pull_back(const std::vector<at::Tensor>& outputs,
-                                    const std::vector<at::Tensor>& cotangents,
+                                    const std::vector<std::optional<at::Tensor>>& cotangents,
                                     bool keep_graph) const;
 
   // Which of the outputs depend on the inputs, as far as autograd's graph tells.

@@ -22,13 +22,13 @@ struct OperatorTraits {
   static OperatorTraits of(const c10::OperatorHandle& op);
 };
 
-// The keys an operator goes on with after the entry kernel: autocast, autograd, then landing.
+// The keys an operator goes on with after the entry kernel: autocast, autograd, then landing. Keys
+// of plain arguments (sparse, conjugate, zero tensor, ...) take part below, with the values.
 inline c10::DispatchKeySet below_entry(c10::DispatchKeySet keys) {
-  constexpr c10::DispatchKeySet handled(
-      {entry_key, c10::DispatchKey::Batched, c10::DispatchKey::Python,
-       c10::DispatchKey::PythonTLSSnapshot, c10::DispatchKey::TESTING_ONLY_GenericMode,
-       c10::DispatchKey::PreDispatch, c10::DispatchKey::PythonDispatcher});
-  return keys - handled;
+  constexpr auto kept = c10::DispatchKeySet({c10::DispatchKey::AutogradOther,
+                                             c10::DispatchKey::ADInplaceOrView, landing_key}) |
+                        c10::autocast_dispatch_keyset;
+  return keys & kept;
 }
 
 // The part of the decision that doesn't need the arguments: is autocast on, or does this plane
