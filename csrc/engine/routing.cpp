@@ -16,8 +16,7 @@ bool has_tangent(const at::Tensor& tensor) {
 
 OperatorTraits OperatorTraits::of(const c10::OperatorHandle& op) {
   OperatorTraits traits;
-  traits.composite = op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd) &&
-                     !op.hasKernelForDispatchKey(c10::DispatchKey::Autograd);
+  traits.composite = op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
   const auto& schema = op.schema();
   traits.mutates = schema.is_mutable();
   for (const auto& result : schema.returns()) {
