@@ -35,7 +35,7 @@ def basis_chunks(
             # Vector `start + row` has its one at element `start + row - offset` of this tensor.
             if -count < start - offset < size:
                 part.diagonal(start - offset).fill_(1)
-            parts.append(part.view(count, *tensor.shape))
+            parts.append(part.view((count, *tensor.shape)))
             offset += size
         yield parts, count
 
@@ -51,7 +51,7 @@ def join_rows(
         rows = parts[0] if len(parts) == 1 else torch.cat(parts)
         split = (rows,) if len(outputs) == 1 else rows.split(sizes)
         for block, part, output in zip(blocks, split, outputs, strict=True):
-            block.append(part.reshape(*output.shape, *given.shape))
+            block.append(part.reshape((*output.shape, *given.shape)))
     return blocks
 
 
@@ -67,7 +67,7 @@ def split_columns(
         split = (columns,) if len(inputs) == 1 else columns.split(sizes, -1)
         blocks.append(
             [
-                part.reshape(*output.shape, *given.shape)
+                part.reshape((*output.shape, *given.shape))
                 for part, given in zip(split, inputs, strict=True)
             ]
         )

@@ -71,7 +71,7 @@ def _tangent_or_zeros(primal: Tensor, tangent: Tensor | None, strict: bool) -> T
         return tangent
     if strict:
         raise RuntimeError(
-            "functorch_ext.jvp: an output doesn't depend on the primals, which strict=True "
+            "functorch_ext.jvp: an output is independent of the primals, which strict=True "
             "forbids. With strict=False its tangent is zeros."
         )
     with torch.no_grad():

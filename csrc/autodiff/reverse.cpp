@@ -51,8 +51,12 @@ bool any_node(const std::vector<at::Tensor>& outputs, Stop&& stop) {
   return false;
 }
 
+// The tensor cut off from the graph of its own plane; graphs of lower planes go on. (detach cuts on
+// all planes.)
 at::Tensor without_graph(const at::Tensor& tensor) {
-  auto result = tensor.detach();
+  const auto* impl = tensor.unsafeGetTensorImpl();
+  auto result = at::Tensor(impl->shallow_copy_and_detach(impl->version_counter(),
+                                                         /*allow_tensor_metadata_change=*/true));
   const auto& tangent = tensor._fw_grad(0);
   return tangent.defined() ? at::_make_dual(result, without_graph(tangent), 0) : result;
 }

@@ -24,14 +24,10 @@ at::Tensor make_dual_landing(c10::DispatchKeySet, const at::Tensor& primal, cons
   return wrap(at::alias(wrapper->value()), wrapper->bdim(), wrapper->level());
 }
 
-// Can the tangent's memory be laid out as the primal's? Of wrappers that is known where both are
-// contiguous; else PyTorch copies the tangent.
-bool has_same_storage_numel(Level&, const at::Tensor& self, const at::Tensor& other) {
-  return self.is_contiguous() && other.is_contiguous();
-}
-
-bool is_same_size(Level&, const at::Tensor& self, const at::Tensor& other) {
-  return self.sym_sizes() == other.sym_sizes();
+// Could any view of the one be taken of the other? Wrappers have no storage to compare: their
+// sizes, strides and offset, which PyTorch compares next, decide.
+bool has_same_storage_numel(Level&, const at::Tensor&, const at::Tensor&) {
+  return true;
 }
 
 at::Tensor new_zeros_with_same_feature_meta(Level&, const at::Tensor& self, const at::Tensor& other,
@@ -57,7 +53,6 @@ void register_dual_rules() {
                   c10::KernelFunction::makeFromUnboxedRuntimeFunction(&make_dual_entry));
   register_kernel(op, landing_key,
                   c10::KernelFunction::makeFromUnboxedRuntimeFunction(&make_dual_landing));
-  add<at::_ops::is_same_size>(is_same_size);
   add<at::_ops::_has_same_storage_numel>(has_same_storage_numel);
   add<at::_ops::_new_zeros_with_same_feature_meta>(new_zeros_with_same_feature_meta);
 }
