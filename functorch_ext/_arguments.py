@@ -15,13 +15,13 @@ def selected(transform: str, argnums: Argnums, args: tuple[Any, ...]) -> Any:
     if type(argnums) is int:
         return args[_checked(transform, argnums, argnums, args)]
     if not isinstance(argnums, tuple) or not argnums:
-        raise ValueError(
+        raise RuntimeError(
             f"functorch_ext.{transform}: argnums must be an int or a non-empty tuple of ints, but "
             f"got {argnums!r}."
         )
     positions = [_checked(transform, position, argnums, args) for position in argnums]
     if len(set(positions)) != len(positions):
-        raise ValueError(
+        raise RuntimeError(
             f"functorch_ext.{transform}: argnums names an argument twice: {argnums!r}."
         )
     return tuple(args[position] for position in positions)
@@ -40,11 +40,11 @@ def replaced(argnums: Argnums, args: tuple[Any, ...], values: Any) -> list[Any]:
 
 def _checked(transform: str, position: Any, argnums: Argnums, args: tuple[Any, ...]) -> int:
     if type(position) is not int:
-        raise ValueError(
+        raise RuntimeError(
             f"functorch_ext.{transform}: argnums must hold ints, but got {position!r}."
         )
     if not -len(args) <= position < len(args):
-        raise ValueError(
+        raise RuntimeError(
             f"functorch_ext.{transform}: argnums={argnums!r} is out of range for a call with "
             f"{len(args)} positional arguments. Keyword arguments can't be differentiated."
         )
@@ -54,16 +54,18 @@ def _checked(transform: str, position: Any, argnums: Argnums, args: tuple[Any, .
 def check_differentiable(transform: str, what: str, leaves: list[Any]) -> None:
     """Raises unless every leaf is a floating-point or complex tensor."""
     if not leaves:
-        raise ValueError(f"functorch_ext.{transform}: {what} holds no tensor to differentiate by.")
+        raise RuntimeError(
+            f"functorch_ext.{transform}: {what} holds no tensor to differentiate by."
+        )
     for leaf in leaves:
         if not isinstance(leaf, Tensor):
-            raise ValueError(
+            raise RuntimeError(
                 f"functorch_ext.{transform}: {what} must be a tensor or a container of tensors, "
                 f"but holds a {type(leaf).__name__}. Name the tensor arguments with argnums, or "
                 "close over the others."
             )
         if not (leaf.is_floating_point() or leaf.is_complex()):
-            raise ValueError(
+            raise RuntimeError(
                 f"functorch_ext.{transform}: {what} must have a floating-point or complex dtype, "
                 f"but got {leaf.dtype}. Convert it first, for example with .double()."
             )
@@ -73,13 +75,13 @@ def check_outputs(transform: str, outputs: Tree) -> list[Tensor]:
     """The leaves of a function's output, each checked to be a tensor."""
     leaves = leaves_of(outputs)
     if not leaves:
-        raise ValueError(
+        raise RuntimeError(
             f"functorch_ext.{transform}: the function must return a tensor or a container of "
             "tensors, but it returned none."
         )
     for leaf in leaves:
         if not isinstance(leaf, Tensor):
-            raise ValueError(
+            raise RuntimeError(
                 f"functorch_ext.{transform}: the function must return tensors only, but it "
                 f"returned a {type(leaf).__name__}. Return other values as aux (has_aux=True)."
             )
@@ -89,7 +91,7 @@ def check_outputs(transform: str, outputs: Tree) -> list[Tensor]:
 def split_aux(transform: str, func: Callable[..., Any], result: Any) -> tuple[Any, Any]:
     """The output and aux of a function called with ``has_aux=True``."""
     if not isinstance(result, tuple) or len(result) != 2:
-        raise ValueError(
+        raise RuntimeError(
             f"functorch_ext.{transform}: with has_aux=True the function must return a pair "
             f"(output, aux), but it returned a {type(result).__name__}"
             + (f" of length {len(result)}." if isinstance(result, tuple) else ".")

@@ -13,7 +13,7 @@ from functorch_ext._pytree import Tree, broadcast_prefix, flatten, unflatten
 class MappedInputs:
     """Arguments as leaves, each with its in_dim (non-negative) or ``None``."""
 
-    __slots__ = ("batch_size", "dims", "kwargs", "leaves", "structure")
+    __slots__ = ("batch_size", "dims", "kwargs", "leaves", "sized_by", "structure")
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class MappedInputs:
         else:
             dims = _dims_of_leaves(in_dims, args)
         self.batch_size = -1 if axis_size is None else axis_size
+        self.sized_by: tuple[int, int] | None = None  # the first mapped leaf, and its dimension
         self.dims = [self._checked_dim(i, dim, args) for i, dim in enumerate(dims)]
         if self.batch_size < 0:
             raise ValueError(
@@ -47,8 +48,8 @@ class MappedInputs:
         leaf = self.leaves[index]
         if type(dim) is not int:
             raise ValueError(
-                f"functorch_ext.vmap: the in_dim of {_name_of(index, args)} must be an int or "
-                f"None, but got {dim!r}."
+                "functorch_ext.vmap: in_dims must hold ints or None, but got "
+                f"{dim!r} of type {type(dim).__name__} for {_name_of(index, args)}."
             )
         if not isinstance(leaf, Tensor):
             raise ValueError(
@@ -68,16 +69,25 @@ class MappedInputs:
         size = leaf.shape[dim]
         if self.batch_size < 0:
             self.batch_size = size
+            self.sized_by = (index, dim)
         elif size != self.batch_size:
             raise ValueError(self._describe_sizes(args, index, dim))
         return dim
 
     def _describe_sizes(self, args: tuple[Any, ...], index: int, dim: int) -> str:
-        shape = tuple(self.leaves[index].shape)
+        def described(index: int, dim: int) -> str:
+            shape = tuple(self.leaves[index].shape)
+            return (
+                f"{_name_of(index, args)} of shape {shape} has {shape[dim]} along dimension {dim}"
+            )
+
+        if self.sized_by is None:
+            first = f"axis_size is {self.batch_size}"
+        else:
+            first = described(*self.sized_by)
         return (
-            "functorch_ext.vmap: all mapped inputs must have the same number of samples: expected "
-            f"{self.batch_size} as in the inputs (or axis_size) before it, but "
-            f"{_name_of(index, args)} of shape {shape} has {shape[dim]} along its in_dim {dim}."
+            "functorch_ext.vmap: all mapped inputs must have the same number of samples, but "
+            f"{first} and {described(index, dim)}. Check in_dims."
         )
 
     def wrapped(self, frame: _C.BatchFrame) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -140,12 +150,13 @@ def _dims_of_leaves(in_dims: Tree, args: tuple[Any, ...]) -> list[Any]:
     if not isinstance(in_dims, (int, tuple, list)) or isinstance(in_dims, bool):
         raise ValueError(
             "functorch_ext.vmap: in_dims must be an int or a tuple with one entry per positional "
-            f"argument, but got {in_dims!r}."
+            f"argument, but got {in_dims!r} of type {type(in_dims).__name__}."
         )
     if len(in_dims) != len(args):
         raise ValueError(
             f"functorch_ext.vmap: in_dims has {len(in_dims)} entries, but the function was called "
-            f"with {len(args)} positional arguments: in_dims={in_dims!r}. Give one per argument."
+            f"with {len(args)} positional arguments: in_dims={in_dims!r}. It must have the "
+            "structure of the arguments, with one entry per argument."
         )
     try:
         return broadcast_prefix(tuple(in_dims), args)

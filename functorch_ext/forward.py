@@ -32,7 +32,7 @@ def jvp(
         ``(output, tangent)``, or ``(output, tangent, aux)``; the tangent is shaped as the output.
 
     Raises:
-        ValueError: the tangents don't fit the primals, a primal can't be differentiated by, or the
+        RuntimeError: the tangents don't fit the primals, a primal can't be differentiated by, or the
             output holds something else than tensors.
         RuntimeError: ``strict``, and an output doesn't depend on the primals.
 
@@ -43,7 +43,7 @@ def jvp(
     """
     for name, value in (("primals", primals), ("tangents", tangents)):
         if not isinstance(value, (tuple, list)) or not value:
-            raise ValueError(
+            raise RuntimeError(
                 f"functorch_ext.jvp: {name} must be a non-empty tuple with one entry per argument, "
                 f"but got a {type(value).__name__}. For one argument write (x,)."
             )
@@ -83,18 +83,18 @@ def _checked_tangents(
 ) -> list[Tensor]:
     leaves, tangent_structure = tangents
     if tangent_structure != structure:
-        raise ValueError(
+        raise RuntimeError(
             f"functorch_ext.{transform}: tangents must have the structure of primals: expected "
             f"{structure}, but got {tangent_structure}."
         )
     for i, (tangent, primal) in enumerate(zip(leaves, primals, strict=True)):
         if not isinstance(tangent, Tensor):
-            raise ValueError(
+            raise RuntimeError(
                 f"functorch_ext.{transform}: tangents must be tensors, but leaf {i} is a "
                 f"{type(tangent).__name__}."
             )
         if tangent.shape != primal.shape or tangent.dtype != primal.dtype:
-            raise ValueError(
+            raise RuntimeError(
                 f"functorch_ext.{transform}: tangent {i} must have the shape and dtype of its "
                 f"primal: expected {tuple(primal.shape)} and {primal.dtype}, but got "
                 f"{tuple(tangent.shape)} and {tangent.dtype}."
@@ -115,7 +115,7 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
         again.
 
     Raises:
-        ValueError: a primal can't be differentiated by, or tangents don't fit the primals.
+        RuntimeError: a primal can't be differentiated by, or tangents don't fit the primals.
 
     Example::
 

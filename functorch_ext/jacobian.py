@@ -47,7 +47,7 @@ def jacrev(
         and, within, as the inputs'. With ``has_aux``: ``(jacobian, aux)``.
 
     Raises:
-        ValueError: ``argnums`` is out of range, an argument can't be differentiated by, or the
+        RuntimeError: ``argnums`` is out of range, an argument can't be differentiated by, or the
             output holds something else than tensors.
 
     Example::
@@ -120,7 +120,7 @@ def jacfwd(
         As :func:`jacrev`.
 
     Raises:
-        ValueError: as :func:`jacrev`.
+        RuntimeError: as :func:`jacrev`.
 
     Example::
 
@@ -220,7 +220,7 @@ def hessian(
         ``has_aux``: ``(hessian, aux)``.
 
     Raises:
-        ValueError: as :func:`jacrev`.
+        RuntimeError: as :func:`jacrev`.
 
     Example::
 

@@ -35,7 +35,7 @@ def grad(
         the output doesn't depend on has a gradient of zeros.
 
     Raises:
-        ValueError: the output isn't a tensor without dimensions, ``argnums`` is out of range, or an
+        RuntimeError: the output isn't a tensor without dimensions, ``argnums`` is out of range, or an
             argument can't be differentiated by.
 
     Example::
@@ -68,7 +68,7 @@ def grad_and_value(
         ``has_aux``.
 
     Raises:
-        ValueError: as for :func:`grad`.
+        RuntimeError: as for :func:`grad`.
 
     Example::
 
@@ -109,13 +109,13 @@ def _gradient_function(
 
 def _check_number(transform: str, output: Any) -> None:
     if not isinstance(output, Tensor):
-        raise ValueError(
+        raise RuntimeError(
             f"functorch_ext.{transform}: the function must return a tensor, but it returned a "
             f"{type(output).__name__}. Use has_aux=True to return more than the value to "
             "differentiate."
         )
     if output.dim() != 0:
-        raise ValueError(
+        raise RuntimeError(
             f"functorch_ext.{transform}: the function must return a tensor without dimensions, but "
             f"it returned one of shape {tuple(output.shape)}. Reduce it (for example with .sum()), "
             "or use vjp or jacrev."
@@ -136,7 +136,7 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
         and returns a tuple of cotangents, one per primal. It can be called any number of times.
 
     Raises:
-        ValueError: a primal can't be differentiated by, the output holds something else than
+        RuntimeError: a primal can't be differentiated by, the output holds something else than
             tensors, or a cotangent doesn't fit the output.
 
     Example::
@@ -171,18 +171,18 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
 def _checked_cotangents(given: Tree, structure: Any, outputs: list[Tensor]) -> list[Tensor]:
     leaves, given_structure = flatten(given)
     if given_structure != structure:
-        raise ValueError(
+        raise RuntimeError(
             "functorch_ext.vjp: the cotangent must have the structure of the output: expected "
             f"{structure}, but got {given_structure}."
         )
     for cotangent, output in zip(leaves, outputs, strict=True):
         if not isinstance(cotangent, Tensor):
-            raise ValueError(
+            raise RuntimeError(
                 "functorch_ext.vjp: a cotangent must be a tensor, but got a "
                 f"{type(cotangent).__name__}."
             )
         if cotangent.shape != output.shape:
-            raise ValueError(
+            raise RuntimeError(
                 f"functorch_ext.vjp: a cotangent must have the shape of its output: expected "
                 f"{tuple(output.shape)}, but got {tuple(cotangent.shape)}."
             )

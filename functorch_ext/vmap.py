@@ -17,6 +17,13 @@ _RANDOMNESS = {
     "different": _C.Randomness.DIFFERENT,
 }
 
+_NO_STORAGE = "Tensor that doesn't have storage"
+_READS_MEMORY = (
+    "functorch_ext.vmap: the function reads the memory of a batched tensor, as x.numpy(), "
+    "x.tolist() and x.data_ptr() do, but the samples may differ and have no memory of their own. "
+    "Use tensor operations instead."
+)
+
 
 def vmap(
     func: Callable[..., Any],
@@ -63,7 +70,7 @@ def vmap(
         torch.Size([3])
     """
     if randomness not in _RANDOMNESS:
-        raise ValueError(
+        raise RuntimeError(
             "functorch_ext.vmap: randomness must be 'error', 'same' or 'different', "
             f"but got {randomness!r}."
         )
@@ -79,6 +86,10 @@ def vmap(
         try:
             args, kwargs = inputs.wrapped(frame)
             return _unwrap_outputs(frame, func(*args, **kwargs), out_dims)
+        except RuntimeError as error:
+            if _NO_STORAGE in str(error):
+                raise RuntimeError(_READS_MEMORY) from error
+            raise
         finally:
             frame.exit()
 
@@ -139,10 +150,15 @@ def _unwrap(frame: _C.BatchFrame, leaf: Any, dim: int | None) -> Any:
                 "but it depends on a mapped input. Give it an int as its out_dim."
             )
         return frame.value(leaf)
-    if not isinstance(dim, int) or not -leaf.dim() - 1 <= dim <= leaf.dim():
+    if not isinstance(dim, int):
+        raise ValueError(
+            "functorch_ext.vmap: out_dims must hold ints or None, but got "
+            f"{dim!r} of type {type(dim).__name__}."
+        )
+    if not -leaf.dim() - 1 <= dim <= leaf.dim():
         raise ValueError(
             f"functorch_ext.vmap: out_dim {dim!r} is out of range for an output of shape "
-            f"{tuple(leaf.shape)} per sample: expected an int in "
+            f"{tuple(leaf.shape)} per sample: expected out_dims in "
             f"[{-leaf.dim() - 1}, {leaf.dim()}]."
         )
     return frame.unwrap(leaf, dim if dim >= 0 else dim + leaf.dim() + 1)

@@ -137,6 +137,11 @@ void check_loop_is_possible(const c10::OperatorHandle& op, const Stack& stack, c
   TORCH_CHECK(!traits.view, "functorch_ext.vmap: ", op.operator_name(),
               " returns a view and has no batching rule, so its result can't share memory with its "
               "argument. Use a variant that copies.");
+  TORCH_CHECK(!traits.dynamic_shape, "functorch_ext.vmap: the shape of the result of ",
+              op.operator_name(),
+              " depends on the data, so it may differ between samples. Use a form with a static "
+              "shape: torch.where(mask, x, fill) instead of selecting by a mask, or the operator "
+              "outside vmap.");
   bool returns_tensor = traits.mutates;
   for (const auto& result : schema.returns()) {
     returns_tensor = returns_tensor || result.type()->isSubtypeOf(*c10::TensorType::get()) ||

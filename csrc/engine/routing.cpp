@@ -24,6 +24,7 @@ OperatorTraits OperatorTraits::of(const c10::OperatorHandle& op) {
   }
   for (const auto tag : op.getTags()) {
     traits.random = traits.random || tag == at::Tag::nondeterministic_seeded;
+    traits.dynamic_shape = traits.dynamic_shape || tag == at::Tag::dynamic_output_shape;
   }
   return traits;
 }
@@ -101,7 +102,8 @@ void check_mutable_at(const at::Tensor& self, const Level& level, const c10::Ope
 void check_mutable(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op) {
   TORCH_CHECK(
       is_batched_at(self, level), "functorch_ext.vmap: ", op.operator_name(),
-      " would write a value that differs between samples into a tensor that all samples share. "
+      " would write in-place a value that differs between samples into a tensor that all samples "
+      "share. "
       "Use the out-of-place form of the operator, or make the tensor from a batched one (for "
       "example with x.new_zeros(...) or torch.zeros_like(x)).");
 }

@@ -14,10 +14,11 @@ namespace functorch_ext {
 
 // What an operator's schema and registrations tell of it.
 struct OperatorTraits {
-  bool composite = false;  // CompositeImplicitAutograd: made of other operators
-  bool view = false;       // its result aliases an argument that it doesn't write to
-  bool mutates = false;    // it writes to an argument
-  bool random = false;     // it draws random numbers
+  bool composite = false;      // CompositeImplicitAutograd: made of other operators
+  bool view = false;           // its result aliases an argument that it doesn't write to
+  bool mutates = false;        // it writes to an argument
+  bool random = false;         // it draws random numbers
+  bool dynamic_shape = false;  // the shape of its result depends on the values of its arguments
 
   static OperatorTraits of(const c10::OperatorHandle& op);
 };

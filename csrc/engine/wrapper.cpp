@@ -103,7 +103,8 @@ at::Tensor wrap(at::Tensor value, int64_t bdim, const Level& level) {
 const at::Tensor& outlived(const WrapperImpl& wrapper) {
   TORCH_CHECK(
       wrapper.level().kind != LevelKind::Batch || !wrapper.is_batched(),
-      "functorch_ext.vmap: a batched tensor was used after the vmap that made it had returned. "
+      "functorch_ext.vmap: a batched tensor outlived its vmap: it was used after the vmap that "
+      "made it had returned. "
       "Return the tensor from the mapped function instead of keeping it (in a list, an attribute "
       "or a closure).");
   return wrapper.value();
