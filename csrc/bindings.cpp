@@ -9,6 +9,7 @@
 #include "engine/boxed.h"
 #include "engine/frames.h"
 #include "engine/registration.h"
+#include "functionalization/frame.h"
 
 namespace py = pybind11;
 
@@ -42,6 +43,7 @@ py::object describe(const at::Tensor& tensor) {
 PYBIND11_MODULE(_C, module) {
   register_batching_rules();
   register_fallbacks();
+  register_functional_mode();
   set_fallback_warner(&warn_through_python);
 
   py::enum_<Randomness>(module, "Randomness")
@@ -72,6 +74,13 @@ PYBIND11_MODULE(_C, module) {
       .def("make_dual", &ForwardFrame::make_dual)
       .def("strip", &ForwardFrame::strip)
       .def("unpack", &ForwardFrame::unpack);
+
+  py::class_<FunctionalFrame>(module, "FunctionalFrame")
+      .def(py::init<bool>())
+      .def("exit", &FunctionalFrame::exit)
+      .def("wrap", &FunctionalFrame::wrap)
+      .def("unwrap", &FunctionalFrame::unwrap)
+      .def("write_back", &FunctionalFrame::write_back);
 
   module.def("live_levels", &Level::count);
   module.def("describe", &describe);

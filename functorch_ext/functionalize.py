@@ -1,5 +1,64 @@
-"""``functionalize``."""
+"""``functionalize``: a program without mutations, and without views where asked."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from functorch_ext import _C
+from functorch_ext._pytree import map_tensors
+
+_REMOVE = ("mutations", "mutations_and_views")
 
 
-def functionalize(func, *, remove="mutations"):
-    raise NotImplementedError
+def functionalize(func: Callable[..., Any], *, remove: str = "mutations") -> Callable[..., Any]:
+    """Removes mutations from ``func``: it computes the same with functional operators alone.
+
+    Inside, a write to a tensor, or to a view of it, computes a new value; everything that shares
+    memory with the tensor sees it. Inputs that ``func`` writes to get their new values in the end,
+    with one ``copy_`` each. Traced with ``make_fx`` the result is a graph for compilers and other
+    tools that don't know about memory.
+
+    Tensors from outside that aren't arguments can be read. A write to one that depends on the
+    arguments can't be expressed and raises.
+
+    Args:
+        func: Takes and returns tensors, or containers of them, and other objects as they are.
+        remove: ``"mutations"`` removes in-place and ``out=`` operators; ``"mutations_and_views"``
+            removes operators that return views as well: ``view_copy`` for ``view``.
+
+    Returns:
+        A function of the arguments of ``func``. Where an output shares memory with an input that
+        ``func`` writes to, it shares none afterwards.
+
+    Raises:
+        RuntimeError: ``remove`` is something else, or ``func`` does what functional operators
+            can't express: it resizes a view, or writes to a tensor from outside.
+
+    Example::
+
+        >>> def double_the_diagonal(x):
+        ...     y = x.clone()
+        ...     y.diagonal().mul_(2)
+        ...     return y
+        >>> functorch_ext.functionalize(double_the_diagonal)(torch.ones(2, 2))
+        tensor([[2., 1.],
+                [1., 2.]])
+    """
+    if remove not in _REMOVE:
+        raise RuntimeError(
+            "functorch_ext.functionalize: remove must be 'mutations' or 'mutations_and_views', "
+            f"but got {remove!r}."
+        )
+
+    @functools.wraps(func)
+    def functional(*args: Any, **kwargs: Any) -> Any:
+        frame = _C.FunctionalFrame(remove == "mutations_and_views")
+        try:
+            args, kwargs = map_tensors(frame.wrap, (args, kwargs))
+            outputs = map_tensors(frame.unwrap, func(*args, **kwargs))
+        finally:
+            frame.exit()
+        frame.write_back()
+        return outputs
+
+    return functional

@@ -66,9 +66,36 @@ void WrapperImpl::refresh() {
   refresh_contiguous();
 }
 
+void WrapperImpl::set_aliasing(c10::intrusive_ptr<Aliasing> aliasing, uint64_t generation) {
+  aliasing_ = std::move(aliasing);
+  generation_ = generation;
+}
+
+void WrapperImpl::set_functional_value(at::Tensor value, uint64_t generation) {
+  value_ = std::move(value);
+  generation_ = generation;
+}
+
+void WrapperImpl::set_geometry(c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
+                               const c10::SymInt& storage_offset) {
+  const auto changeable = allow_tensor_metadata_change();
+  set_allow_tensor_metadata_change(true);
+  TensorImpl::set_sizes_and_strides(sizes, strides, storage_offset);
+  set_allow_tensor_metadata_change(changeable);
+}
+
+c10::intrusive_ptr<WrapperImpl> WrapperImpl::copy() const {
+  auto copy = c10::make_intrusive<WrapperImpl>(value_, bdim_, level_);
+  if (aliasing_) {
+    copy->set_aliasing(aliasing_, generation_);
+    copy->set_geometry(*this);
+  }
+  return copy;
+}
+
 c10::intrusive_ptr<c10::TensorImpl> WrapperImpl::shallow_copy_and_detach(
     const c10::VariableVersion& version_counter, bool allow_tensor_metadata_change) const {
-  auto copy = c10::make_intrusive<WrapperImpl>(value_, bdim_, level_);
+  auto copy = this->copy();
   copy->set_version_counter(version_counter);
   copy->set_allow_tensor_metadata_change(allow_tensor_metadata_change);
   return copy;
@@ -76,7 +103,7 @@ c10::intrusive_ptr<c10::TensorImpl> WrapperImpl::shallow_copy_and_detach(
 
 c10::intrusive_ptr<c10::TensorImpl> WrapperImpl::shallow_copy_and_detach(
     c10::VariableVersion&& version_counter, bool allow_tensor_metadata_change) const {
-  auto copy = c10::make_intrusive<WrapperImpl>(value_, bdim_, level_);
+  auto copy = this->copy();
   copy->set_version_counter(std::move(version_counter));
   copy->set_allow_tensor_metadata_change(allow_tensor_metadata_change);
   return copy;
@@ -89,6 +116,10 @@ void WrapperImpl::shallow_copy_from(const c10::intrusive_ptr<c10::TensorImpl>& i
       "same transform, but got a plain tensor.");
   const auto* other = static_cast<const WrapperImpl*>(impl.get());
   set_value(other->value_, other->bdim_);
+  if (other->aliasing_) {
+    set_aliasing(other->aliasing_, other->generation_);
+    set_geometry(*other);
+  }
 }
 
 const char* WrapperImpl::tensorimpl_type_name() const {
@@ -107,6 +138,9 @@ const at::Tensor& outlived(const WrapperImpl& wrapper) {
       "made it had returned. "
       "Return the tensor from the mapped function instead of keeping it (in a list, an attribute "
       "or a closure).");
+  if (wrapper.aliasing()) {
+    wrapper.aliasing()->update(const_cast<WrapperImpl&>(wrapper));
+  }
   return wrapper.value();
 }
 

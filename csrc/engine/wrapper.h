@@ -11,6 +11,15 @@ namespace functorch_ext {
 constexpr auto entry_key = c10::DispatchKey::DeferredInit;  // above autograd, autocast, Python
 constexpr auto landing_key = c10::DispatchKey::FPGA;        // below autograd
 
+struct WrapperImpl;
+
+// What functionalization knows of the memory that a wrapper of a Functional level stands for; the
+// engine only carries it along.
+struct Aliasing : c10::intrusive_ptr_target {
+  // Brings the wrapper's value up to date with what was written through other aliases.
+  virtual void update(WrapperImpl& wrapper) const = 0;
+};
+
 // A tensor of a level's plane: the value that it stands for on the plane below, and which
 // dimension of that value, if any, holds the samples.
 //
@@ -41,6 +50,24 @@ struct WrapperImpl final : c10::TensorImpl {
   // Read sizes and strides off the value again, after an operator changed them in place.
   void refresh();
 
+  // Of a Functional level: the memory that the tensor aliases, and how often that had been written
+  // to when value() was computed. Null: a constant from outside.
+  const c10::intrusive_ptr<Aliasing>& aliasing() const {
+    return aliasing_;
+  }
+  uint64_t generation() const {
+    return generation_;
+  }
+  void set_aliasing(c10::intrusive_ptr<Aliasing> aliasing, uint64_t generation);
+  // Another value for the same tensor: the strides that the program sees stay as they are.
+  void set_functional_value(at::Tensor value, uint64_t generation);
+  // Sizes and strides that the program sees, where value() is laid out in another way.
+  void set_geometry(c10::SymIntArrayRef sizes, c10::SymIntArrayRef strides,
+                    const c10::SymInt& storage_offset);
+  void set_geometry(const c10::TensorImpl& like) {
+    set_geometry(like.sym_sizes(), like.sym_strides(), like.sym_storage_offset());
+  }
+
   c10::intrusive_ptr<c10::TensorImpl> shallow_copy_and_detach(
       const c10::VariableVersion& version_counter,
       bool allow_tensor_metadata_change) const override;
@@ -51,9 +78,13 @@ struct WrapperImpl final : c10::TensorImpl {
  private:
   const char* tensorimpl_type_name() const override;
 
+  c10::intrusive_ptr<WrapperImpl> copy() const;
+
   at::Tensor value_;
   LevelPtr level_;
   int64_t bdim_;
+  c10::intrusive_ptr<Aliasing> aliasing_;
+  uint64_t generation_ = 0;
 };
 
 constexpr int64_t no_bdim = -1;

@@ -1,0 +1,75 @@
+#include "functionalization/frame.h"
+
+#include <ATen/Functions.h>
+
+#include <limits>
+
+#include "functionalization/memory.h"
+
+namespace functorch_ext {
+
+FunctionalFrame::FunctionalFrame(bool remove_views) {
+  auto& state = thread_state();
+  outer_plane_ = state.plane;
+  outer_innermost_ = state.innermost;
+  level_ = c10::make_intrusive<Level>(
+      LevelKind::Functional, outer_innermost_ ? outer_innermost_->depth + 1 : 1, c10::SymInt(0),
+      Randomness::Error, outer_innermost_, remove_views);
+  state.plane = state.innermost = level_;
+  mode_ = std::make_unique<FunctionalBelow>(std::numeric_limits<int64_t>::max());
+}
+
+FunctionalFrame::~FunctionalFrame() {
+  exit();
+}
+
+void FunctionalFrame::exit() {
+  if (!running_) {
+    return;
+  }
+  running_ = false;
+  level_->alive = false;
+  auto& state = thread_state();
+  state.plane = outer_plane_;
+  state.innermost = outer_innermost_;
+  mode_.reset();
+}
+
+at::Tensor FunctionalFrame::wrap(const at::Tensor& input) {
+  for (const auto& known : inputs_) {
+    if (known.outside.is_same(input)) {
+      return known.inside;
+    }
+  }
+  auto inside = allocate(input, *level_);
+  inputs_.push_back({input, inside, place_of(inside, *level_)->memory});
+  return inside;
+}
+
+at::Tensor FunctionalFrame::unwrap(const at::Tensor& output) const {
+  const FunctionalBelow below(level_->depth);
+  return current_value(output, *level_);
+}
+
+void FunctionalFrame::write_back() {
+  for (const auto& [outside, inside, original] : inputs_) {
+    const auto* place = place_of(inside, *level_);
+    const auto& memory = *place->memory;
+    if (place->memory == original && memory.generation == 0 && place->chain.empty()) {
+      continue;
+    }
+    if (memory.generation > 0 || place->memory != original) {
+      if (outside.sym_sizes() != memory.value.sym_sizes()) {
+        outside.resize__symint(memory.value.sym_sizes());
+      }
+      outside.copy_(memory.value);
+    }
+    if (!place->chain.empty()) {
+      const auto* impl = inside.unsafeGetTensorImpl();
+      outside.as_strided__symint(impl->sym_sizes(), impl->sym_strides(),
+                                 impl->sym_storage_offset());
+    }
+  }
+}
+
+}  // namespace functorch_ext

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <c10/core/DispatchKey.h>
+
+#include "engine/level.h"
+
+// While functionalize runs, operators that get none of its tensors matter too: what torch.zeros()
+// returns may be written to, so it has to be a tensor of the Functional level. A dispatch key that
+// tests of PyTorch alone use is switched on meanwhile; it is above all others but Python's own.
+namespace functorch_ext {
+
+constexpr auto functional_mode_key = c10::DispatchKey::TESTING_ONLY_GenericWrapper;
+
+void register_functional_mode();
+
+// While it is in scope, results of operators belong to running Functional levels of less than
+// `depth` only.
+class FunctionalBelow {
+ public:
+  explicit FunctionalBelow(int64_t depth);
+  ~FunctionalBelow();
+  FunctionalBelow(const FunctionalBelow&) = delete;
+  FunctionalBelow& operator=(const FunctionalBelow&) = delete;
+
+ private:
+  const int64_t outer_limit_;
+  const bool outer_included_;
+};
+
+}  // namespace functorch_ext
