@@ -1,6 +1,5 @@
 // functionalize's kernel: what any operator does on a Functional level, told from its schema.
 #include <ATen/Functions.h>
-#include <ATen/core/LegacyTypeDispatch.h>
 
 #include "engine/arguments.h"
 #include "engine/boxed.h"
@@ -232,23 +231,9 @@ bool writes_statistics(const c10::OperatorHandle& op, const Stack& stack) {
   return arguments[3].isTensor() && arguments[3].toTensor().defined() && arguments[5].toBool();
 }
 
-// A composite operator that autograd knows all the same (as chunk, for nested tensors): made of
-// operators that come here one by one. Without any dispatch key its composite kernel runs.
-bool decompose(const c10::OperatorHandle& op, Stack* stack) {
-  if (!op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd)) {
-    return false;
-  }
-  const at::AutoDispatchBelowADInplaceOrView autograd_is_done;
-  op.redispatchBoxed(c10::DispatchKeySet(), stack);
-  return true;
-}
-
 }  // namespace
 
 void functional_operator(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-  if (decompose(op, stack)) {
-    return;
-  }
   DeepestLevel deepest;
   for_each_tensor_on_stack(op, *stack, [&](const at::Tensor& tensor) { deepest(tensor); });
   const Level& level = *deepest.level;
