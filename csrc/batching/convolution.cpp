@@ -1,9 +1,226 @@
+// Convolution: the samples join N where the weight is shared, channels where the input is shared,
+// and become groups where both differ. The same holds for both gradients, so none of them loops.
+#include "batching/channels.h"
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 
 namespace functorch_ext {
 
-void register_convolution_rules() {}
+namespace {
+
+struct Settings {
+  c10::SymIntArrayRef stride;
+  c10::SymIntArrayRef padding;
+  c10::SymIntArrayRef dilation;
+  bool transposed;
+  c10::SymIntArrayRef output_padding;
+  c10::SymInt groups;
+
+  at::Tensor forward(const at::Tensor& input, const at::Tensor& weight,
+                     const c10::SymInt& number_of_groups,
+                     const std::optional<at::Tensor>& bias = {}) const {
+    return at::convolution_symint(input, weight, bias, stride, padding, dilation, transposed,
+                                  output_padding, number_of_groups);
+  }
+  auto backward(const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& weight,
+                const c10::SymInt& number_of_groups, std::array<bool, 3> mask) const {
+    return at::convolution_backward_symint(grad_output, input, weight, std::nullopt, stride,
+                                           padding, dilation, transposed, output_padding,
+                                           number_of_groups, mask);
+  }
+  // Which dimension of the weight counts output channels, and which input channels.
+  int64_t output_dim() const {
+    return transposed ? 1 : 0;
+  }
+  int64_t input_dim() const {
+    return 1 - output_dim();
+  }
+  // Only dimension 0 of a weight runs over the channels of all groups.
+  c10::SymInt groups_in(int64_t weight_dim) const {
+    return weight_dim == 0 ? groups : c10::SymInt(1);
+  }
+};
+
+// What stands for a tensor whose shape alone matters. `factor` more channels along `dim`.
+at::Tensor of_shape(const at::Tensor& tensor, int64_t dim, const c10::SymInt& factor,
+                    const Level& level) {
+  auto sizes = tensor.sym_sizes().vec();
+  sizes[dim] = sizes[dim] * factor;
+  return value_of(tensor, level).new_empty_symint(sizes);
+}
+
+at::Tensor convolve(Level& level, const at::Tensor& input, const at::Tensor& weight,
+                    const Settings& settings) {
+  const bool batched_input = is_batched_at(input, level);
+  const bool batched_weight = is_batched_at(weight, level);
+  if (!batched_input && !batched_weight) {
+    return wrap(settings.forward(value_of(input, level), value_of(weight, level), settings.groups),
+                no_bdim, level);
+  }
+  if (!batched_weight) {
+    const JoinedWithN joined(input, level);
+    return joined.part(settings.forward(joined.value(), value_of(weight, level), settings.groups));
+  }
+  if (has_no_samples(level)) {
+    const auto one = settings.forward(of_shape(input, 0, 1, level), of_shape(weight, 0, 1, level),
+                                      settings.groups);
+    return of_no_samples(input, one.sym_sizes(), level);
+  }
+  const auto weight_value = at_front(weight, level);
+  if (batched_input) {
+    const auto output =
+        settings.forward(join_channels(at_front(input, level), 1), join_channels(weight_value, 0),
+                         settings.groups * level.batch_size);
+    return part_channels(output, 1, level);
+  }
+  const auto dim = settings.output_dim();
+  const auto output = settings.forward(
+      value_of(input, level), join_channels(weight_value, dim, settings.groups_in(dim)),
+      settings.groups);
+  return part_channels(output, 1, level, settings.groups);
+}
+
+at::Tensor convolution_with(Level& level, const at::Tensor& input, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, const Settings& settings) {
+  if (!bias || !bias->defined()) {
+    return convolve(level, input, weight, settings);
+  }
+  if (!is_batched_at(weight, level) && !is_batched_at(*bias, level)) {
+    const JoinedWithN joined(input, level);
+    return joined.part(settings.forward(joined.value(), value_of(weight, level), settings.groups,
+                                        value_of(*bias, level)));
+  }
+  const auto output = convolve(level, input, weight, settings);
+  const auto shift = per_channel(at_front(*bias, level), output.dim());
+  return wrap(at::add(at_front(output, level), shift), 0, level);
+}
+
+at::Tensor convolution(Level& level, const at::Tensor& input, const at::Tensor& weight,
+                       const std::optional<at::Tensor>& bias, c10::SymIntArrayRef stride,
+                       c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, bool transposed,
+                       c10::SymIntArrayRef output_padding, c10::SymInt groups) {
+  return convolution_with(level, input, weight, bias,
+                          {stride, padding, dilation, transposed, output_padding, groups});
+}
+
+at::Tensor convolution_by_backend(Level& level, const at::Tensor& input, const at::Tensor& weight,
+                                  const std::optional<at::Tensor>& bias, c10::SymIntArrayRef stride,
+                                  c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation,
+                                  bool transposed, c10::SymIntArrayRef output_padding,
+                                  c10::SymInt groups, bool benchmark, bool deterministic,
+                                  bool cudnn_enabled, bool allow_tf32) {
+  return convolution_with(level, input, weight, bias,
+                          {stride, padding, dilation, transposed, output_padding, groups});
+}
+
+// The gradient of the input depends on the output's gradient and the weight.
+at::Tensor input_gradient(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
+                          const at::Tensor& weight, const Settings& settings) {
+  constexpr std::array<bool, 3> mask = {true, false, false};
+  const bool batched_grad = is_batched_at(grad_output, level);
+  const bool batched_weight = is_batched_at(weight, level);
+  if (!batched_grad && !batched_weight) {
+    const auto gradient =
+        std::get<0>(settings.backward(value_of(grad_output, level), of_shape(input, 0, 1, level),
+                                      value_of(weight, level), settings.groups, mask));
+    return wrap(gradient, no_bdim, level);
+  }
+  if (!batched_weight) {
+    const JoinedWithN joined(grad_output, level);
+    return joined.part(std::get<0>(
+        settings.backward(joined.value(), of_shape(input, 0, level.batch_size, level),
+                          value_of(weight, level), settings.groups, mask)));
+  }
+  if (has_no_samples(level)) {
+    return of_no_samples(input, input.sym_sizes(), level);
+  }
+  const auto weight_value = at_front(weight, level);
+  const auto input_of_shape = of_shape(input, 1, level.batch_size, level);
+  if (batched_grad) {
+    const auto gradient = std::get<0>(settings.backward(
+        join_channels(at_front(grad_output, level), 1), input_of_shape,
+        join_channels(weight_value, 0), settings.groups * level.batch_size, mask));
+    return part_channels(gradient, 1, level);
+  }
+  const auto dim = settings.input_dim();
+  const auto gradient = std::get<0>(settings.backward(
+      value_of(grad_output, level), input_of_shape,
+      join_channels(weight_value, dim, settings.groups_in(dim)), settings.groups, mask));
+  return part_channels(gradient, 1, level, settings.groups);
+}
+
+// The gradient of the weight depends on the output's gradient and the input. Where both differ
+// between samples, a group a sample computes all per-sample gradients at once.
+at::Tensor weight_gradient(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
+                           const at::Tensor& weight, const Settings& settings) {
+  constexpr std::array<bool, 3> mask = {false, true, false};
+  const bool batched_grad = is_batched_at(grad_output, level);
+  const bool batched_input = is_batched_at(input, level);
+  if (!batched_grad && !batched_input) {
+    const auto gradient =
+        std::get<1>(settings.backward(value_of(grad_output, level), value_of(input, level),
+                                      of_shape(weight, 0, 1, level), settings.groups, mask));
+    return wrap(gradient, no_bdim, level);
+  }
+  if (has_no_samples(level)) {
+    return of_no_samples(weight, weight.sym_sizes(), level);
+  }
+  if (batched_grad && batched_input) {
+    const auto gradient = std::get<1>(settings.backward(
+        join_channels(at_front(grad_output, level), 1), join_channels(at_front(input, level), 1),
+        of_shape(weight, 0, level.batch_size, level), settings.groups * level.batch_size, mask));
+    return part_channels(gradient, 0, level);
+  }
+  const auto joined = [&](const at::Tensor& tensor) {
+    return is_batched_at(tensor, level)
+               ? join_channels(at_front(tensor, level), 1, settings.groups)
+               : value_of(tensor, level);
+  };
+  const auto dim = batched_grad ? settings.output_dim() : settings.input_dim();
+  const auto gradient = std::get<1>(
+      settings.backward(joined(grad_output), joined(input),
+                        of_shape(weight, dim, level.batch_size, level), settings.groups, mask));
+  return part_channels(gradient, dim, level, settings.groups_in(dim));
+}
+
+// The gradient of the bias is the sum of the output's gradient over all but the channels.
+at::Tensor bias_gradient(Level& level, const at::Tensor& grad_output) {
+  const auto sum = sum_per_channel(at_front(grad_output, level), grad_output.dim());
+  return wrap(sum, is_batched_at(grad_output, level) ? 0 : no_bdim, level);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
+    Level& level, const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& weight,
+    at::OptionalSymIntArrayRef bias_sizes, c10::SymIntArrayRef stride, c10::SymIntArrayRef padding,
+    c10::SymIntArrayRef dilation, bool transposed, c10::SymIntArrayRef output_padding,
+    c10::SymInt groups, std::array<bool, 3> output_mask) {
+  const Settings settings{stride, padding, dilation, transposed, output_padding, groups};
+  return {
+      output_mask[0] ? input_gradient(level, grad_output, input, weight, settings) : at::Tensor(),
+      output_mask[1] ? weight_gradient(level, grad_output, input, weight, settings) : at::Tensor(),
+      output_mask[2] ? bias_gradient(level, grad_output) : at::Tensor()};
+}
+
+}  // namespace
+
+void register_convolution_rules() {
+  add<at::_ops::convolution>(convolution);
+  add<at::_ops::convolution_overrideable>(convolution);
+  add<at::_ops::_convolution>(convolution_by_backend);
+  add<at::_ops::convolution_backward>(convolution_backward);
+
+  // Made of the above.
+  add_decomposition<at::_ops::conv1d>();
+  add_decomposition<at::_ops::conv2d>();
+  add_decomposition<at::_ops::conv3d>();
+  add_decomposition<at::_ops::conv_transpose1d>();
+  add_decomposition<at::_ops::conv_transpose2d_input>();
+  add_decomposition<at::_ops::conv_transpose3d_input>();
+
+  // Patches as columns: (N, C, H, W) or (C, H, W), and back.
+  add<at::_ops::im2col, MergedIntoN<4>::template Family>();
+  add<at::_ops::col2im, MergedIntoN<3>::template Family>();
+}
 
 }  // namespace functorch_ext
