@@ -1,10 +1,27 @@
 #pragma once
 
+#include <optional>
+
 #include "batching/physical.h"
 
 // Samples joined with the N or the C dimension of a value, and parted again. The rules for
 // convolution, pooling and normalisation turn on which of the two costs no copy.
 namespace functorch_ext {
+
+// Optional arguments, such as weights: what is absent isn't batched.
+using OptionalTensor = std::optional<at::Tensor>;
+
+inline bool is_batched(const OptionalTensor& tensor, const Level& level) {
+  return tensor && tensor->defined() && is_batched_at(*tensor, level);
+}
+inline OptionalTensor optional_value(const OptionalTensor& tensor, const Level& level) {
+  return tensor && tensor->defined() ? value_of(*tensor, level) : OptionalTensor();
+}
+
+// A value with the samples in front, or, if it isn't batched, one that all samples share.
+inline at::Tensor wrap_if(const at::Tensor& value, bool batched, const Level& level) {
+  return value.defined() ? wrap(value, batched ? 0 : no_bdim, level) : value;
+}
 
 // The value with dimension `dim` as two, the first of size `outer` (not 0).
 at::Tensor unflatten(const at::Tensor& value, int64_t dim, const c10::SymInt& outer);

@@ -1,0 +1,193 @@
+// Layer and group normalisation: the statistics lie inside one sample, so the samples are just more
+// of N. Weights that differ between samples scale the normalised result afterwards.
+#include "batching/channels.h"
+#include "batching/families.h"
+#include "batching/operators.h"
+#include "batching/rules.h"
+
+namespace functorch_ext {
+
+namespace {
+
+using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+
+// The normalised value with weight and bias, which line up with it already.
+at::Tensor affine(const at::Tensor& normalized, const at::Tensor& weight, const at::Tensor& bias,
+                  const Level& level) {
+  auto result = weight.defined() ? at::mul(normalized, weight) : normalized;
+  if (bias.defined()) {
+    result = at::add(result, bias);
+  }
+  return wrap(result.to(normalized.scalar_type()), 0, level);
+}
+
+at::Tensor aligned(const OptionalTensor& tensor, int64_t rank, const Level& level) {
+  return tensor && tensor->defined() ? functorch_ext::aligned(*tensor, rank, level) : at::Tensor();
+}
+
+Three layer_norm(Level& level, const at::Tensor& input, c10::SymIntArrayRef normalized_shape,
+                 const OptionalTensor& weight, const OptionalTensor& bias, double eps) {
+  const bool batched = is_batched_at(input, level);
+  const bool batched_affine = is_batched(weight, level) || is_batched(bias, level);
+  auto [output, mean, rstd] = at::native_layer_norm_symint(
+      at_front(input, level), normalized_shape,
+      batched_affine ? OptionalTensor() : optional_value(weight, level),
+      batched_affine ? OptionalTensor() : optional_value(bias, level), eps);
+  if (batched_affine) {
+    output = affine(output, aligned(weight, input.dim(), level), aligned(bias, input.dim(), level),
+                    level);
+  } else {
+    output = wrap_if(output, batched, level);
+  }
+  return {output, wrap_if(mean, batched, level), wrap_if(rstd, batched, level)};
+}
+
+// Sums a value over the dimensions in front of the last `kept`, samples excepted.
+at::Tensor sum_leading(const at::Tensor& value, int64_t kept, bool batched) {
+  std::vector<int64_t> dims;
+  for (int64_t dim = batched ? 1 : 0; dim < value.dim() - kept; ++dim) {
+    dims.push_back(dim);
+  }
+  return dims.empty() ? value : value.sum(dims);
+}
+
+Three layer_norm_backward(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
+                          c10::SymIntArrayRef normalized_shape, const at::Tensor& mean,
+                          const at::Tensor& rstd, const OptionalTensor& weight,
+                          const OptionalTensor& bias, std::array<bool, 3> output_mask) {
+  const auto rank = input.dim();
+  const auto normalized_rank = static_cast<int64_t>(normalized_shape.size());
+  const bool batched_grad = is_batched_at(grad_output, level);
+  const bool batched_input = is_batched_at(input, level);
+  const auto grad = at_front(grad_output, level);
+  Three gradients;
+  if (output_mask[0]) {
+    // A weight that differs between samples is multiplied into the output's gradient.
+    const bool scales = is_batched(weight, level);
+    const auto scaled =
+        scales ? wrap(at::mul(grad, aligned(weight, rank, level)), 0, level) : grad_output;
+    const bool batched = scales || batched_grad || batched_input;
+    const auto value = [&](const at::Tensor& tensor) {
+      return batched ? expanded_at_front(tensor, level) : value_of(tensor, level);
+    };
+    const auto gradient = at::native_layer_norm_backward_symint(
+        value(scaled), value(input), normalized_shape, value(mean), value(rstd),
+        scales ? OptionalTensor() : optional_value(weight, level), {}, {true, false, false});
+    std::get<0>(gradients) = wrap_if(std::get<0>(gradient), batched, level);
+  }
+  if (output_mask[1]) {
+    const bool batched = batched_grad || batched_input;
+    const auto normalized = at::mul(at::sub(at_front(input, level), at_front(mean, level)),
+                                    at_front(rstd, level));
+    const auto sum = sum_leading(at::mul(grad, normalized), normalized_rank, batched);
+    std::get<1>(gradients) = wrap_if(sum.to(weight->scalar_type()), batched, level);
+  }
+  if (output_mask[2]) {
+    const auto sum = sum_leading(grad, normalized_rank, batched_grad);
+    std::get<2>(gradients) = wrap_if(bias ? sum.to(bias->scalar_type()) : sum, batched_grad, level);
+  }
+  return gradients;
+}
+
+Three group_norm(Level& level, const at::Tensor& input, const OptionalTensor& weight,
+                 const OptionalTensor& bias, c10::SymInt n, c10::SymInt channels,
+                 c10::SymInt channel_size, int64_t group, double eps) {
+  if (!is_batched_at(input, level)) {
+    const auto [output, mean, rstd] =
+        at::native_group_norm_symint(value_of(input, level), {}, {}, n, channels,
+                                     channel_size, group, eps);
+    const auto front = [&](const OptionalTensor& tensor) {
+      return tensor && tensor->defined() ? per_channel(at_front(*tensor, level), input.dim())
+                                         : at::Tensor();
+    };
+    return {affine(output, front(weight), front(bias), level), wrap(mean, no_bdim, level),
+            wrap(rstd, no_bdim, level)};
+  }
+  const bool batched_affine = is_batched(weight, level) || is_batched(bias, level);
+  const JoinedWithN joined(input, level);
+  const auto [output, mean, rstd] =
+      at::native_group_norm_symint(joined.value().contiguous(),
+                                   batched_affine ? OptionalTensor() : optional_value(weight, level),
+                                   batched_affine ? OptionalTensor() : optional_value(bias, level),
+                                   n * level.batch_size, channels, channel_size, group, eps);
+  auto result = joined.part(output);
+  if (batched_affine) {
+    const auto front = [&](const OptionalTensor& tensor) {
+      return tensor && tensor->defined() ? per_channel(at_front(*tensor, level), input.dim())
+                                         : at::Tensor();
+    };
+    result = affine(at_front(result, level), front(weight), front(bias), level);
+  }
+  return {result, joined.part(mean), joined.part(rstd)};
+}
+
+// The last dimensions of a value as `sizes`; what is in front of its logical `rank` stays.
+at::Tensor reshaped(const at::Tensor& tensor, c10::SymIntArrayRef sizes, const Level& level) {
+  const auto all = is_batched_at(tensor, level) ? physical_sizes(sizes, level) : sizes.vec();
+  return at_front(tensor, level).reshape_symint(all);
+}
+
+Three group_norm_backward(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
+                          const at::Tensor& mean, const at::Tensor& rstd,
+                          const OptionalTensor& weight, c10::SymInt n, c10::SymInt channels,
+                          c10::SymInt channel_size, int64_t group,
+                          std::array<bool, 3> output_mask) {
+  const bool batched_grad = is_batched_at(grad_output, level);
+  const bool batched = batched_grad || is_batched_at(input, level);
+  Three gradients;
+  if (output_mask[0]) {
+    const bool scales = is_batched(weight, level);
+    const auto scaled = scales ? wrap(at::mul(at_front(grad_output, level),
+                                              per_channel(at_front(*weight, level), input.dim())),
+                                      0, level)
+                               : grad_output;
+    const auto joined = [&](const at::Tensor& tensor) {
+      return merge_into(expanded_at_front(tensor, level), 0).contiguous();
+    };
+    const auto gradient = std::get<0>(at::native_group_norm_backward_symint(
+        joined(scaled), joined(input), joined(mean), joined(rstd),
+        scales ? OptionalTensor() : optional_value(weight, level), n * level.batch_size, channels,
+        channel_size, group, {true, false, false}));
+    auto sizes = physical_sizes(input.sym_sizes(), level);
+    std::get<0>(gradients) = wrap(gradient.reshape_symint(sizes), 0, level);
+  }
+  if (!output_mask[1] && !output_mask[2]) {
+    return gradients;
+  }
+  const std::vector<c10::SymInt> by_channel = {n, channels, channel_size};
+  const std::vector<c10::SymInt> by_group = {n, c10::SymInt(group), channels / group};
+  const auto grad = reshaped(grad_output, by_channel, level);
+  const auto grad_sum = grad.sum(-1);  // (B?, N, C)
+  if (output_mask[1]) {
+    // The sum of grad * (input - mean) * rstd, with the statistics of a group taken out of the sum.
+    const auto product = at::mul(grad, reshaped(input, by_channel, level)).sum(-1);
+    const auto grouped = [&](const at::Tensor& sum, bool sum_is_batched) {
+      return reshaped(wrap_if(sum, sum_is_batched, level), by_group, level);
+    };
+    const auto centred = at::sub(grouped(product, batched),
+                                 at::mul(grouped(grad_sum, batched_grad),
+                                         at_front(mean, level).unsqueeze(-1)));
+    const auto scaled = at::mul(centred, at_front(rstd, level).unsqueeze(-1));
+    std::get<1>(gradients) =
+        wrap_if(scaled.sum(batched ? 1 : 0).flatten(-2).to(weight->scalar_type()), batched, level);
+  }
+  if (output_mask[2]) {
+    std::get<2>(gradients) = wrap_if(grad_sum.sum(batched_grad ? 1 : 0), batched_grad, level);
+  }
+  return gradients;
+}
+
+}  // namespace
+
+void register_layer_norm_rules() {
+  add<at::_ops::native_layer_norm>(layer_norm);
+  add<at::_ops::native_layer_norm_backward>(layer_norm_backward);
+  add<at::_ops::native_group_norm>(group_norm);
+  add<at::_ops::native_group_norm_backward>(group_norm_backward);
+
+  // Made of the above.
+  add_decomposition<at::_ops::layer_norm>();
+  add_decomposition<at::_ops::group_norm>();
+}
+
+}  // namespace functorch_ext
