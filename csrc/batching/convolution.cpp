@@ -75,9 +75,9 @@ at::Tensor convolve(Level& level, const at::Tensor& input, const at::Tensor& wei
     return part_channels(output, 1, level);
   }
   const auto dim = settings.output_dim();
-  const auto output = settings.forward(
-      value_of(input, level), join_channels(weight_value, dim, settings.groups_in(dim)),
-      settings.groups);
+  const auto output =
+      settings.forward(value_of(input, level),
+                       join_channels(weight_value, dim, settings.groups_in(dim)), settings.groups);
   return part_channels(output, 1, level, settings.groups);
 }
 
@@ -128,9 +128,9 @@ at::Tensor input_gradient(Level& level, const at::Tensor& grad_output, const at:
   }
   if (!batched_weight) {
     const JoinedWithN joined(grad_output, level);
-    return joined.part(std::get<0>(
-        settings.backward(joined.value(), of_shape(input, 0, level.batch_size, level),
-                          value_of(weight, level), settings.groups, mask)));
+    return joined.part(
+        std::get<0>(settings.backward(joined.value(), of_shape(input, 0, level.batch_size, level),
+                                      value_of(weight, level), settings.groups, mask)));
   }
   if (has_no_samples(level)) {
     return of_no_samples(input, input.sym_sizes(), level);
@@ -173,9 +173,8 @@ at::Tensor weight_gradient(Level& level, const at::Tensor& grad_output, const at
     return part_channels(gradient, 0, level);
   }
   const auto joined = [&](const at::Tensor& tensor) {
-    return is_batched_at(tensor, level)
-               ? join_channels(at_front(tensor, level), 1, settings.groups)
-               : value_of(tensor, level);
+    return is_batched_at(tensor, level) ? join_channels(at_front(tensor, level), 1, settings.groups)
+                                        : value_of(tensor, level);
   };
   const auto dim = batched_grad ? settings.output_dim() : settings.input_dim();
   const auto gradient = std::get<1>(

@@ -71,14 +71,15 @@ Three layer_norm_backward(Level& level, const at::Tensor& grad_output, const at:
       return batched ? expanded_at_front(tensor, level) : value_of(tensor, level);
     };
     const auto gradient = at::native_layer_norm_backward_symint(
-        value(scaled), value(input), normalized_shape, value(mean), value(rstd),
-        scales ? OptionalTensor() : optional_value(weight, level), {}, {true, false, false});
+        value(scaled), value(input), normalized_shape, value(mean).contiguous(),
+        value(rstd).contiguous(), scales ? OptionalTensor() : optional_value(weight, level), {},
+        {true, false, false});
     std::get<0>(gradients) = wrap_if(std::get<0>(gradient), batched, level);
   }
   if (output_mask[1]) {
     const bool batched = batched_grad || batched_input;
-    const auto normalized = at::mul(at::sub(at_front(input, level), at_front(mean, level)),
-                                    at_front(rstd, level));
+    const auto normalized =
+        at::mul(at::sub(at_front(input, level), at_front(mean, level)), at_front(rstd, level));
     const auto sum = sum_leading(at::mul(grad, normalized), normalized_rank, batched);
     std::get<1>(gradients) = wrap_if(sum.to(weight->scalar_type()), batched, level);
   }
@@ -93,9 +94,8 @@ Three group_norm(Level& level, const at::Tensor& input, const OptionalTensor& we
                  const OptionalTensor& bias, c10::SymInt n, c10::SymInt channels,
                  c10::SymInt channel_size, int64_t group, double eps) {
   if (!is_batched_at(input, level)) {
-    const auto [output, mean, rstd] =
-        at::native_group_norm_symint(value_of(input, level), {}, {}, n, channels,
-                                     channel_size, group, eps);
+    const auto [output, mean, rstd] = at::native_group_norm_symint(
+        value_of(input, level), {}, {}, n, channels, channel_size, group, eps);
     const auto front = [&](const OptionalTensor& tensor) {
       return tensor && tensor->defined() ? per_channel(at_front(*tensor, level), input.dim())
                                          : at::Tensor();
@@ -105,11 +105,11 @@ Three group_norm(Level& level, const at::Tensor& input, const OptionalTensor& we
   }
   const bool batched_affine = is_batched(weight, level) || is_batched(bias, level);
   const JoinedWithN joined(input, level);
-  const auto [output, mean, rstd] =
-      at::native_group_norm_symint(joined.value().contiguous(),
-                                   batched_affine ? OptionalTensor() : optional_value(weight, level),
-                                   batched_affine ? OptionalTensor() : optional_value(bias, level),
-                                   n * level.batch_size, channels, channel_size, group, eps);
+  const auto [output, mean, rstd] = at::native_group_norm_symint(
+      joined.value().contiguous(),
+      batched_affine ? OptionalTensor() : optional_value(weight, level),
+      batched_affine ? OptionalTensor() : optional_value(bias, level), n * level.batch_size,
+      channels, channel_size, group, eps);
   auto result = joined.part(output);
   if (batched_affine) {
     const auto front = [&](const OptionalTensor& tensor) {
@@ -164,9 +164,9 @@ Three group_norm_backward(Level& level, const at::Tensor& grad_output, const at:
     const auto grouped = [&](const at::Tensor& sum, bool sum_is_batched) {
       return reshaped(wrap_if(sum, sum_is_batched, level), by_group, level);
     };
-    const auto centred = at::sub(grouped(product, batched),
-                                 at::mul(grouped(grad_sum, batched_grad),
-                                         at_front(mean, level).unsqueeze(-1)));
+    const auto centred =
+        at::sub(grouped(product, batched),
+                at::mul(grouped(grad_sum, batched_grad), at_front(mean, level).unsqueeze(-1)));
     const auto scaled = at::mul(centred, at_front(rstd, level).unsqueeze(-1));
     std::get<1>(gradients) =
         wrap_if(scaled.sum(batched ? 1 : 0).flatten(-2).to(weight->scalar_type()), batched, level);

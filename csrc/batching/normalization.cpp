@@ -33,7 +33,8 @@ at::Tensor affine(const at::Tensor& normalized, const OptionalTensor& weight,
 // Running statistics joined to (B * C), which training writes to.
 class RunningStatistic {
  public:
-  RunningStatistic(const OptionalTensor& tensor, const Level& level) : joined_(joined(tensor, level)) {
+  RunningStatistic(const OptionalTensor& tensor, const Level& level)
+      : joined_(joined(tensor, level)) {
     if (is_batched(tensor, level)) {
       value_ = at_front(*tensor, level);
     }
@@ -60,17 +61,18 @@ Three batch_norm(Level& level, const at::Tensor& input, const OptionalTensor& we
   const bool batched_statistics = is_batched(running_mean, level) || is_batched(running_var, level);
   const bool updates = training && running_mean && running_mean->defined();
   if (!is_batched_at(input, level) && !batched_statistics) {
-    const auto [output, mean, invstd] = at::native_batch_norm(
-        value_of(input, level), {}, {}, optional_value(running_mean, level),
-        optional_value(running_var, level), training, momentum, eps);
+    const auto [output, mean, invstd] =
+        at::native_batch_norm(value_of(input, level), {}, {}, optional_value(running_mean, level),
+                              optional_value(running_var, level), training, momentum, eps);
     return {affine(output, weight, bias, input.dim(), level), wrap_if(mean, false, level),
             wrap_if(invstd, false, level)};
   }
   if (!training && !batched_affine && !batched_statistics) {
     const JoinedWithN with_n(input, level);
-    const auto [output, mean, invstd] = at::native_batch_norm(
-        with_n.value(), optional_value(weight, level), optional_value(bias, level),
-        optional_value(running_mean, level), optional_value(running_var, level), training, momentum, eps);
+    const auto [output, mean, invstd] =
+        at::native_batch_norm(with_n.value(), optional_value(weight, level),
+                              optional_value(bias, level), optional_value(running_mean, level),
+                              optional_value(running_var, level), training, momentum, eps);
     return {with_n.part(output), wrap_if(mean, false, level), wrap_if(invstd, false, level)};
   }
   TORCH_CHECK(

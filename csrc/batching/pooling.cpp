@@ -18,9 +18,9 @@ struct ResizingBackward<at::Tensor(const at::Tensor&, c10::SymIntArrayRef, c10::
   using Signature = at::Tensor(const at::Tensor&, c10::SymIntArrayRef, c10::SymIntArrayRef,
                                Rest...);
 
-  static at::Tensor rule(const Operator<Signature>& op, Level& level,
-                         const at::Tensor& grad_output, c10::SymIntArrayRef output_size,
-                         c10::SymIntArrayRef input_size, Rest... rest) {
+  static at::Tensor rule(const Operator<Signature>& op, Level& level, const at::Tensor& grad_output,
+                         c10::SymIntArrayRef output_size, c10::SymIntArrayRef input_size,
+                         Rest... rest) {
     const JoinedWithN joined(grad_output, level);
     auto size = input_size.vec();
     size[0] = size[0] * level.batch_size;
