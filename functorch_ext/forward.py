@@ -32,9 +32,9 @@ def jvp(
         ``(output, tangent)``, or ``(output, tangent, aux)``; the tangent is shaped as the output.
 
     Raises:
-        RuntimeError: the tangents don't fit the primals, a primal can't be differentiated by, or the
-            output holds something else than tensors.
-        RuntimeError: ``strict``, and an output doesn't depend on the primals.
+        RuntimeError: the tangents don't fit the primals, a primal can't be differentiated by, the
+            output holds something else than tensors or, with ``strict``, doesn't depend on the
+            primals.
 
     Example::
 

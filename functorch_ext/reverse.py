@@ -35,8 +35,8 @@ def grad(
         the output doesn't depend on has a gradient of zeros.
 
     Raises:
-        RuntimeError: the output isn't a tensor without dimensions, ``argnums`` is out of range, or an
-            argument can't be differentiated by.
+        RuntimeError: the output isn't a tensor without dimensions, ``argnums`` is out of range, or
+            an argument can't be differentiated by.
 
     Example::
 
