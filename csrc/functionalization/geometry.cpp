@@ -16,8 +16,7 @@ class Unseen {
   Unseen() : saved_(c10::impl::tls_local_dispatch_key_set()) {
     constexpr c10::DispatchKeySet watching(
         {c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot,
-         c10::DispatchKey::PreDispatch, c10::DispatchKey::PythonDispatcher,
-         c10::DispatchKey::TESTING_ONLY_GenericMode,
+         c10::DispatchKey::PreDispatch, c10::DispatchKey::TESTING_ONLY_GenericMode,
          c10::DispatchKey::TESTING_ONLY_GenericWrapper});
     auto changed = saved_;
     changed.excluded_ =

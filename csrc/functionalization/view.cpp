@@ -42,7 +42,8 @@ at::Tensor identity(const Write& write) {
   return write.written;
 }
 
-at::Tensor detached(const Write& write) {
+// Views that undo themselves.
+at::Tensor again(const Write& write) {
   return write.undo(write.view.op);
 }
 
@@ -151,10 +152,10 @@ Inverse inverse_of(const c10::OperatorHandle& op) {
       {"aten::squeeze.dim", same_elements},
       {"aten::squeeze.dims", same_elements},
       {"aten::alias", identity},
-      {"aten::detach", detached},
-      {"aten::t", detached},
-      {"aten::_conj", detached},
-      {"aten::_neg_view", detached},
+      {"aten::detach", again},
+      {"aten::t", again},
+      {"aten::_conj", again},
+      {"aten::_neg_view", again},
       {"aten::transpose.int", transposed},
       {"aten::permute", permuted},
       {"aten::expand", expanded},
@@ -178,6 +179,11 @@ Inverse inverse_of(const c10::OperatorHandle& op) {
 std::vector<at::Tensor> call_view(const c10::OperatorHandle& op, torch::jit::Stack arguments,
                                   ViewStyle style) {
   std::optional<c10::OperatorHandle> variant;
+  if (style == ViewStyle::Copy && op.schema().name() == "aten::detach") {
+    // detach_copy has no derivative; where there is nothing to cut it isn't needed.
+    const auto& value = arguments[0].toTensor();
+    return {is_wrapper(value) || value.requires_grad() ? value.detach().clone() : value};
+  }
   if (style == ViewStyle::Copy) {
     variant = view_copy_variant(op);
   }
