@@ -1,9 +1,374 @@
+// Random operators under vmap's randomness=. 'different': the operator is called once with all
+// samples, so each gets draws of its own. 'same': it is called for one sample, and all share that.
+#include "engine/randomness.h"
+
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 
 namespace functorch_ext {
 
-void register_random_rules() {}
+namespace {
+
+template <class Signature>
+bool draws_same(const Operator<Signature>& op, const Level& level) {
+  check_randomness_allowed(level, op.handle);
+  return level.randomness == Randomness::Same;
+}
+
+// A tensor of the shape of one sample.
+at::Tensor empty_sample(const at::Tensor& tensor, const Level& level) {
+  return value_of(tensor, level).new_empty_symint(tensor.sym_sizes());
+}
+
+template <class... Arguments>
+bool any_batched(const Level& level, const Arguments&... arguments) {
+  return (is_batched_at(arguments, level) || ...);
+}
+
+// Channels-last formats are for values of one rank only.
+template <class Argument>
+Argument without_channels_last(Argument argument) {
+  if constexpr (std::is_same_v<std::remove_cv_t<std::remove_reference_t<Argument>>,
+                               std::optional<at::MemoryFormat>>) {
+    const bool channels_last =
+        argument == at::MemoryFormat::ChannelsLast || argument == at::MemoryFormat::ChannelsLast3d;
+    return channels_last ? std::optional<at::MemoryFormat>() : argument;
+  } else {
+    return argument;
+  }
+}
+
+// Of the first argument only the shape matters: rand_like(x), bernoulli(x, p).
+template <class Signature>
+struct LikeSelf;
+
+template <class... Rest>
+struct LikeSelf<at::Tensor(const at::Tensor&, Rest...)> {
+  using Signature = at::Tensor(const at::Tensor&, Rest...);
+  static at::Tensor rule(const Operator<Signature>& op, Level& level, const at::Tensor& self,
+                         Rest... rest) {
+    if (draws_same(op, level)) {
+      return wrap(op.call(empty_sample(self, level), rest...), no_bdim, level);
+    }
+    return wrap(op.call(expanded_at_front(self, level), without_channels_last<Rest>(rest)...), 0,
+                level);
+  }
+};
+
+// randint_like(x, bound): a bound that differs between samples has no operator to draw it with.
+template <class Signature>
+struct LikeSelfBounded;
+
+template <class... Rest>
+struct LikeSelfBounded<at::Tensor(const at::Tensor&, const at::Tensor&, Rest...)> {
+  using Signature = at::Tensor(const at::Tensor&, const at::Tensor&, Rest...);
+  static at::Tensor rule(const Operator<Signature>& op, Level& level, const at::Tensor& self,
+                         const at::Tensor& bound, Rest... rest) {
+    const bool same = draws_same(op, level);
+    if (is_batched_at(bound, level)) {
+      if (same) {
+        raise_same_of_batched(op.handle);
+      }
+      return op.loop(self, bound, rest...);
+    }
+    const auto like = same ? empty_sample(self, level) : expanded_at_front(self, level);
+    return wrap(op.call(like, value_of(bound, level), without_channels_last<Rest>(rest)...),
+                same ? no_bdim : 0, level);
+  }
+};
+
+// In place, from parameters that are numbers: uniform_, normal_, ...
+template <class Signature>
+struct Fill;
+
+template <class... Rest>
+struct Fill<at::Tensor&(at::Tensor&, Rest...)> {
+  using Signature = at::Tensor&(at::Tensor&, Rest...);
+  static at::Tensor& rule(const Operator<Signature>& op, Level& level, at::Tensor& self,
+                          Rest... rest) {
+    const bool same = draws_same(op, level);
+    auto value = at_front(self, level);
+    if (!is_batched_at(self, level)) {
+      if (!same) {
+        raise_shared_target(op.handle);
+      }
+      op.call(value, rest...);
+    } else if (same) {
+      auto draw = empty_sample(self, level);
+      op.call(draw, rest...);
+      value.copy_(draw);
+    } else {
+      op.call(value, rest...);
+    }
+    return self;
+  }
+};
+
+// Each draw depends on the parameters, which have any number of leading dimensions.
+template <class Signature>
+struct OfParameters;
+
+template <class... Parameters>
+struct OfParameters<at::Tensor(Parameters...)> {
+  using Signature = at::Tensor(Parameters...);
+  static at::Tensor rule(const Operator<Signature>& op, Level& level, Parameters... arguments) {
+    bool batched = false;
+    (for_each_tensor(
+         arguments,
+         [&](const at::Tensor& tensor) { batched = batched || is_batched_at(tensor, level); }),
+     ...);
+    if (draws_same(op, level)) {
+      if (batched) {
+        raise_same_of_batched(op.handle);
+      }
+      return compute_unbatched<at::Tensor, Parameters...>(op, level, arguments...);
+    }
+    return draw(op, level, arguments...);
+  }
+
+  // The parameters broadcast against each other, all with the samples in front.
+  static at::Tensor draw(const Operator<Signature>& op, Level& level, Parameters... arguments) {
+    const auto rank = largest_rank(arguments...);
+    return wrap(call_rewritten<at::Tensor, Parameters...>(
+                    op.call,
+                    [&](const at::Tensor& tensor) {
+                      const auto whole = wrap(expanded_at_front(tensor, level), 0, level);
+                      return aligned(whole, rank, level);
+                    },
+                    std::forward<Parameters>(arguments)...),
+                0, level);
+  }
+};
+
+using Generator = std::optional<at::Generator>;
+
+// One uniform draw for all samples, against the probabilities of each.
+at::Tensor same_bernoulli(const at::Tensor& sample, const at::Tensor& probability,
+                          const Generator& generator) {
+  const auto dtype =
+      at::isFloatingType(probability.scalar_type()) ? probability.scalar_type() : at::kDouble;
+  const auto uniform =
+      at::rand_symint(sample.sym_sizes(), generator, sample.options().dtype(dtype));
+  return at::lt(uniform, probability);
+}
+
+at::Tensor bernoulli(const Operator<at::_ops::bernoulli::schema>& op, Level& level,
+                     const at::Tensor& self, Generator generator) {
+  if (!draws_same(op, level) || !is_batched_at(self, level)) {
+    return OfParameters<at::_ops::bernoulli::schema>::rule(op, level, self, generator);
+  }
+  const auto draw = same_bernoulli(empty_sample(self, level), at_front(self, level), generator);
+  return wrap(draw.to(self.scalar_type()), 0, level);
+}
+
+at::Tensor bernoulli_like(const Operator<at::_ops::bernoulli_Tensor::schema>& op, Level& level,
+                          const at::Tensor& self, const at::Tensor& p, Generator generator) {
+  const bool same = draws_same(op, level);
+  if (same && is_batched_at(p, level)) {
+    const auto draw =
+        same_bernoulli(empty_sample(self, level), aligned(p, self.dim(), level), generator);
+    return wrap(draw.to(self.scalar_type()), 0, level);
+  }
+  const auto like = same ? empty_sample(self, level) : expanded_at_front(self, level);
+  return wrap(op.call(like, aligned(p, self.dim(), level), generator), same ? no_bdim : 0, level);
+}
+
+at::Tensor& bernoulli_in_place(const Operator<at::_ops::bernoulli__Tensor::schema>& op,
+                               Level& level, at::Tensor& self, const at::Tensor& p,
+                               Generator generator) {
+  const bool same = draws_same(op, level);
+  if (!is_batched_at(self, level) && (!same || is_batched_at(p, level))) {
+    raise_shared_target(op.handle);
+  }
+  auto value = at_front(self, level);
+  const auto probability = aligned(p, self.dim(), level);
+  if (!same || !is_batched_at(self, level)) {
+    op.call(value, probability, generator);
+  } else if (is_batched_at(p, level)) {
+    value.copy_(same_bernoulli(empty_sample(self, level), probability, generator));
+  } else {
+    auto draw = empty_sample(self, level);
+    op.call(draw, probability, generator);
+    value.copy_(draw);
+  }
+  return self;
+}
+
+// A normal draw for all samples, moved and scaled for each.
+at::Tensor same_normal(const at::Tensor& mean, const at::Tensor& deviation,
+                       const Generator& generator, Level& level) {
+  const auto like = at::add(mean, deviation);  // for the shape and dtype of one sample
+  const auto draw = at::randn_symint(like.sym_sizes(), generator, value_of(like, level).options());
+  return at::add(mean, at::mul(deviation, wrap(draw, no_bdim, level)));
+}
+
+at::Tensor normal(const Operator<at::_ops::normal_Tensor_Tensor::schema>& op, Level& level,
+                  const at::Tensor& mean, const at::Tensor& deviation, Generator generator) {
+  if (draws_same(op, level) && any_batched(level, mean, deviation)) {
+    return same_normal(mean, deviation, generator, level);
+  }
+  return OfParameters<at::_ops::normal_Tensor_Tensor::schema>::rule(op, level, mean, deviation,
+                                                                    generator);
+}
+
+at::Tensor normal_of_mean(const Operator<at::_ops::normal_Tensor_float::schema>& op, Level& level,
+                          const at::Tensor& mean, double deviation, Generator generator) {
+  if (draws_same(op, level) && is_batched_at(mean, level)) {
+    return same_normal(mean, at::full_like(mean, deviation), generator, level);
+  }
+  return OfParameters<at::_ops::normal_Tensor_float::schema>::rule(op, level, mean, deviation,
+                                                                   generator);
+}
+
+at::Tensor normal_of_deviation(const Operator<at::_ops::normal_float_Tensor::schema>& op,
+                               Level& level, double mean, const at::Tensor& deviation,
+                               Generator generator) {
+  if (draws_same(op, level) && is_batched_at(deviation, level)) {
+    return same_normal(at::full_like(deviation, mean), deviation, generator, level);
+  }
+  return OfParameters<at::_ops::normal_float_Tensor::schema>::rule(op, level, mean, deviation,
+                                                                   generator);
+}
+
+// Weights are (n) or (N, n); no more dimensions than that are taken.
+at::Tensor multinomial(const Operator<at::_ops::multinomial::schema>& op, Level& level,
+                       const at::Tensor& self, c10::SymInt num_samples, bool replacement,
+                       Generator generator) {
+  if (draws_same(op, level) || self.dim() != 2) {
+    return OfParameters<at::_ops::multinomial::schema>::rule(op, level, self, num_samples,
+                                                             replacement, generator);
+  }
+  const auto weights = merge_into(expanded_at_front(self, level), 0);
+  const auto draw = op.call(weights, num_samples, replacement, generator);
+  return wrap(split_from(draw, 0, level), 0, level);
+}
+
+std::tuple<at::Tensor, at::Tensor> native_dropout(
+    const Operator<at::_ops::native_dropout::schema>& op, Level& level, const at::Tensor& input,
+    double p, std::optional<bool> train) {
+  const bool random = train.value_or(true) && p > 0;
+  if (!random) {
+    auto [output, mask] = op.call(at_front(input, level), p, train);
+    const auto bdim = is_batched_at(input, level) ? 0 : no_bdim;
+    return {wrap(output, bdim, level), wrap(mask, bdim, level)};
+  }
+  if (!draws_same(op, level)) {
+    auto [output, mask] = op.call(expanded_at_front(input, level), p, train);
+    return {wrap(output, 0, level), wrap(mask, 0, level)};
+  }
+  const auto ones = at::ones_like(empty_sample(input, level));
+  auto [scale, mask] = op.call(ones, p, train);
+  const auto output = at::mul(at_front(input, level), scale);
+  return {wrap(output, is_batched_at(input, level) ? 0 : no_bdim, level),
+          wrap(mask, no_bdim, level)};
+}
+
+// The slope of each negative element is drawn; `noise` tells it, with 1 for the other elements, to
+// the derivative formula.
+at::Tensor draw_slopes(const at::Tensor& self, const at::Scalar& lower, const at::Scalar& upper,
+                       const Generator& generator, bool same, Level& level) {
+  const auto value = at_front(self, level);
+  auto slopes = same ? empty_sample(self, level)
+                     : at::empty_symint(physical_sizes(self.sym_sizes(), level), value.options());
+  slopes.uniform_(lower.toDouble(), upper.toDouble(), generator);
+  return at::where(at::le(value, 0), slopes, at::ones({}, value.options()));
+}
+
+void tell_noise(const at::Tensor& noise, const at::Tensor& slopes, bool batched, Level& level) {
+  if (is_batched_at(noise, level)) {
+    at_front(noise, level).copy_(slopes);
+  } else if (auto* wrapper = wrapper_at(noise, level)) {
+    wrapper->set_value(slopes, batched ? 0 : no_bdim);
+  }
+}
+
+at::Tensor rrelu(const Operator<at::_ops::rrelu_with_noise::schema>& op, Level& level,
+                 const at::Tensor& self, at::Tensor& noise, const at::Scalar& lower,
+                 const at::Scalar& upper, bool training, Generator generator) {
+  const auto value = at_front(self, level);
+  if (!training) {
+    const auto slope = (lower.toDouble() + upper.toDouble()) / 2;
+    return wrap(at::leaky_relu(value, slope), is_batched_at(self, level) ? 0 : no_bdim, level);
+  }
+  const bool same = draws_same(op, level);
+  const bool batched = !same || is_batched_at(self, level);
+  const auto slopes = draw_slopes(self, lower, upper, generator, same, level);
+  tell_noise(noise, slopes, batched, level);
+  return wrap(at::mul(value, slopes), batched ? 0 : no_bdim, level);
+}
+
+at::Tensor& rrelu_in_place(const Operator<at::_ops::rrelu_with_noise_::schema>& op, Level& level,
+                           at::Tensor& self, at::Tensor& noise, const at::Scalar& lower,
+                           const at::Scalar& upper, bool training, Generator generator) {
+  auto value = at_front(self, level);
+  if (!training) {
+    at::leaky_relu_(value, (lower.toDouble() + upper.toDouble()) / 2);
+    return self;
+  }
+  const bool same = draws_same(op, level);
+  if (!same && !is_batched_at(self, level)) {
+    raise_shared_target(op.handle);
+  }
+  const auto slopes = draw_slopes(self, lower, upper, generator, same, level);
+  tell_noise(noise, slopes, is_batched_at(self, level), level);
+  value.mul_(slopes);
+  return self;
+}
+
+}  // namespace
+
+void register_random_rules() {
+  add<at::_ops::rand_like, LikeSelf>();
+  add<at::_ops::rand_like_generator, LikeSelf>();
+  add<at::_ops::randn_like, LikeSelf>();
+  add<at::_ops::randn_like_generator, LikeSelf>();
+  add<at::_ops::randint_like, LikeSelf>();
+  add<at::_ops::randint_like_generator, LikeSelf>();
+  add<at::_ops::randint_like_low_dtype, LikeSelf>();
+  add<at::_ops::randint_like_low_generator_dtype, LikeSelf>();
+  add<at::_ops::randint_like_Tensor, LikeSelfBounded>();
+  add<at::_ops::randint_like_Tensor_generator, LikeSelfBounded>();
+  add<at::_ops::bernoulli_p, LikeSelf>();
+  add<at::_ops::uniform, LikeSelf>();
+  add<at::_ops::normal_functional, LikeSelf>();
+  add<at::_ops::exponential, LikeSelf>();
+  add<at::_ops::geometric, LikeSelf>();
+  add<at::_ops::cauchy, LikeSelf>();
+  add<at::_ops::log_normal, LikeSelf>();
+  add<at::_ops::random, LikeSelf>();
+  add<at::_ops::random_from, LikeSelf>();
+  add<at::_ops::random_to, LikeSelf>();
+
+  add<at::_ops::bernoulli__float, Fill>();
+  add<at::_ops::uniform_, Fill>();
+  add<at::_ops::normal_, Fill>();
+  add<at::_ops::exponential_, Fill>();
+  add<at::_ops::geometric_, Fill>();
+  add<at::_ops::cauchy_, Fill>();
+  add<at::_ops::log_normal_, Fill>();
+  add<at::_ops::random_, Fill>();
+  add<at::_ops::random__from, Fill>();
+  add<at::_ops::random__to, Fill>();
+
+  add<at::_ops::bernoulli>(bernoulli);
+  add<at::_ops::bernoulli_Tensor>(bernoulli_like);
+  add<at::_ops::bernoulli__Tensor>(bernoulli_in_place);
+  add<at::_ops::normal_Tensor_Tensor>(normal);
+  add<at::_ops::normal_Tensor_float>(normal_of_mean);
+  add<at::_ops::normal_float_Tensor>(normal_of_deviation);
+  add<at::_ops::multinomial>(multinomial);
+  add<at::_ops::poisson, OfParameters>();
+  add<at::_ops::binomial, OfParameters>();
+  add<at::_ops::_standard_gamma, OfParameters>();
+  add<at::_ops::_sample_dirichlet, OfParameters>();
+
+  add<at::_ops::native_dropout>(native_dropout);
+  add<at::_ops::rrelu_with_noise>(rrelu);
+  add<at::_ops::rrelu_with_noise_>(rrelu_in_place);
+  add<at::_ops::rrelu_with_noise_backward, Pointwise>();
+
+  register_randomness_kernels();
+}
 
 }  // namespace functorch_ext

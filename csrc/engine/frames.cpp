@@ -1,7 +1,9 @@
 #include "engine/frames.h"
 
 #include <ATen/ops/movedim.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include "engine/randomness.h"
 #include "engine/wrapper.h"
 
 namespace functorch_ext {
@@ -14,8 +16,11 @@ BatchFrame::BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane)
                                       outer_innermost_ ? outer_innermost_->depth + 1 : 1,
                                       c10::SymInt(batch_size), randomness, outer_innermost_);
   state.innermost = level_;
+  level_->is_basis = !is_plane;
   if (is_plane) {
     state.plane = level_;
+    includes_randomness_ = !c10::impl::tls_is_dispatch_key_included(randomness_key);
+    c10::impl::tls_set_dispatch_key_included(randomness_key, true);
   }
 }
 
@@ -32,6 +37,9 @@ void BatchFrame::exit() {
   auto& state = thread_state();
   state.plane = outer_plane_;
   state.innermost = outer_innermost_;
+  if (includes_randomness_) {
+    c10::impl::tls_set_dispatch_key_included(randomness_key, false);
+  }
 }
 
 at::Tensor BatchFrame::wrap(const at::Tensor& tensor, int64_t bdim) const {

@@ -30,6 +30,8 @@ class BatchFrame {
   LevelPtr level_;
   LevelPtr outer_plane_;
   LevelPtr outer_innermost_;
+  // This frame is the outermost vmap, which turns the kernels of random operators on and off.
+  bool includes_randomness_ = false;
   bool running_ = true;
 };
 

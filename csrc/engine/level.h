@@ -36,6 +36,8 @@ struct Level final : c10::intrusive_ptr_target {
 
   // Running: the transform has not returned yet.
   std::atomic<bool> alive{true};
+  // A Jacobian's basis: random operators don't belong to it, but to the vmap around it.
+  bool is_basis = false;
   // How many reverse-mode and forward-mode transforms run on this plane right now.
   std::atomic<int32_t> reverse_running{0};
   std::atomic<int32_t> forward_running{0};

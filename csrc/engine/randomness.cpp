@@ -1,0 +1,185 @@
+#include "engine/randomness.h"
+
+#include "batching/operators.h"
+#include "batching/physical.h"
+#include "engine/boxed.h"
+#include "engine/registration.h"
+
+namespace functorch_ext {
+
+namespace {
+
+using Stack = torch::jit::Stack;
+
+// Does this call draw anything? Dropout doesn't in evaluation mode or with probability 0.
+bool draws(const c10::OperatorHandle& op, const Stack& stack) {
+  const auto& arguments = op.schema().arguments();
+  const bool is_dropout = op.schema().name().find("dropout") != std::string::npos;
+  const auto offset = stack.size() - arguments.size();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const auto& name = arguments[i].name();
+    const auto& value = stack[offset + i];
+    if ((name == "train" || name == "training") && value.isBool() && !value.toBool()) {
+      return false;
+    }
+    const bool is_rate = name == "dropout" || name == "dropout_p" || (is_dropout && name == "p");
+    if (is_rate && value.isDouble() && value.toDouble() == 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// The position on the stack of the first tensor among the arguments.
+std::optional<size_t> first_tensor_position(const c10::OperatorHandle& op, const Stack& stack) {
+  for (auto i = stack.size() - op.schema().arguments().size(); i < stack.size(); ++i) {
+    if (stack[i].isTensor() && stack[i].toTensor().defined()) {
+      return i;
+    }
+  }
+  return std::nullopt;
+}
+
+// The tensor as a batched one whose samples are all equal, linked to it for autograd.
+at::Tensor as_batched(const at::Tensor& tensor, const Level& level) {
+  if (wrapper_at(tensor, level)) {
+    const auto zeros = value_of(tensor, level).new_zeros({}).expand_symint(level.batch_size);
+    return at::add(tensor, wrap(zeros, 0, level));
+  }
+  PlaneBelow below(level);
+  return wrap(expanded_at_front(tensor, level), 0, level);
+}
+
+// An operator without tensor arguments draws for all samples: the batch size goes in front of its
+// `size`; without one (randperm) it is called once a sample.
+void draw_anew(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
+  PlaneBelow below(level);
+  const auto count = op.schema().arguments().size();
+  if (const auto size = op.schema().argumentIndexWithName("size")) {
+    auto& argument = (*stack)[stack->size() - count + *size];
+    argument = physical_sizes(argument.toSymIntVector(), level);
+    op.callBoxed(stack);
+    stack->back() = wrap(stack->back().toTensor(), 0, level);
+    return;
+  }
+  const std::vector<c10::IValue> arguments(stack->end() - count, stack->end());
+  torch::jit::drop(*stack, count);
+  std::vector<at::Tensor> draws;
+  const auto samples = level.batch_size.guard_int(__FILE__, __LINE__);
+  for (int64_t sample = 0; sample < std::max<int64_t>(samples, 1); ++sample) {
+    Stack call(arguments);
+    op.callBoxed(&call);
+    draws.push_back(call.back().toTensor());
+  }
+  stack->push_back(wrap(at::stack(draws).narrow_symint(0, 0, level.batch_size), 0, level));
+}
+
+// rrelu_with_noise tells its derivative formula what it drew through `noise`, which nothing else
+// reads: its rule replaces that.
+bool writes_result(const c10::OperatorHandle& op) {
+  return op.schema().is_mutable() && op.schema().name() != "aten::rrelu_with_noise";
+}
+
+void random_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  const auto onwards = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, randomness_key);
+  const Level* level = level_of_randomness();
+  DeepestLevel deepest;
+  bool batched = false;
+  if (level) {
+    for_each_tensor_on_stack(op, *stack, [&](const at::Tensor& tensor) {
+      deepest(tensor);
+      batched = batched || is_batched_at(tensor, *level);
+    });
+  }
+  const auto depth = deepest.level ? deepest.level->depth : 0;
+  // Operators on tensors of a deeper level reach this level from the deeper one's rule.
+  if (!level || deepest.any_outlived || depth > level->depth || !draws(op, *stack)) {
+    op.redispatchBoxed(onwards, stack);
+    return;
+  }
+  check_randomness_allowed(*level, op);
+  const bool composite = OperatorTraits::of(op).composite;
+  if (level->randomness == Randomness::Same) {
+    if (composite || depth == level->depth) {
+      op.redispatchBoxed(onwards, stack);
+    } else {
+      PlaneBelow below(*level);
+      op.callBoxed(stack);
+    }
+    return;
+  }
+  const auto first = first_tensor_position(op, *stack);
+  if (batched) {
+    op.redispatchBoxed(onwards, stack);
+  } else if (!first) {
+    draw_anew(op, *level, stack);
+  } else {
+    if (writes_result(op)) {
+      raise_shared_target(op);
+    }
+    (*stack)[*first] = as_batched((*stack)[*first].toTensor(), *level);
+    op.callBoxed(stack);
+  }
+}
+
+bool draws_tensors(const c10::OperatorHandle& op) {
+  bool random = false;
+  for (const auto tag : op.getTags()) {
+    random = random || tag == at::Tag::nondeterministic_seeded;
+  }
+  const auto& returns = op.schema().returns();
+  const bool returns_tensor =
+      !returns.empty() && returns[0].type()->isSubtypeOf(*c10::TensorType::get());
+  for (const auto& argument : op.schema().arguments()) {
+    random = random && !argument.is_out();
+  }
+  return random && returns_tensor;
+}
+
+}  // namespace
+
+const Level* level_of_randomness() {
+  const auto& state = thread_state();
+  const Level* level = state.computing ? state.computing->parent.get() : state.plane.get();
+  while (level && (level->kind != LevelKind::Batch || level->is_basis)) {
+    level = level->parent.get();
+  }
+  return level;
+}
+
+void check_randomness_allowed(const Level& level, const c10::OperatorHandle& op) {
+  TORCH_CHECK(level.randomness != Randomness::Error, "functorch_ext.vmap: called random operation ",
+              op.operator_name(),
+              " while randomness='error'. Pass randomness='different' to vmap to draw anew for "
+              "each sample, or randomness='same' to draw once for all samples.");
+}
+
+void raise_shared_target(const c10::OperatorHandle& op) {
+  TORCH_CHECK(false, "functorch_ext.vmap: ", op.operator_name(),
+              " under randomness='different' would write different draws, in place, into an "
+              "unbatched tensor that all samples share. Use the out-of-place form of the operator, "
+              "or make the tensor from a batched one (for example with torch.empty_like(x)).");
+}
+
+void raise_same_of_batched(const c10::OperatorHandle& op) {
+  TORCH_CHECK(false, "functorch_ext.vmap: ", op.operator_name(),
+              " can't draw the same for all samples (randomness='same'), as its parameters differ "
+              "between samples. Use randomness='different', or unbatched parameters.");
+}
+
+void register_randomness_kernels() {
+  auto& dispatcher = c10::Dispatcher::singleton();
+  // Stays until the process ends, past the destructors of libtorch's dispatcher.
+  static auto* fallback = new c10::RegistrationHandleRAII(dispatcher.registerFallback(
+      randomness_key, c10::KernelFunction::makeFallthrough(), "functorch_ext"));
+  static_cast<void>(fallback);
+  for (const auto& name : dispatcher.getAllOpNames()) {
+    const auto op = dispatcher.findSchema(name);
+    if (op && draws_tensors(*op)) {
+      register_kernel(*op, randomness_key,
+                      c10::KernelFunction::makeFromBoxedFunction<&random_operator>());
+    }
+  }
+}
+
+}  // namespace functorch_ext

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include "engine/level.h"
+
+// Random operators inside vmap: which level's `randomness` applies, and how operators that have
+// nothing batched among their arguments learn of it.
+namespace functorch_ext {
+
+// In thread-local state while a vmap runs. Random operators alone have kernels on it: the others
+// fall through at no cost.
+constexpr auto randomness_key = c10::DispatchKey::TESTING_ONLY_GenericMode;
+
+// The vmap whose `randomness` applies to an operator called now: the innermost one around the
+// caller. A rule computes on the plane below its level, so outer vmaps apply to what it calls.
+const Level* level_of_randomness();
+
+// Raises for an operator under randomness='error'.
+void check_randomness_allowed(const Level& level, const c10::OperatorHandle& op);
+// Raises for one that would write different draws into a tensor that all samples share.
+[[noreturn]] void raise_shared_target(const c10::OperatorHandle& op);
+// Raises for one that can't draw the same for samples whose parameters differ.
+[[noreturn]] void raise_same_of_batched(const c10::OperatorHandle& op);
+
+void register_randomness_kernels();
+
+}  // namespace functorch_ext
