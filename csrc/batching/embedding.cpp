@@ -1,0 +1,9 @@
+#include "batching/families.h"
+#include "batching/operators.h"
+#include "batching/rules.h"
+
+namespace functorch_ext {
+
+void register_embedding_rules() {}
+
+}  // namespace functorch_ext
