@@ -1,9 +1,275 @@
+// Losses: computed number by number for all samples, then reduced sample by sample.
+#include <ATen/ExpandUtils.h>
+#include <ATen/core/Reduction.h>
+
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 
 namespace functorch_ext {
 
-void register_losses_rules() {}
+namespace {
+
+using at::Reduction::Mean;
+using at::Reduction::None;
+
+// Everything but the samples in front, summed or averaged as a loss asks.
+at::Tensor reduced(const at::Tensor& losses, int64_t reduction) {
+  if (reduction == None || losses.dim() == 1) {
+    return losses;
+  }
+  const auto rows = losses.flatten(1);
+  return reduction == Mean ? rows.mean(1) : rows.sum(1);
+}
+
+// The gradient of each number of a loss whose physical numbers have `sizes`, from that of the loss.
+at::Tensor of_each(const at::Tensor& grad_output, at::SymIntArrayRef sizes, int64_t reduction,
+                   const Level& level) {
+  const auto grad = aligned(grad_output, static_cast<int64_t>(sizes.size()) - 1, level);
+  const auto each = grad.expand_symint(sizes);
+  return reduction == Mean ? each / c10::multiply_integers(sizes.slice(1)) : each;
+}
+
+// Losses with a target for every number, which broadcast, and their derivatives. The argument
+// `reduction` is named by `Operator::dims`.
+template <bool is_backward>
+struct NumberByNumber {
+  template <class Signature>
+  struct Family;
+
+  template <class... Parameters>
+  struct Family<at::Tensor(Parameters...)> {
+    static at::Tensor rule(const Operator<at::Tensor(Parameters...)>& op, Level& level,
+                           Parameters... arguments) {
+      return apply(op, level, std::index_sequence_for<Parameters...>{}, arguments...);
+    }
+
+   private:
+    template <size_t... I>
+    static at::Tensor apply(const Operator<at::Tensor(Parameters...)>& op, Level& level,
+                            std::index_sequence<I...>,
+                            const std::remove_reference_t<Parameters>&... arguments) {
+      const auto rank = largest_rank(arguments...);
+      std::vector<c10::SymInt> sizes(rank + 1, 1);
+      sizes[0] = level.batch_size;
+      (for_each_tensor(arguments,
+                       [&](const at::Tensor& tensor) {
+                         const auto both = at::infer_size_symdimvector(
+                             sizes, aligned(tensor, rank, level).sym_sizes());
+                         sizes.assign(both.begin(), both.end());
+                       }),
+       ...);
+      int64_t reduction = None;
+      ((op.dims >> I & 1 ? take(arguments, reduction) : void()), ...);
+      bool is_first = true;
+      std::tuple<typename Rewritten<Parameters>::type...> physical{
+          rewrite<Parameters>(const_cast<std::remove_reference_t<Parameters>&>(arguments),
+                              [&](const at::Tensor& tensor) {
+                                const bool is_grad = is_backward && std::exchange(is_first, false);
+                                return is_grad ? of_each(tensor, sizes, reduction, level)
+                                               : aligned(tensor, rank, level).expand_symint(sizes);
+                              })...};
+      ((op.dims >> I & 1 ? put(std::get<I>(physical), None) : void()), ...);
+      const auto result = op.call(static_cast<Parameters>(std::get<I>(physical))...);
+      return wrap(is_backward ? result : reduced(result, reduction), 0, level);
+    }
+
+    template <class Argument>
+    static void take(const Argument& argument, int64_t& reduction) {
+      if constexpr (std::is_same_v<Argument, int64_t>) {
+        reduction = argument;
+      }
+    }
+    template <class Argument>
+    static void put(Argument& argument, int64_t reduction) {
+      if constexpr (std::is_same_v<Argument, int64_t>) {
+        argument = reduction;
+      }
+    }
+  };
+};
+template <class Signature>
+using Loss = NumberByNumber<false>::Family<Signature>;
+template <class Signature>
+using LossBackward = NumberByNumber<true>::Family<Signature>;
+
+// Negative log likelihood: what both directions need. The classes are behind (samples, N) or, for
+// one vector, behind the samples.
+struct Targets {
+  Targets(const at::Tensor& self, const at::Tensor& target, const std::optional<at::Tensor>& weight,
+          const c10::SymInt& ignore_index, const Level& level)
+      : scores(expanded_at_front(self, level)), classes(self.dim() == 1 ? 1 : 2) {
+    const auto given = expanded_at_front(target, level);
+    const auto counted = given.ne(ignore_index);
+    indices = at::where(counted, given, 0).to(at::kLong);
+    weights = counted.to(scores.scalar_type());
+    if (weight && weight->defined()) {
+      const auto flat = given.dim() == 1 ? indices.unsqueeze(1) : indices.flatten(1);
+      const auto found = expanded_at_front(*weight, level).gather(1, flat);
+      weights = weights * found.reshape_symint(indices.sym_sizes());
+    }
+  }
+
+  at::Tensor scores;
+  int64_t classes;
+  at::Tensor indices;  // 0 where the target is ignored
+  at::Tensor weights;  // 0 there, too
+};
+
+at::Tensor sum_by_sample(const at::Tensor& value) {
+  return value.dim() == 1 ? value : value.flatten(1).sum(1);
+}
+
+std::tuple<at::Tensor, at::Tensor> nll_rule(Level& level, const at::Tensor& self,
+                                            const at::Tensor& target,
+                                            const std::optional<at::Tensor>& weight,
+                                            int64_t reduction, c10::SymInt ignore_index) {
+  const Targets targets(self, target, weight, ignore_index, level);
+  const auto found =
+      targets.scores.gather(targets.classes, targets.indices.unsqueeze(targets.classes))
+          .squeeze(targets.classes);
+  // Not a product: an ignored target may have a score of -inf.
+  const auto losses = at::where(targets.weights == 0, 0, -found * targets.weights);
+  const auto total = sum_by_sample(targets.weights);
+  if (reduction == None) {
+    return {wrap(losses, 0, level), wrap(at::zeros_like(total), 0, level)};
+  }
+  const auto sum = sum_by_sample(losses);
+  return {wrap(reduction == Mean ? sum / total : sum, 0, level), wrap(total, 0, level)};
+}
+
+at::Tensor nll_backward_rule(Level& level, const at::Tensor& grad_output, const at::Tensor& self,
+                             const at::Tensor& target, const std::optional<at::Tensor>& weight,
+                             int64_t reduction, c10::SymInt ignore_index,
+                             const at::Tensor& total_weight) {
+  const Targets targets(self, target, weight, ignore_index, level);
+  auto grad = aligned(grad_output, target.dim(), level);
+  if (reduction == Mean) {
+    grad = grad / aligned(total_weight, target.dim(), level);
+  }
+  const auto each = at::where(targets.weights == 0, 0, -grad * targets.weights);
+  const auto result = at::zeros_like(targets.scores, at::MemoryFormat::Contiguous)
+                          .scatter(targets.classes, targets.indices.unsqueeze(targets.classes),
+                                   each.unsqueeze(targets.classes));
+  return wrap(result, 0, level);
+}
+
+// The margin losses of (N, classes): the samples join N, or are N where there is none.
+struct Margin {
+  Margin(const at::Tensor& self, Level& level_) : has_n(self.dim() == 2), level(level_) {
+    TORCH_CHECK(self.dim() == 1 || has_n, "expected a vector or a matrix of scores, got rank ",
+                self.dim());
+  }
+
+  at::Tensor merged(const at::Tensor& tensor) const {
+    const auto value = expanded_at_front(tensor, level);
+    return has_n ? merge_into(value, 0) : value;
+  }
+  at::Tensor split(const at::Tensor& result) const {
+    return has_n ? split_from(result, 0, level) : result;
+  }
+  at::Tensor loss(const at::Tensor& each, int64_t reduction) const {
+    return wrap(reduced(split(each), reduction), 0, level);
+  }
+  at::Tensor grad_of_each(const at::Tensor& grad_output, const at::Tensor& self,
+                          int64_t reduction) const {
+    std::vector<c10::SymInt> sizes = {level.batch_size};
+    if (has_n) {
+      sizes.push_back(self.sym_size(0));
+    }
+    return of_each(grad_output, sizes, reduction, level).flatten();
+  }
+
+  bool has_n;
+  Level& level;
+};
+
+bool is_batched(const std::optional<at::Tensor>& tensor, const Level& level) {
+  return tensor && tensor->defined() && is_batched_at(*tensor, level);
+}
+
+std::optional<at::Tensor> below(const std::optional<at::Tensor>& tensor, const Level& level) {
+  return tensor && tensor->defined() ? std::optional(value_of(*tensor, level)) : tensor;
+}
+
+at::Tensor multi_margin_rule(const Operator<at::_ops::multi_margin_loss::schema>& op, Level& level,
+                             const at::Tensor& self, const at::Tensor& target, const at::Scalar& p,
+                             const at::Scalar& margin, const std::optional<at::Tensor>& weight,
+                             int64_t reduction) {
+  if (self.dim() == 0 || is_batched(weight, level)) {
+    return op.loop(self, target, p, margin, weight, reduction);
+  }
+  const Margin loss(self, level);
+  const auto each = at::multi_margin_loss(loss.merged(self), loss.merged(target), p, margin,
+                                          below(weight, level), None);
+  return loss.loss(each, reduction);
+}
+
+at::Tensor multi_margin_backward_rule(
+    const Operator<at::_ops::multi_margin_loss_backward::schema>& op, Level& level,
+    const at::Tensor& grad_output, const at::Tensor& self, const at::Tensor& target,
+    const at::Scalar& p, const at::Scalar& margin, const std::optional<at::Tensor>& weight,
+    int64_t reduction) {
+  if (self.dim() == 0 || is_batched(weight, level)) {
+    return op.loop(grad_output, self, target, p, margin, weight, reduction);
+  }
+  const Margin loss(self, level);
+  const auto grad = loss.grad_of_each(grad_output, self, reduction);
+  const auto result = at::multi_margin_loss_backward(grad, loss.merged(self), loss.merged(target),
+                                                     p, margin, below(weight, level), None);
+  return wrap(loss.split(result), 0, level);
+}
+
+std::tuple<at::Tensor, at::Tensor> multilabel_margin_rule(
+    const Operator<at::_ops::multilabel_margin_loss_forward::schema>& op, Level& level,
+    const at::Tensor& self, const at::Tensor& target, int64_t reduction) {
+  if (self.dim() == 0) {
+    return op.loop(self, target, reduction);
+  }
+  const Margin loss(self, level);
+  const auto [each, is_target] =
+      at::multilabel_margin_loss_forward(loss.merged(self), loss.merged(target), None);
+  return {loss.loss(each, reduction), wrap(loss.split(is_target), 0, level)};
+}
+
+at::Tensor multilabel_margin_backward_rule(
+    const Operator<at::_ops::multilabel_margin_loss_backward::schema>& op, Level& level,
+    const at::Tensor& grad_output, const at::Tensor& self, const at::Tensor& target,
+    int64_t reduction, const at::Tensor& is_target) {
+  if (self.dim() == 0) {
+    return op.loop(grad_output, self, target, reduction, is_target);
+  }
+  const Margin loss(self, level);
+  const auto grad = loss.grad_of_each(grad_output, self, reduction);
+  const auto result = at::multilabel_margin_loss_backward(
+      grad, loss.merged(self), loss.merged(target), None, loss.merged(is_target));
+  return wrap(loss.split(result), 0, level);
+}
+
+}  // namespace
+
+void register_losses_rules() {
+  add<at::_ops::mse_loss, Loss>({"reduction"});
+  add<at::_ops::smooth_l1_loss, Loss>({"reduction"});
+  add<at::_ops::huber_loss, Loss>({"reduction"});
+  add<at::_ops::soft_margin_loss, Loss>({"reduction"});
+  add<at::_ops::binary_cross_entropy, Loss>({"reduction"});
+  add<at::_ops::binary_cross_entropy_with_logits, Loss>({"reduction"});
+  add<at::_ops::mse_loss_backward, LossBackward>({"reduction"});
+  add<at::_ops::smooth_l1_loss_backward, LossBackward>({"reduction"});
+  add<at::_ops::huber_loss_backward, LossBackward>({"reduction"});
+  add<at::_ops::soft_margin_loss_backward, LossBackward>({"reduction"});
+  add<at::_ops::binary_cross_entropy_backward, LossBackward>({"reduction"});
+
+  add<at::_ops::nll_loss_forward>(nll_rule);
+  add<at::_ops::nll_loss2d_forward>(nll_rule);
+  add<at::_ops::nll_loss_backward>(nll_backward_rule);
+  add<at::_ops::nll_loss2d_backward>(nll_backward_rule);
+
+  add<at::_ops::multi_margin_loss>(multi_margin_rule);
+  add<at::_ops::multi_margin_loss_backward>(multi_margin_backward_rule);
+  add<at::_ops::multilabel_margin_loss_forward>(multilabel_margin_rule);
+  add<at::_ops::multilabel_margin_loss_backward>(multilabel_margin_backward_rule);
+}
 
 }  // namespace functorch_ext

@@ -103,13 +103,17 @@ at::Tensor trace_rule(Level& level, const at::Tensor& self) {
 
 // These two take an empty list for no dimensions at all.
 template <class Op>
-at::Tensor truth(const Operator<typename Op::schema>& op, Level& level, const at::Tensor& self,
-                 at::OptionalIntArrayRef dim, bool keepdim) {
+at::Tensor truth(Level& level, const at::Tensor& self, at::OptionalIntArrayRef dim, bool keepdim) {
   if (dim && dim->empty()) {
     const auto dtype = self.scalar_type() == at::kByte ? at::kByte : at::kBool;
     return wrap(at_front(self, level).to(dtype, false, true), 0, level);
   }
-  return AlongDims<typename Op::schema>::rule(op, level, self, dim, keepdim);
+  AllDims all(self, level);
+  if (dim) {
+    all.dims = physical_dims(*dim, all.value.dim() - 1);
+  }
+  const auto result = Op::call(all.value, all.dims, keepdim);
+  return wrap(self.dim() == 0 && keepdim ? result.squeeze(1) : result, 0, level);
 }
 
 // A scan in place: on a view of the value, where a number has one dimension.

@@ -4,6 +4,7 @@
 namespace functorch_ext {
 
 void register_convolution_rules();
+void register_distances_rules();
 void register_dual_rules();
 void register_embedding_rules();
 void register_factories_rules();
@@ -25,6 +26,7 @@ void register_views_rules();
 
 inline void register_batching_rules() {
   register_convolution_rules();
+  register_distances_rules();
   register_dual_rules();
   register_embedding_rules();
   register_factories_rules();

@@ -145,7 +145,7 @@ ResultFor<Self> index_fill_rule(Level& level, Self self, int64_t dim, const at::
   return finish(self, ScatterOp::call(value, physical, places, number), level);
 }
 
-template <class Op, class ScatterOp, class Self>
+template <class Op, class Self>
 ResultFor<Self> index_fill_tensor_rule(Level& level, Self self, int64_t dim,
                                        const at::Tensor& index, const at::Tensor& number) {
   TORCH_CHECK(number.dim() == 0, "index_fill: the value must have no dimensions, got ",
@@ -156,11 +156,19 @@ ResultFor<Self> index_fill_tensor_rule(Level& level, Self self, int64_t dim,
     return finish(self, Op::call(value, physical, value_of(index, level), value_of(number, level)),
                   level);
   }
-  const auto places = spread(index, value, physical, level);
+  // By a mask: where an index comes twice, the number still has one gradient.
+  auto mask = value_of(index, level)
+                  .new_zeros_symint({level.batch_size, value.sym_size(physical)}, at::kBool);
+  mask = mask.scatter(1, with_dimension(index, level).to(at::kLong).flatten(1), true);
+  std::vector<c10::SymInt> shape(value.dim(), 1);
+  shape[0] = level.batch_size;
+  shape[physical] = value.sym_size(physical);
   const auto written = aligned(number, value.dim() - 1, level).to(value.scalar_type());
-  return finish(self,
-                ScatterOp::call(value, physical, places, written.expand_symint(places.sym_sizes())),
-                level);
+  const auto filled = at::where(mask.reshape_symint(shape), written, value);
+  if constexpr (std::is_same_v<Self, at::Tensor&>) {
+    value.copy_(filled);
+  }
+  return finish(self, filled, level);
 }
 
 // masked_fill takes a number alone; one that differs between samples is a where.
@@ -273,10 +281,9 @@ void register_scattering_rules() {
   add<at::_ops::index_fill__int_Scalar>(
       index_fill_rule<at::_ops::index_fill__int_Scalar, at::_ops::scatter__value, Tensor&>);
   add<at::_ops::index_fill_int_Tensor>(
-      index_fill_tensor_rule<at::_ops::index_fill_int_Tensor, at::_ops::scatter_src,
-                             const Tensor&>);
+      index_fill_tensor_rule<at::_ops::index_fill_int_Tensor, const Tensor&>);
   add<at::_ops::index_fill__int_Tensor>(
-      index_fill_tensor_rule<at::_ops::index_fill__int_Tensor, at::_ops::scatter__src, Tensor&>);
+      index_fill_tensor_rule<at::_ops::index_fill__int_Tensor, Tensor&>);
 
   add<at::_ops::masked_fill__Scalar, Pointwise>();
   add<at::_ops::masked_fill_Tensor>(masked_fill_rule);
