@@ -128,6 +128,10 @@ const at::Tensor& resize_as_in_place(Level& level, const at::Tensor& self,
   return self;
 }
 
+bool is_same_size_rule(Level&, const at::Tensor& self, const at::Tensor& other) {
+  return self.sym_sizes() == other.sym_sizes();
+}
+
 }  // namespace
 
 void register_factories_rules() {
@@ -155,6 +159,7 @@ void register_factories_rules() {
   add<at::_ops::resize>(resize_rule);
   add<at::_ops::resize_>(resize_in_place);
   add<at::_ops::resize_as_>(resize_as_in_place);
+  add<at::_ops::is_same_size>(is_same_size_rule);
 }
 
 }  // namespace functorch_ext

@@ -1,4 +1,4 @@
-// Operators that make one tensor of several, or several of one.
+// Operators that make one tensor of several.
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
@@ -68,9 +68,6 @@ void register_joining_rules() {
   add<at::_ops::stack>(stack_rule<at::_ops::stack>);
   add<at::_ops::_stack>(stack_rule<at::_ops::_stack>);
   add<at::_ops::block_diag>(block_diag_rule);
-  // The parts are tensors of their own, not views.
-  add<at::_ops::unsafe_split_Tensor, AlongDims>({"dim"});
-  add<at::_ops::unsafe_split_with_sizes, AlongDims>({"dim"});
 }
 
 }  // namespace functorch_ext
