@@ -92,7 +92,7 @@ def split_aux(transform: str, func: Callable[..., Any], result: Any) -> tuple[An
     """The output and aux of a function called with ``has_aux=True``."""
     if not isinstance(result, tuple) or len(result) != 2:
         raise RuntimeError(
-            f"functorch_ext.{transform}: with has_aux=True the function must return a pair "
+            f"functorch_ext.{transform}: with has_aux=True the function must return a tuple "
             f"(output, aux), but it returned a {type(result).__name__}"
             + (f" of length {len(result)}." if isinstance(result, tuple) else ".")
         )

@@ -27,7 +27,7 @@ class MappedInputs:
         if kwarg_dims:
             args, in_dims = _with_kwargs(args, kwargs, in_dims, kwarg_dims)
         self.leaves, self.structure = flatten(args)
-        if type(in_dims) is int:
+        if type(in_dims) is int or in_dims is None:
             dims = [in_dims] * len(self.leaves)
         else:
             dims = _dims_of_leaves(in_dims, args)

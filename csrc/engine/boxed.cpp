@@ -222,21 +222,22 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
   warn_of_loop(op);
 
   const auto samples = level.batch_size.guard_int(__FILE__, __LINE__);
-  TORCH_CHECK(
-      samples > 0, "functorch_ext.vmap: ", op.operator_name(),
-      " has no batching rule and there is no sample to learn its result's shape from (batch size "
-      "0).");
   const std::vector<c10::IValue> given(stack->end() - argument_count, stack->end());
   torch::jit::drop(*stack, argument_count);
 
   std::vector<std::vector<c10::IValue>> results(result_count);
-  for (int64_t sample = 0; sample < samples; ++sample) {
+  // Without samples, one of zeros tells the shapes of the results.
+  for (int64_t sample = 0; sample < std::max<int64_t>(samples, 1); ++sample) {
     Stack call;
     for (const auto& argument : given) {
       call.push_back(rewrite_value(argument, [&](const at::Tensor& tensor) {
         const auto& value = value_of(tensor, level);
         const auto bdim = bdim_of(tensor, level);
-        return bdim == no_bdim ? value : value.select(bdim, sample);
+        if (bdim == no_bdim) {
+          return value;
+        }
+        return samples == 0 ? value.new_zeros_symint(tensor.sym_sizes())
+                            : value.select(bdim, sample);
       }));
     }
     op.callBoxed(&call);
@@ -255,7 +256,7 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
                   " depends on the data and differs between samples (", tensors[0].sizes(), " and ",
                   tensor.sizes(), "). Use an operation whose result has a static shape.");
     }
-    return wrap(at::stack(tensors), 0, level);
+    return wrap(at::stack(tensors).narrow(0, 0, samples), 0, level);
   };
   for (size_t r = 0; r < result_count; ++r) {
     const auto& first = results[r][0];
