@@ -165,6 +165,10 @@ struct Margin {
     const auto value = expanded_at_front(tensor, level);
     return has_n ? merge_into(value, 0) : value;
   }
+  // One class for each row; one vector may come with a class of shape (1,).
+  at::Tensor merged_classes(const at::Tensor& target) const {
+    return merged(target).flatten();
+  }
   at::Tensor split(const at::Tensor& result) const {
     return has_n ? split_from(result, 0, level) : result;
   }
@@ -200,7 +204,7 @@ at::Tensor multi_margin_rule(const Operator<at::_ops::multi_margin_loss::schema>
     return op.loop(self, target, p, margin, weight, reduction);
   }
   const Margin loss(self, level);
-  const auto each = at::multi_margin_loss(loss.merged(self), loss.merged(target), p, margin,
+  const auto each = at::multi_margin_loss(loss.merged(self), loss.merged_classes(target), p, margin,
                                           below(weight, level), None);
   return loss.loss(each, reduction);
 }
@@ -215,8 +219,8 @@ at::Tensor multi_margin_backward_rule(
   }
   const Margin loss(self, level);
   const auto grad = loss.grad_of_each(grad_output, self, reduction);
-  const auto result = at::multi_margin_loss_backward(grad, loss.merged(self), loss.merged(target),
-                                                     p, margin, below(weight, level), None);
+  const auto result = at::multi_margin_loss_backward(
+      grad, loss.merged(self), loss.merged_classes(target), p, margin, below(weight, level), None);
   return wrap(loss.split(result), 0, level);
 }
 
