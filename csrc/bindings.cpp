@@ -6,6 +6,7 @@
 #include "autodiff/forward.h"
 #include "autodiff/reverse.h"
 #include "batching/rules.h"
+#include "call_mapped.h"
 #include "engine/boxed.h"
 #include "engine/frames.h"
 #include "engine/registration.h"
@@ -82,6 +83,7 @@ PYBIND11_MODULE(_C, module) {
       .def("unwrap", &FunctionalFrame::unwrap)
       .def("write_back", &FunctionalFrame::write_back);
 
+  module.def("call_mapped", &call_mapped);
   module.def("live_levels", &Level::count);
   module.def("describe", &describe);
 }

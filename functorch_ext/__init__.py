@@ -9,7 +9,7 @@ from functorch_ext._version_check import check_torch_version as _check_torch_ver
 
 _check_torch_version(_TORCH_VERSION)
 
-from functorch_ext import _printing  # noqa: E402
+from functorch_ext import _tensor_methods  # noqa: E402
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
 from functorch_ext.functionalize import functionalize  # noqa: E402
@@ -22,7 +22,7 @@ from functorch_ext.nn import (  # noqa: E402
 from functorch_ext.reverse import grad, grad_and_value, vjp  # noqa: E402
 from functorch_ext.vmap import vmap  # noqa: E402
 
-_printing.install()
+_tensor_methods.install()
 
 __all__ = [
     "FallbackWarning",

@@ -80,25 +80,39 @@ def vmap(
                 f"functorch_ext.vmap: {name} must be None or a positive int, but got {value!r}."
             )
     mode = _RANDOMNESS[randomness]
+    # All of it in one call to the engine, where the arguments turn out to be tensors.
+    plain = type(in_dims) is int and type(out_dims) is int
+    plain = plain and not kwarg_dims and chunk_size is None and axis_size is None
 
     def run(inputs: MappedInputs) -> Any:
         frame = _C.BatchFrame(inputs.batch_size, mode, True)
         try:
             args, kwargs = inputs.wrapped(frame)
             return _unwrap_outputs(frame, func(*args, **kwargs), out_dims)
-        except RuntimeError as error:
-            if _NO_STORAGE in str(error):
-                raise RuntimeError(_READS_MEMORY) from error
-            raise
         finally:
             frame.exit()
 
-    @functools.wraps(func)
-    def mapped(*args: Any, **kwargs: Any) -> Any:
+    def finish(frame: _C.BatchFrame, outputs: Any) -> Any:
+        return _unwrap_outputs(frame, outputs, out_dims)
+
+    def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if plain:
+            result = _C.call_mapped(func, args, kwargs, in_dims, out_dims, mode, finish)
+            if result is not NotImplemented:
+                return result
         inputs = MappedInputs(args, kwargs, in_dims, kwarg_dims, axis_size)
         if chunk_size is None or chunk_size >= inputs.batch_size:
             return run(inputs)
         return call_in_chunks(run, inputs.chunks(chunk_size), out_dims)
+
+    @functools.wraps(func)
+    def mapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(args, kwargs)
+        except RuntimeError as error:
+            if _NO_STORAGE in str(error):
+                raise RuntimeError(_READS_MEMORY) from error
+            raise
 
     return mapped
 

@@ -51,14 +51,18 @@ bool any_node(const std::vector<at::Tensor>& outputs, Stop&& stop) {
   return false;
 }
 
-// The tensor cut off from the graph of its own plane; graphs of lower planes go on. (detach cuts on
-// all planes.)
-at::Tensor without_graph(const at::Tensor& tensor) {
+// The tensor cut off from the graph of a plane, its own or a lower one (it may be a tangent from a
+// Jacobian's basis, then); graphs of the planes below go on. (detach cuts on all planes.)
+at::Tensor without_graph(const at::Tensor& tensor, const LevelPtr& plane) {
+  if (depth_of(tensor) > (plane ? plane->depth : 0)) {
+    const auto* wrapper = wrapper_of(tensor);
+    return wrap(without_graph(wrapper->value(), plane), wrapper->bdim(), wrapper->level());
+  }
   const auto* impl = tensor.unsafeGetTensorImpl();
   auto result = at::Tensor(impl->shallow_copy_and_detach(impl->version_counter(),
                                                          /*allow_tensor_metadata_change=*/true));
   const auto& tangent = tensor._fw_grad(0);
-  return tangent.defined() ? at::_make_dual(result, without_graph(tangent), 0) : result;
+  return tangent.defined() ? at::_make_dual(result, without_graph(tangent, plane), 0) : result;
 }
 
 // A backward pass: grad mode and the running count are as its graph needs them.
@@ -112,7 +116,7 @@ std::vector<at::Tensor> ReverseFrame::differentiable(const std::vector<at::Tenso
       alias = at::alias(lifted);
       connected_ = true;
     } else {
-      alias = without_graph(lifted);
+      alias = without_graph(lifted, plane_);
       alias.set_requires_grad(true);
     }
     aliases.push_back(alias);
@@ -156,7 +160,7 @@ at::Tensor ReverseFrame::release(const at::Tensor& output) const {
   if (!output.requires_grad() || !on_plane(output, plane_) || graph_is_used({output})) {
     return output;
   }
-  return without_graph(output);
+  return without_graph(output, plane_);
 }
 
 std::vector<at::Tensor> ReverseFrame::pull_back(

@@ -319,18 +319,20 @@ struct MergedIntoN {
             return has_n ? merge_into(value, 0) : value;
           },
           std::forward<Parameters>(arguments)...);
-      return has_n ? split(std::move(result), level) : batched_result(std::move(result), level);
+      return has_n ? split(std::move(result), first_tensor(arguments...).sym_size(0), level)
+                   : batched_result(std::move(result), level);
     }
 
    private:
-    static at::Tensor split(at::Tensor&& result, const Level& level) {
-      return result.defined() ? wrap(split_from(result, 0, level), 0, level) : result;
+    static at::Tensor split(at::Tensor&& result, const c10::SymInt& n, const Level& level) {
+      return result.defined() ? wrap(split_from(result, 0, level, n), 0, level) : result;
     }
     template <class... Results>
-    static std::tuple<Results...> split(std::tuple<Results...>&& results, const Level& level) {
+    static std::tuple<Results...> split(std::tuple<Results...>&& results, const c10::SymInt& n,
+                                        const Level& level) {
       return std::apply(
           [&](auto&... result) {
-            return std::tuple<Results...>{split(std::move(result), level)...};
+            return std::tuple<Results...>{split(std::move(result), n, level)...};
           },
           results);
     }

@@ -17,12 +17,16 @@ at::Tensor bmm(Level& level, const at::Tensor& self, const at::Tensor& other) {
   const auto left = at_front(self, level);
   const auto right = at_front(other, level);
   if (self_batched && is_batched_at(other, level)) {
-    return wrap(split_from(at::bmm(merge_into(left, 0), merge_into(right, 0)), 0, level), 0, level);
+    return wrap(
+        split_from(at::bmm(merge_into(left, 0), merge_into(right, 0)), 0, level, self.sym_size(0)),
+        0, level);
   }
   if (self_batched) {
-    return wrap(split_from(at::bmm(merge_into(left, 1), right), 1, level), 0, level);
+    return wrap(split_from(at::bmm(merge_into(left, 1), right), 1, level, self.sym_size(1)), 0,
+                level);
   }
-  return wrap(split_from(at::bmm(left, merge_into(right, 2)), 2, level), 0, level);
+  return wrap(split_from(at::bmm(left, merge_into(right, 2)), 2, level, other.sym_size(2)), 0,
+              level);
 }
 
 at::Tensor mv(Level& level, const at::Tensor& self, const at::Tensor& vector) {
@@ -69,7 +73,7 @@ at::Tensor addmm(Level& level, const at::Tensor& self, const at::Tensor& left,
   if (bias_is_a_row && !is_batched_at(self, level) && !is_batched_at(right, level)) {
     const auto rows = merge_into(at_front(left, level), 0);
     const auto result = at::addmm(value_of(self, level), rows, value_of(right, level), beta, alpha);
-    return wrap(split_from(result, 0, level), 0, level);
+    return wrap(split_from(result, 0, level, left.sym_size(0)), 0, level);
   }
   if (is_batched_at(left, level) && is_batched_at(right, level)) {
     auto bias = aligned(self, 2, level);
@@ -104,6 +108,19 @@ template <auto rule>
 at::Tensor& into_self(Level& level, at::Tensor& self, const at::Tensor& left,
                       const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
   return self.copy_(rule(level, self, left, right, beta, alpha));
+}
+
+at::Tensor trilinear(Level&, const at::Tensor& first, const at::Tensor& second,
+                     const at::Tensor& third, at::IntArrayRef expand1, at::IntArrayRef expand2,
+                     at::IntArrayRef expand3, at::IntArrayRef summed, int64_t) {
+  const auto expanded = [](at::Tensor tensor, at::IntArrayRef dims) {
+    for (const auto dim : dims) {
+      tensor = tensor.unsqueeze(dim);
+    }
+    return tensor;
+  };
+  return (expanded(first, expand1) * expanded(second, expand2) * expanded(third, expand3))
+      .sum(summed);
 }
 
 // An implicit composite; this is its form where the plane doesn't differentiate.
@@ -156,6 +173,8 @@ void register_matmul_rules() {
   add<baddbmm_>(into_self<&functorch_ext::baddbmm>);
   add<addbmm_>(into_self<&functorch_ext::addbmm>);
   add<addr_>(into_self<&functorch_ext::addr>);
+
+  add<_trilinear>(trilinear);
 
   add_decomposition<einsum>();
   add_decomposition<outer>();

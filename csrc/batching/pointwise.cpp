@@ -35,6 +35,10 @@ void register_pointwise_rules() {
   using namespace at::_ops;
   add<rsub_Tensor, Pointwise>();
   add<rsub_Scalar, Pointwise>();
+  add<floor_divide, Pointwise>();
+  add<floor_divide_Scalar, Pointwise>();
+  add<floor_divide__Tensor, Pointwise>();
+  add<floor_divide__Scalar, Pointwise>();
   add<polar, Pointwise>();
   add<complex, Pointwise>();
   add<hardswish, Pointwise>();

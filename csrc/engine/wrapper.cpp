@@ -7,11 +7,13 @@ namespace functorch_ext {
 namespace {
 
 // The mark `Batched` makes at::isTensorSubclassLike true, so that PyTorch's own derivative formulas
-// choose the form that works on any tensor. The constructor of TensorImpl adds the autograd keys.
+// choose the form that works on any tensor; the mark `BatchedNestedTensor` keeps indexing from
+// reading an index without dimensions as a Python number. The constructor of TensorImpl adds the
+// autograd keys.
 c10::DispatchKeySet wrapper_keys(const at::Tensor& value) {
-  constexpr c10::DispatchKeySet always({entry_key, landing_key, c10::DispatchKey::Batched,
-                                        c10::DispatchKey::AutogradOther,
-                                        c10::DispatchKey::ADInplaceOrView});
+  constexpr c10::DispatchKeySet always(
+      {entry_key, landing_key, c10::DispatchKey::Batched, c10::DispatchKey::BatchedNestedTensor,
+       c10::DispatchKey::AutogradOther, c10::DispatchKey::ADInplaceOrView});
   switch (value.device().type()) {
     case c10::DeviceType::CPU:
       return always.add(c10::DispatchKey::AutocastCPU);

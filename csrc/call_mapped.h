@@ -1,0 +1,17 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "engine/level.h"
+
+namespace functorch_ext {
+
+// vmap's common case without Python's pytrees: positional tensors, all mapped over the same
+// dimension. Calls `func` with them, and returns its output with the samples at `out_dim` if that
+// is one tensor; else finish(frame, output). Returns NotImplemented, having called nothing, where
+// the arguments are of another form or don't fit together.
+pybind11::object call_mapped(const pybind11::object& func, const pybind11::tuple& args,
+                             const pybind11::dict& kwargs, int64_t in_dim, int64_t out_dim,
+                             Randomness randomness, const pybind11::object& finish);
+
+}  // namespace functorch_ext
