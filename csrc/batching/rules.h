@@ -4,6 +4,7 @@
 namespace functorch_ext {
 
 void register_convolution_rules();
+void register_copies_rules();
 void register_distances_rules();
 void register_dual_rules();
 void register_embedding_rules();
@@ -26,6 +27,7 @@ void register_views_rules();
 
 inline void register_batching_rules() {
   register_convolution_rules();
+  register_copies_rules();
   register_distances_rules();
   register_dual_rules();
   register_embedding_rules();

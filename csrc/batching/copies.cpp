@@ -1,0 +1,103 @@
+// Views that copy, and their inverses: the operators that functionalize turns views and writes to
+// views into.
+#include <ATen/core/LegacyTypeDispatch.h>
+
+#include "batching/families.h"
+#include "batching/operators.h"
+#include "batching/physical.h"
+#include "batching/rules.h"
+
+namespace functorch_ext {
+
+namespace {
+
+at::Tensor fresh(const at::Tensor& view) {
+  return view.clone(at::MemoryFormat::Contiguous);
+}
+
+std::vector<at::Tensor> fresh(std::vector<at::Tensor> views) {
+  for (auto& view : views) {
+    view = fresh(view);
+  }
+  return views;
+}
+
+// The view of each sample, copied.
+template <class View, class Signature = typename View::schema>
+struct Copied;
+template <class View, class Return, class... Parameters>
+struct Copied<View, Return(Parameters...)> {
+  static Return rule(Level&, Parameters... arguments) {
+    const at::AutoDispatchBelowADInplaceOrView autograd_is_done;
+    return fresh(View::call(std::forward<Parameters>(arguments)...));
+  }
+};
+
+template <class Copy, class View>
+void add_copy() {
+  add<Copy>(Copied<View>::rule);
+}
+
+// A copy of each sample with the view of it overwritten.
+template <class View, class Signature = typename View::schema>
+struct Scattered;
+template <class View, class Self, class... Parameters>
+struct Scattered<View, at::Tensor(Self, Parameters...)> {
+  static at::Tensor rule(Level& level, const at::Tensor& self, const at::Tensor& source,
+                         Parameters... arguments) {
+    const at::AutoDispatchBelowADInplaceOrView autograd_is_done;
+    const auto result = wrap(expanded_at_front(self, level).clone(), 0, level);
+    View::call(result, std::forward<Parameters>(arguments)...).copy_(source);
+    return result;
+  }
+};
+
+template <class Scatter, class View>
+void add_scatter() {
+  add<Scatter>(Scattered<View>::rule);
+}
+
+at::Tensor copied_over(Level& level, const at::Tensor& self, const at::Tensor& source,
+                       bool non_blocking) {
+  const at::AutoDispatchBelowADInplaceOrView autograd_is_done;
+  const auto result = wrap(at::empty_like(expanded_at_front(self, level)), 0, level);
+  result.copy_(source, non_blocking);
+  return result;
+}
+
+}  // namespace
+
+void register_copies_rules() {
+  using namespace at::_ops;
+  add_copy<alias_copy, alias>();
+  add_copy<as_strided_copy, as_strided>();
+  add_copy<diagonal_copy, diagonal>();
+  add_copy<expand_copy, expand>();
+  add_copy<permute_copy, permute>();
+  add_copy<select_copy_int, select_int>();
+  add_copy<slice_copy_Tensor, slice_Tensor>();
+  add_copy<split_copy_Tensor, split_Tensor>();
+  add_copy<split_with_sizes_copy, split_with_sizes>();
+  add_copy<squeeze_copy, squeeze>();
+  add_copy<squeeze_copy_dim, squeeze_dim>();
+  add_copy<squeeze_copy_dims, squeeze_dims>();
+  add_copy<t_copy, t>();
+  add_copy<transpose_copy_int, transpose_int>();
+  add_copy<unbind_copy_int, unbind_int>();
+  add_copy<unfold_copy, unfold>();
+  add_copy<unsqueeze_copy, unsqueeze>();
+  add_copy<view_as_complex_copy, view_as_complex>();
+  add_copy<view_as_real_copy, view_as_real>();
+  add_copy<view_copy, reshape>();
+  add_copy<view_copy_dtype, view_dtype>();
+  add_copy<_conj_copy, _conj>();
+  add_copy<_neg_view_copy, _neg_view>();
+
+  add_scatter<as_strided_scatter, as_strided>();
+  add_scatter<diagonal_scatter, diagonal>();
+  add_scatter<select_scatter, select_int>();
+  add_scatter<slice_scatter, slice_Tensor>();
+  add<at::_ops::copy>(copied_over);
+}
+
+}  // namespace functorch_ext
