@@ -1,10 +1,8 @@
-// Views that copy, and their inverses: the operators that functionalize turns views and writes to
-// views into.
+// Views that copy: the operators that functionalize turns views into.
 #include <ATen/core/LegacyTypeDispatch.h>
 
 #include "batching/families.h"
 #include "batching/operators.h"
-#include "batching/physical.h"
 #include "batching/rules.h"
 
 namespace functorch_ext {
@@ -38,33 +36,6 @@ void add_copy() {
   add<Copy>(Copied<View>::rule);
 }
 
-// A copy of each sample with the view of it overwritten.
-template <class View, class Signature = typename View::schema>
-struct Scattered;
-template <class View, class Self, class... Parameters>
-struct Scattered<View, at::Tensor(Self, Parameters...)> {
-  static at::Tensor rule(Level& level, const at::Tensor& self, const at::Tensor& source,
-                         Parameters... arguments) {
-    const at::AutoDispatchBelowADInplaceOrView autograd_is_done;
-    const auto result = wrap(expanded_at_front(self, level).clone(), 0, level);
-    View::call(result, std::forward<Parameters>(arguments)...).copy_(source);
-    return result;
-  }
-};
-
-template <class Scatter, class View>
-void add_scatter() {
-  add<Scatter>(Scattered<View>::rule);
-}
-
-at::Tensor copied_over(Level& level, const at::Tensor& self, const at::Tensor& source,
-                       bool non_blocking) {
-  const at::AutoDispatchBelowADInplaceOrView autograd_is_done;
-  const auto result = wrap(at::empty_like(expanded_at_front(self, level)), 0, level);
-  result.copy_(source, non_blocking);
-  return result;
-}
-
 }  // namespace
 
 void register_copies_rules() {
@@ -92,12 +63,6 @@ void register_copies_rules() {
   add_copy<view_copy_dtype, view_dtype>();
   add_copy<_conj_copy, _conj>();
   add_copy<_neg_view_copy, _neg_view>();
-
-  add_scatter<as_strided_scatter, as_strided>();
-  add_scatter<diagonal_scatter, diagonal>();
-  add_scatter<select_scatter, select_int>();
-  add_scatter<slice_scatter, slice_Tensor>();
-  add<at::_ops::copy>(copied_over);
 }
 
 }  // namespace functorch_ext

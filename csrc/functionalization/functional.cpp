@@ -157,6 +157,27 @@ void mutate(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
   push_results(op, given, fresh, *stack);
 }
 
+// copy_ has a functional form without a derivative, so what it writes is made of operators that
+// have one. The copy is never the source itself, which may be an input.
+void copy(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
+  const auto given = pop_arguments(op, *stack);
+  const auto self = written_tensors(op, given, level)[0];
+  const auto source = current_value(given[1].toTensor(), level);
+  auto value = source;
+  if (source.scalar_type() != self.scalar_type() || source.device() != self.device()) {
+    value = source.to(self.options(), given[2].toBool());
+  }
+  if (source.sym_sizes() != self.sym_sizes()) {
+    value = level.remove_views ? at::expand_copy_symint(value, self.sym_sizes())
+                               : value.expand_symint(self.sym_sizes()).clone();
+  } else if (value.is_same(source)) {
+    value = source.clone();
+  }
+  write(self, std::move(value), level);
+  after_mutation(self);
+  stack->emplace_back(self);
+}
+
 bool changes_metadata(const c10::OperatorHandle& op) {
   return op.hasTag(at::Tag::inplace_view);
 }
@@ -243,6 +264,8 @@ void functional_operator(const c10::OperatorHandle& op, c10::DispatchKeySet, Sta
     mutate(operator_called("aten::_native_batch_norm_legit"), level, stack);
   } else if (changes_metadata(op)) {
     change_metadata(op, level, stack);
+  } else if (op.schema().name() == "aten::copy_") {
+    copy(op, level, stack);
   } else if (traits.mutates) {
     mutate(op, level, stack);
   } else if (traits.view) {

@@ -73,7 +73,9 @@ at::Tensor Memory::laid_out(c10::SymInt& shift) const {
   }
   auto result = value;
   if (value.sym_strides() != c10::SymIntArrayRef(strides)) {
-    result = at::copy(at::empty_strided_symint(value.sym_sizes(), strides, value.options()), value);
+    const auto sizes = value.sym_sizes();
+    result = at::as_strided_scatter_symint(
+        at::empty_strided_symint(sizes, strides, value.options()), value, sizes, strides, 0);
   }
   shift = result.sym_storage_offset() - offset;
   return result;
