@@ -7,6 +7,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 TOLERANCE = 1e-9
+CONTIGUOUS = torch.contiguous_format
 
 
 def rand(*shape, dtype=torch.float64, requires_grad=False):
@@ -53,10 +54,12 @@ def loop(function, in_dims=0, out_dims=0):
         mapped = [(leaf, dim) for leaf, dim in zip(leaves, dims, strict=True) if dim is not None]
         samples = []
         for i in range(mapped[0][0].shape[mapped[0][1]]):
-            # contiguous: some kernels of PyTorch are wrong for strided samples (the derivative of
-            # batch_norm in evaluation mode ignores the strides of the running statistics)
+            # A sample is a contiguous tensor with memory of its own: as_strided and its like count
+            # from the start of the memory, and some kernels of PyTorch are wrong for strided
+            # samples (the derivative of batch_norm in evaluation mode ignores the strides of the
+            # running statistics).
             sample = [
-                leaf if dim is None else leaf.select(dim, i).contiguous()
+                leaf if dim is None else leaf.select(dim, i).clone(memory_format=CONTIGUOUS)
                 for leaf, dim in zip(leaves, dims, strict=True)
             ]
             samples.append(function(*pytree.tree_unflatten(sample, spec), **kwargs))
