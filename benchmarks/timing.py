@@ -1,0 +1,93 @@
+"""Fair comparison of functions that compute the same, on a machine that others use too.
+
+A busy machine changes its speed from second to second, so absolute times of two runs can't be
+compared. Here all contenders run in turn within every round (A B C, A B C, ...), and what counts is
+the ratio of their times within a round: the median of it over the rounds.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Contenders = Mapping[str, Callable[[], Any]]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was measured of one contender.
+
+    Attributes:
+        seconds: the median time of one call.
+        ratio: how many times as long as the reference it took: the median of the rounds' ratios.
+    """
+
+    seconds: float
+    ratio: float
+
+
+def assert_equal_results(contenders: Contenders, reference: str) -> None:
+    """Raises an AssertionError unless all contenders return what the reference returns.
+
+    The tolerance is that of float32 sums taken in another order.
+    """
+    expected = contenders[reference]()
+    for name, run in contenders.items():
+        torch.testing.assert_close(
+            run(), expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def measure(
+    contenders: Contenders, reference: str, rounds: int, seconds_per_turn: float = 0.01
+) -> dict[str, Timing]:
+    """Times the contenders in interleaved rounds.
+
+    Args:
+        contenders: functions without arguments, by name.
+        reference: the one that the others' ratios refer to.
+        rounds: how often each gets its turn.
+        seconds_per_turn: how long a turn lasts, about; a short function is called repeatedly.
+
+    Returns:
+        A Timing for each contender.
+
+    Example::
+
+        >>> measure({"sin": x.sin, "cos": x.cos}, "sin", rounds=10)["cos"].ratio
+        1.02
+    """
+    calls = {name: _calls_per_turn(run, seconds_per_turn) for name, run in contenders.items()}
+    turns: dict[str, list[float]] = {name: [] for name in contenders}
+    gc.collect()
+    gc.disable()  # A collection would fall on whoever happens to run.
+    try:
+        for _ in range(rounds):
+            for name, run in contenders.items():
+                turns[name].append(_time(run, calls[name]))
+    finally:
+        gc.enable()
+    return {
+        name: Timing(
+            statistics.median(times),
+            statistics.median(a / b for a, b in zip(times, turns[reference])),
+        )
+        for name, times in turns.items()
+    }
+
+
+def _calls_per_turn(run: Callable[[], Any], seconds: float) -> int:
+    _time(run, 3)  # Warms up: allocators, caches, lazy initialization.
+    return max(1, round(seconds / min(_time(run, 1) for _ in range(3))))
+
+
+def _time(run: Callable[[], Any], calls: int) -> float:
+    """The seconds that one of so many calls takes."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - start) / calls
