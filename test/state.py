@@ -2,6 +2,7 @@
 
 import gc
 
+import expecttest
 import torch
 import torch.autograd.forward_ad as forward_ad
 
@@ -43,3 +44,11 @@ def failure(function, error_type):
         raise AssertionError(f"no error was raised, instead of {error_type}")
     assert_clean_state(levels_before)
     return message
+
+
+def assert_failure(function, error_type, expected):
+    """Check the whole message of the error that function() has to raise, and the state after it.
+
+    `expected` has to be a triple-quoted string: EXPECTTEST_ACCEPT=1 writes the actual message to it.
+    """
+    expecttest.assert_expected_inline(failure(function, error_type), expected, skip=1)
