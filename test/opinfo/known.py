@@ -24,8 +24,11 @@ SKIPPED = {
 }
 
 DATA_DEPENDENT_SHAPE = "the shape of its output depends on the data"
+TAGGED = "PyTorch tags the shape of its output as dependent on the data, though here it isn't"
 DATA_DEPENDENT_VALUE = "it reads a number out of a tensor"
 WRITES = "it writes a sample's values into an argument that all samples share"
+BUFFER = "its derivative writes a sample's values into a buffer made for all samples"
+RESIZES = "a batched tensor's memory holds all samples"
 LAYOUT = "its output is not strided"
 
 ALL_VMAPS = ("vmap", "vmap(vjp)", "vmap(jvp)")
@@ -37,17 +40,22 @@ def errors(reason, names, modes=ALL_VMAPS):
 
 # what raises a clear error instead of giving an answer: (operator, mode), and why
 ERRORS = {
-    **errors(DATA_DEPENDENT_SHAPE, "nonzero unique unique_consecutive", ["vmap"]),
-    **errors(DATA_DEPENDENT_SHAPE, "masked_select index_put"),
-    **errors(DATA_DEPENDENT_VALUE, "cov narrow tensor_split nn.functional.gaussian_nll_loss"),
+    **errors(DATA_DEPENDENT_SHAPE, "argwhere bincount nonzero unique unique_consecutive", ["vmap"]),
+    **errors(DATA_DEPENDENT_SHAPE, "masked_select repeat_interleave"),
+    # their derivatives drop repeated indices, or index by a mask
+    **errors(DATA_DEPENDENT_SHAPE, "index_fill index_put", ["vmap(vjp)"]),
+    # combinations selects by a mask that is the same for all samples
+    **errors(TAGGED, "combinations linalg.lstsq.grad_oriented"),
+    **errors(TAGGED, "linalg.lstsq nn.functional.ctc_loss", ["vmap", "vmap(vjp)"]),
+    **errors(DATA_DEPENDENT_VALUE, "cov istft narrow tensor_split nn.functional.gaussian_nll_loss"),
     **errors(DATA_DEPENDENT_VALUE, "nn.functional.one_hot", ["vmap"]),
-    **errors(DATA_DEPENDENT_VALUE, "index_reduce.prod scatter_reduce.prod", ["vmap(vjp)"]),
     **errors(
         WRITES,
-        """nn.functional.batch_norm nn.functional.instance_norm native_batch_norm _native_batch_norm_legit
-        _batch_norm_with_update""",
+        """nn.functional.batch_norm nn.functional.instance_norm native_batch_norm
+        _native_batch_norm_legit _batch_norm_with_update""",
     ),
-    **errors(WRITES, "resize_as_", ["vmap"]),
+    **errors(BUFFER, "nn.functional.linear_cross_entropy.chunked_none", ["vmap(vjp)"]),
+    **errors(RESIZES, "resize_", ["vmap"]),
     **errors(LAYOUT, "to_sparse", ["vmap", "vmap(vjp)"]),
 }
 
