@@ -15,30 +15,25 @@ namespace {
 
 using torch::autograd::ForwardADLevel;
 
-// PyTorch has one dual level in the whole process, number 0. All frames of all threads share it:
+// PyTorch has one dual level in the whole process, number 0. The frames of all threads share it:
 // the first opens it and the last closes it, unless the user opened it.
 class DualLevel {
  public:
-  // Is it open by somebody else than us?
-  static bool foreign() {
+  // Joins; tells whether nobody had it open before. Closing it is what makes tensors lose their
+  // tangents, so only the frame that opened it may leave tangents on tensors that outlive it.
+  static bool open() {
     const std::lock_guard<std::mutex> lock(mutex());
-    return users() == 0 && ForwardADLevel::try_get_by_idx(0) != nullptr;
-  }
-  static void open() {
-    const std::lock_guard<std::mutex> lock(mutex());
-    if (users() > 0 || ForwardADLevel::try_get_by_idx(0) == nullptr) {
-      if (users()++ == 0) {
-        ForwardADLevel::get_next_idx();
-      }
-    } else {
-      ++foreign_users();
+    const bool first = users() == 0 && ForwardADLevel::try_get_by_idx(0) == nullptr;
+    if (first) {
+      ForwardADLevel::get_next_idx();
+      ours() = true;
     }
+    ++users();
+    return first;
   }
   static void close() {
     const std::lock_guard<std::mutex> lock(mutex());
-    if (foreign_users() > 0) {
-      --foreign_users();
-    } else if (--users() == 0) {
+    if (--users() == 0 && std::exchange(ours(), false)) {
       ForwardADLevel::release_idx(0);
     }
   }
@@ -52,18 +47,11 @@ class DualLevel {
     static int64_t count = 0;
     return count;
   }
-  static int64_t& foreign_users() {
-    static int64_t count = 0;
-    return count;
+  static bool& ours() {
+    static bool opened_by_us = false;
+    return opened_by_us;
   }
 };
-
-bool forward_runs_on(const LevelPtr& plane) {
-  if (plane) {
-    return plane->forward_running > 0;
-  }
-  return thread_state().forward_running > 0 || DualLevel::foreign();
-}
 
 }  // namespace
 
@@ -72,7 +60,7 @@ ForwardFrame::ForwardFrame()
       outer_plane_(plane_),
       outer_innermost_(thread_state().innermost),
       outer_forward_mode_(c10::AutogradState::get_tls_state().get_fw_grad_mode()),
-      pushed_(forward_runs_on(plane_)) {
+      pushed_(!DualLevel::open()) {
   if (pushed_) {
     auto& state = thread_state();
     plane_ = c10::make_intrusive<Level>(LevelKind::Dual,
@@ -81,7 +69,7 @@ ForwardFrame::ForwardFrame()
     state.plane = plane_;
     state.innermost = plane_;
   }
-  DualLevel::open();
+  leave_inference_mode(normal_mode_);
   begin_differentiation(plane_, Direction::Forward, /*grad_mode_below=*/true);
   c10::AutogradState::get_tls_state().set_fw_grad_mode(true);
 }
@@ -95,6 +83,7 @@ void ForwardFrame::exit() {
     return;
   }
   running_ = false;
+  normal_mode_.reset();
   c10::AutogradState::get_tls_state().set_fw_grad_mode(outer_forward_mode_);
   end_differentiation(plane_, Direction::Forward);
   DualLevel::close();
@@ -110,8 +99,8 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
   std::vector<at::Tensor> duals;
   duals.reserve(primals.size());
   for (size_t i = 0; i < primals.size(); ++i) {
-    duals.push_back(
-        at::_make_dual(lift_to(primals[i], plane_), lift_to(tangents[i], plane_), /*level=*/0));
+    duals.push_back(at::_make_dual(lift_to(normal_tensor(primals[i]), plane_),
+                                   lift_to(tangents[i], plane_), 0));
   }
   return duals;
 }

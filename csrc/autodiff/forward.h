@@ -1,7 +1,9 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/InferenceMode.h>
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -10,7 +12,7 @@
 namespace functorch_ext {
 
 // One running forward-mode transform (jvp, jacfwd): PyTorch's own forward mode on the current
-// plane or, where that plane runs forward mode already, on a Dual level above it.
+// plane or, inside another forward-mode transform, on a Dual level above it.
 class ForwardFrame {
  public:
   ForwardFrame();
@@ -36,6 +38,7 @@ class ForwardFrame {
   LevelPtr outer_innermost_;
   bool outer_forward_mode_;
   bool pushed_;  // plane_ is a Dual level of this frame's own
+  std::optional<c10::InferenceMode> normal_mode_;
   bool running_ = true;
 };
 

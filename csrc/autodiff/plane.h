@@ -1,6 +1,9 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/InferenceMode.h>
+
+#include <optional>
 
 #include "engine/wrapper.h"
 
@@ -19,6 +22,19 @@ inline int64_t depth_of(const at::Tensor& tensor) {
 // The tensor as a member of the plane: one of a lower plane is the same for all its samples.
 inline at::Tensor lift_to(const at::Tensor& tensor, const LevelPtr& plane) {
   return plane && depth_of(tensor) < plane->depth ? wrap(tensor, no_bdim, *plane) : tensor;
+}
+
+// Derivatives are recorded inside inference mode too: it is left for as long as this lives, and
+// restored after.
+using NormalMode = std::optional<c10::InferenceMode>;
+inline void leave_inference_mode(NormalMode& mode) {
+  if (c10::InferenceMode::is_enabled()) {
+    mode.emplace(false);
+  }
+}
+// An inference tensor can't take part in autograd; a copy of it can.
+inline at::Tensor normal_tensor(const at::Tensor& tensor) {
+  return tensor.is_inference() ? tensor.clone() : tensor;
 }
 
 // Counts a differentiation that runs on a plane while it is in scope.

@@ -90,6 +90,7 @@ class BackwardPass {
 
 ReverseFrame::ReverseFrame()
     : plane_(thread_state().plane), outer_grad_mode_(c10::GradMode::is_enabled()) {
+  leave_inference_mode(normal_mode_);
   begin_differentiation(plane_, Direction::Reverse, outer_grad_mode_);
   c10::GradMode::set_enabled(true);
 }
@@ -101,6 +102,7 @@ ReverseFrame::~ReverseFrame() {
 void ReverseFrame::exit() {
   if (running_) {
     running_ = false;
+    normal_mode_.reset();
     c10::GradMode::set_enabled(outer_grad_mode_);
     end_differentiation(plane_, Direction::Reverse);
   }
@@ -110,7 +112,7 @@ std::vector<at::Tensor> ReverseFrame::differentiable(const std::vector<at::Tenso
   std::vector<at::Tensor> aliases;
   aliases.reserve(inputs.size());
   for (const auto& input : inputs) {
-    const auto lifted = lift_to(input, plane_);
+    const auto lifted = lift_to(normal_tensor(input), plane_);
     at::Tensor alias;
     if (lifted.requires_grad() && outer_grad_mode_) {
       alias = at::alias(lifted);

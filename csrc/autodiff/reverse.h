@@ -1,6 +1,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/InferenceMode.h>
 
 #include <optional>
 #include <vector>
@@ -48,6 +49,7 @@ class ReverseFrame {
   std::vector<at::Tensor> also_private_;
   bool connected_ = false;  // an input is itself differentiated by an outer transform
   bool outer_grad_mode_;
+  std::optional<c10::InferenceMode> normal_mode_;
   bool running_ = true;
 };
 

@@ -7,20 +7,63 @@ namespace functorch_ext {
 
 namespace {
 
-// Operators of several matrices that don't broadcast: all get the batch dimension.
+// A stack of matrices (or, with core 1, of vectors) with the samples in front and, behind them,
+// dimensions of size 1 up to `stack_rank` stack dimensions of one sample: stacks line up from the
+// right.
+at::Tensor stacked(const at::Tensor& tensor, int64_t core, int64_t stack_rank, const Level& level) {
+  auto value = expanded_at_front(tensor, level);
+  for (auto missing = stack_rank - (tensor.dim() - core); missing > 0; --missing) {
+    value = value.unsqueeze(1);
+  }
+  return value;
+}
+
+// Operators of several matrices; those arguments that are named are vectors (pivots, reflectors'
+// coefficients).
 template <class Signature>
-struct LeadingExpanded;
+struct Stacked;
 template <class Return, class... Parameters>
-struct LeadingExpanded<Return(Parameters...)> {
+struct Stacked<Return(Parameters...)> {
   static Return rule(const Operator<Return(Parameters...)>& op, Level& level,
                      Parameters... arguments) {
-    return batched_result(
-        call_rewritten<Return, Parameters...>(
-            op.call, [&](const at::Tensor& tensor) { return expanded_at_front(tensor, level); },
-            std::forward<Parameters>(arguments)...),
-        level);
+    int64_t stack_rank = 0;
+    int position = 0;
+    const auto each_argument = [&](const auto& argument) {
+      const auto core = core_of(op, position++);
+      for_each_tensor(argument, [&](const at::Tensor& tensor) {
+        stack_rank = std::max(stack_rank, tensor.dim() - core);
+      });
+    };
+    (each_argument(arguments), ...);
+    position = 0;
+    const auto prepared = [&](const auto& argument) {
+      const auto core = core_of(op, position++);
+      if constexpr (std::is_same_v<std::decay_t<decltype(argument)>, at::Tensor>) {
+        return stacked(argument, core, stack_rank, level);
+      } else {
+        return argument;
+      }
+    };
+    std::tuple<std::decay_t<Parameters>...> values{prepared(arguments)...};
+    return batched_result(std::apply(op.call, values), level);
+  }
+
+ private:
+  static int64_t core_of(const Operator<Return(Parameters...)>& op, int position) {
+    return op.dims >> position & 1 ? 1 : 2;
   }
 };
+
+// The tolerances are numbers, one per matrix.
+at::Tensor pinv(Level& level, const at::Tensor& self, const std::optional<at::Tensor>& atol,
+                const std::optional<at::Tensor>& rtol, bool hermitian) {
+  const auto tolerance = [&](const std::optional<at::Tensor>& given) {
+    return given ? std::optional(stacked(*given, 0, self.dim() - 2, level)) : std::nullopt;
+  };
+  return wrap(
+      at::linalg_pinv(expanded_at_front(self, level), tolerance(atol), tolerance(rtol), hermitian),
+      0, level);
+}
 
 // A right-hand side may be a vector, which a batch of them must not be mistaken for a matrix.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> solve(Level& level,
@@ -32,11 +75,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> solve(Level& level,
       right.dim() == 1 || (matrix.dim() - 1 == right.dim() &&
                            right.sym_sizes() == matrix.sym_sizes().slice(0, matrix.dim() - 1));
   auto columns = is_vector ? right.unsqueeze(-1) : right;
-  const auto rank = std::max(matrix.dim(), columns.dim());
-  const auto physical_matrix = is_batched_at(matrix, level) ? aligned(matrix, rank, level)
-                                                            : expanded_at_front(matrix, level);
-  const auto physical_columns = is_batched_at(columns, level) ? aligned(columns, rank, level)
-                                                              : expanded_at_front(columns, level);
+  const auto stack_rank = std::max(matrix.dim(), columns.dim()) - 2;
+  const auto physical_matrix = stacked(matrix, 2, stack_rank, level);
+  const auto physical_columns = stacked(columns, 2, stack_rank, level);
   auto [result, lu, pivots, info] =
       at::_linalg_solve_ex(physical_matrix, physical_columns, left_side, check_errors);
   return {wrap(is_vector ? result.squeeze(-1) : result, 0, level), wrap(lu, 0, level),
@@ -73,19 +114,19 @@ void register_linalg_rules() {
   add<linalg_ldl_factor_ex, Leading>();
   add<linalg_matrix_exp>(matrix_exp);
   add<geqrf, Leading>();
-  add<linalg_pinv_atol_rtol_tensor, LeadingExpanded>();
+  add<linalg_pinv_atol_rtol_tensor>(pinv);
 
   // Several matrices.
   add<_linalg_solve_ex>(solve);
-  add<linalg_solve_triangular, LeadingExpanded>();
-  add<triangular_solve, LeadingExpanded>();
-  add<cholesky_solve, LeadingExpanded>();
-  add<_cholesky_solve_helper, LeadingExpanded>();
-  add<linalg_lu_solve, LeadingExpanded>();
-  add<linalg_ldl_solve, LeadingExpanded>();
-  add<lu_unpack, LeadingExpanded>();
-  add<linalg_householder_product, LeadingExpanded>();
-  add<ormqr, LeadingExpanded>();
+  add<linalg_solve_triangular, Stacked>();
+  add<triangular_solve, Stacked>();
+  add<cholesky_solve, Stacked>();
+  add<_cholesky_solve_helper, Stacked>();
+  add<linalg_lu_solve, Stacked>({"pivots"});
+  add<linalg_ldl_solve, Stacked>({"pivots"});
+  add<lu_unpack, Stacked>({"LU_pivots"});
+  add<linalg_householder_product, Stacked>({"tau"});
+  add<ormqr, Stacked>({"input2"});
 
   add<_linalg_check_errors>(check_errors);
 }

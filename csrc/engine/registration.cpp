@@ -1,5 +1,6 @@
 #include "engine/registration.h"
 
+#include <map>
 #include <mutex>
 #include <unordered_set>
 #include <vector>
@@ -18,9 +19,9 @@ std::vector<c10::RegistrationHandleRAII>& handles() {
   return *handles;
 }
 
-std::unordered_set<c10::OperatorName>& operators_with_landing() {
-  static auto* names = new std::unordered_set<c10::OperatorName>();
-  return *names;
+std::unordered_set<c10::OperatorName>& operators_with(c10::DispatchKey key) {
+  static auto* operators = new std::map<c10::DispatchKey, std::unordered_set<c10::OperatorName>>();
+  return (*operators)[key];
 }
 
 constexpr const char* origin = "functorch_ext";
@@ -29,16 +30,15 @@ constexpr const char* origin = "functorch_ext";
 
 void register_kernel(const c10::OperatorHandle& op, c10::DispatchKey key,
                      c10::KernelFunction kernel) {
+  TORCH_INTERNAL_ASSERT(operators_with(key).insert(op.operator_name()).second, "two rules for ",
+                        op.operator_name());
   handles().push_back(c10::Dispatcher::singleton().registerImpl(
       op.operator_name(), key, std::move(kernel), std::nullopt, nullptr, origin));
-  if (key == landing_key) {
-    operators_with_landing().insert(op.operator_name());
-  }
 }
 
 void ensure_landing(const c10::OperatorHandle& op) {
   const std::lock_guard<std::mutex> lock(registration_mutex);
-  if (operators_with_landing().count(op.operator_name()) || OperatorTraits::of(op).composite) {
+  if (operators_with(landing_key).count(op.operator_name()) || OperatorTraits::of(op).composite) {
     return;
   }
   register_kernel(op, landing_key, c10::KernelFunction::makeFromBoxedFunction<&boxed_landing>());
