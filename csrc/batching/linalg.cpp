@@ -3,6 +3,8 @@
 #include "batching/operators.h"
 #include "batching/rules.h"
 
+#include <ATen/ExpandUtils.h>
+
 namespace functorch_ext {
 
 namespace {
@@ -26,12 +28,13 @@ template <class Return, class... Parameters>
 struct Stacked<Return(Parameters...)> {
   static Return rule(const Operator<Return(Parameters...)>& op, Level& level,
                      Parameters... arguments) {
-    int64_t stack_rank = 0;
+    std::vector<c10::SymInt> stack;  // the stack dimensions of one sample
     int position = 0;
     const auto each_argument = [&](const auto& argument) {
       const auto core = core_of(op, position++);
       for_each_tensor(argument, [&](const at::Tensor& tensor) {
-        stack_rank = std::max(stack_rank, tensor.dim() - core);
+        const auto sizes = tensor.sym_sizes();
+        stack = at::infer_size_symint(stack, sizes.slice(0, sizes.size() - core));
       });
     };
     (each_argument(arguments), ...);
@@ -39,7 +42,13 @@ struct Stacked<Return(Parameters...)> {
     const auto prepared = [&](const auto& argument) {
       const auto core = core_of(op, position++);
       if constexpr (std::is_same_v<std::decay_t<decltype(argument)>, at::Tensor>) {
-        return stacked(argument, core, stack_rank, level);
+        // Not every one of these operators broadcasts stacks, or reads vectors by their strides.
+        const auto value = stacked(argument, core, static_cast<int64_t>(stack.size()), level);
+        auto sizes = physical_sizes(stack, level);
+        const auto core_sizes = argument.sym_sizes().slice(argument.dim() - core);
+        sizes.insert(sizes.end(), core_sizes.begin(), core_sizes.end());
+        const auto expanded = value.expand_symint(sizes);
+        return core == 1 ? expanded.contiguous() : expanded;
       } else {
         return argument;
       }
@@ -90,7 +99,7 @@ void check_errors(Level& level, const at::Tensor& info, std::string_view name, b
 }
 
 at::Tensor matrix_exp(Level& level, const at::Tensor& self) {
-  return wrap(at::linalg_matrix_exp(at_front(self, level)), 0, level);
+  return wrap(at::linalg_matrix_exp(at_front(self, level).contiguous()), 0, level);
 }
 
 }  // namespace

@@ -104,6 +104,15 @@ at::Tensor as_strided(Level& level, const at::Tensor& self, at::SymIntArrayRef s
               level);
 }
 
+// Of a number, one window: it has no dimension to slide along.
+at::Tensor unfold(Level& level, const at::Tensor& self, int64_t dim, int64_t size, int64_t step) {
+  const auto value = at_front(self, level);
+  if (self.dim() == 0) {
+    return wrap(value.unsqueeze(1).unfold(physical_dim(dim, 1), size, step).squeeze(1), 0, level);
+  }
+  return wrap(value.unfold(physical_dim(dim, self.dim()), size, step), 0, level);
+}
+
 at::Tensor view_as_real(Level& level, const at::Tensor& self) {
   return wrap(at::view_as_real(at_front(self, level).resolve_conj()), 0, level);
 }
@@ -176,7 +185,7 @@ void register_views_rules() {
   add<select_int, AlongDims>({"dim"});
   add<slice_Tensor, AlongDims>({"dim"});
   add<diagonal, AlongDims>({"dim1", "dim2"});
-  add<unfold, AlongDims>({"dimension"});
+  add<at::_ops::unfold>(functorch_ext::unfold);
   add<split_Tensor, AlongDims>({"dim"});
   add<split_with_sizes, AlongDims>({"dim"});
   add<unsafe_split_Tensor, AlongDims>({"dim"});

@@ -12,6 +12,13 @@ bool has_tangent(const at::Tensor& tensor) {
   return tensor._fw_grad(0).defined();
 }
 
+// Tagged as if the values of its arguments decided its result's shape, which the arguments' shapes
+// do.
+bool has_static_shape_all_the_same(const c10::OperatorHandle& op) {
+  const auto& name = op.schema().name();
+  return name == "aten::linalg_lstsq" || name == "aten::_ctc_loss";
+}
+
 }  // namespace
 
 OperatorTraits OperatorTraits::of(const c10::OperatorHandle& op) {
@@ -26,6 +33,7 @@ OperatorTraits OperatorTraits::of(const c10::OperatorHandle& op) {
     traits.random = traits.random || tag == at::Tag::nondeterministic_seeded;
     traits.dynamic_shape = traits.dynamic_shape || tag == at::Tag::dynamic_output_shape;
   }
+  traits.dynamic_shape = traits.dynamic_shape && !has_static_shape_all_the_same(op);
   return traits;
 }
 
