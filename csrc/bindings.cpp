@@ -55,13 +55,20 @@ std::vector<at::Tensor> tensors_in(const py::tuple& arguments) {
   return tensors;
 }
 
-// The deepest running vmap (or Dual level) that any of the arguments is a tensor of.
+// The deepest running vmap (or Dual level) that any of the arguments is a tensor of; or the vmap
+// that draws random numbers for each sample, whatever the arguments.
 LevelPtr level_of(const py::tuple& arguments) {
   DeepestLevel deepest;
   for (const auto& argument : arguments) {
     if (THPVariable_Check(argument.ptr())) {
       deepest(THPVariable_Unpack(argument.ptr()));
     }
+  }
+  const auto& running = thread_state().plane;
+  if (running && running->kind == LevelKind::Batch &&
+      running->randomness == Randomness::Different &&
+      (!deepest.level || deepest.level->depth < running->depth)) {
+    return running;
   }
   const bool found = deepest.level && deepest.level->kind != LevelKind::Functional;
   return found ? LevelPtr::reclaim_copy(deepest.level) : LevelPtr();

@@ -78,7 +78,7 @@ def _apply(
     try:
         if by_rule:
             outputs, out_dims = _by_rule(cls, level, structure, values, dims)
-        elif not is_batched and (has_setup(cls) or not is_recorded):
+        elif has_rule and (has_setup(cls) or not is_recorded):
             outputs = cls.apply(*unflatten(structure, values))
             out_dims = [None] * len(as_tuple(outputs))
         else:

@@ -1,5 +1,7 @@
 """Custom autograd functions inside vmap: their own backward and jvp are used, on every plane."""
 
+import warnings
+
 import numpy
 import pytest
 import torch
@@ -507,6 +509,6 @@ def test_empty_batch():
 
 
 def test_no_loop_is_used():
-    with functorch_ext._warnings.warnings.catch_warnings():
-        functorch_ext._warnings.warnings.simplefilter("error", functorch_ext.FallbackWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", functorch_ext.FallbackWarning)
         grad(total(vmap(Exponential.apply)))(rand(4, 3))
