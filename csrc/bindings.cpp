@@ -1,12 +1,17 @@
 // The Python face of the engine: functorch_ext._C.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <algorithm>
+
 #include "autodiff/forward.h"
+#include "autodiff/plane.h"
 #include "autodiff/reverse.h"
 #include "batching/rules.h"
 #include "call_mapped.h"
+#include "engine/arguments.h"
 #include "engine/boxed.h"
 #include "engine/frames.h"
 #include "engine/registration.h"
@@ -39,6 +44,77 @@ py::object describe(const at::Tensor& tensor) {
                         wrapper->level().depth, bdim);
 }
 
+// The tensors among the arguments of a Python function.
+std::vector<at::Tensor> tensors_in(const py::tuple& arguments) {
+  std::vector<at::Tensor> tensors;
+  for (const auto& argument : arguments) {
+    if (THPVariable_Check(argument.ptr())) {
+      tensors.push_back(THPVariable_Unpack(argument.ptr()));
+    }
+  }
+  return tensors;
+}
+
+// The deepest running vmap (or Dual level) that any of the arguments is a tensor of; or the vmap
+// that draws random numbers for each sample, whatever the arguments.
+LevelPtr level_of(const py::tuple& arguments) {
+  DeepestLevel deepest;
+  for (const auto& argument : arguments) {
+    if (THPVariable_Check(argument.ptr())) {
+      deepest(THPVariable_Unpack(argument.ptr()));
+    }
+  }
+  const auto& running = thread_state().plane;
+  if (running && running->kind == LevelKind::Batch &&
+      running->randomness == Randomness::Different &&
+      (!deepest.level || deepest.level->depth < running->depth)) {
+    return running;
+  }
+  const bool found = deepest.level && deepest.level->kind != LevelKind::Functional;
+  return found ? LevelPtr::reclaim_copy(deepest.level) : LevelPtr();
+}
+
+// The value that a tensor stands for on the plane below a level, and its bdim or none.
+std::pair<at::Tensor, std::optional<int64_t>> unwrap(const Level& level, const at::Tensor& tensor) {
+  const auto bdim = bdim_of(tensor, level);
+  return {value_of(tensor, level), bdim == no_bdim ? std::nullopt : std::optional(bdim)};
+}
+
+// What the front-end for custom autograd functions needs of a level.
+void bind_level(py::module_& module) {
+  const auto any_tensor = [](const py::tuple& arguments, auto&& holds) {
+    const auto tensors = tensors_in(arguments);
+    return std::any_of(tensors.begin(), tensors.end(), holds);
+  };
+  py::class_<Level, LevelPtr>(module, "Level")
+      .def_property_readonly(
+          "batch_size",
+          [](const Level& level) { return level.batch_size.guard_int(__FILE__, __LINE__); })
+      .def_readonly("randomness", &Level::randomness)
+      .def_property_readonly("is_batch",
+                             [](const Level& level) { return level.kind == LevelKind::Batch; })
+      .def("wrap",
+           [](const Level& level, const at::Tensor& value, std::optional<int64_t> bdim) {
+             return wrap(value, bdim.value_or(no_bdim), level);
+           })
+      .def("unwrap", &unwrap)
+      .def("differentiates",
+           [any_tensor](const Level& level, const py::tuple& arguments) {
+             return any_tensor(arguments, [&](const at::Tensor& tensor) {
+               return wrapper_at(tensor, level) && is_differentiated(tensor);
+             });
+           })
+      .def("is_differentiated_below", [any_tensor](const Level& level, const py::tuple& arguments) {
+        return any_tensor(arguments, [&](const at::Tensor& tensor) {
+          return is_differentiated_below(tensor, level);
+        });
+      });
+  py::class_<BelowFrame>(module, "BelowFrame")
+      .def(py::init<const LevelPtr&>())
+      .def("exit", &BelowFrame::exit);
+  module.def("level_of", &level_of);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -54,6 +130,8 @@ PYBIND11_MODULE(_C, module) {
 
   py::class_<BatchFrame>(module, "BatchFrame")
       .def(py::init<int64_t, Randomness, bool>())
+      .def(py::init<int64_t, Randomness, bool, const std::vector<at::Tensor>&>())
+      .def_property_readonly("level", &BatchFrame::level)
       .def("exit", &BatchFrame::exit)
       .def("wrap", &BatchFrame::wrap)
       .def("is_batched", &BatchFrame::is_batched)
@@ -84,6 +162,7 @@ PYBIND11_MODULE(_C, module) {
       .def("write_back", &FunctionalFrame::write_back);
 
   module.def("call_mapped", &call_mapped);
+  bind_level(module);
   module.def("live_levels", &Level::count);
   module.def("describe", &describe);
 }

@@ -70,7 +70,7 @@ ForwardFrame::ForwardFrame()
     state.innermost = plane_;
   }
   leave_inference_mode(normal_mode_);
-  begin_differentiation(plane_, Direction::Forward, /*grad_mode_below=*/true);
+  begin_differentiation(plane_, Direction::Forward, outer_forward_mode_);
   c10::AutogradState::get_tls_state().set_fw_grad_mode(true);
 }
 

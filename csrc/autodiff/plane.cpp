@@ -2,14 +2,21 @@
 
 namespace functorch_ext {
 
-void begin_differentiation(const LevelPtr& plane, Direction direction, bool grad_mode_below) {
+bool is_differentiated_anywhere(const at::Tensor& tensor) {
+  return tensor.requires_grad() || tensor._fw_grad(0).defined() ||
+         (is_wrapper(tensor) && is_differentiated_anywhere(wrapper_of(tensor)->value()));
+}
+
+void begin_differentiation(const LevelPtr& plane, Direction direction, bool mode_below) {
   if (!plane) {
     auto& state = thread_state();
     ++(direction == Direction::Reverse ? state.reverse_running : state.forward_running);
   } else if (direction == Direction::Forward) {
-    ++plane->forward_running;
+    if (plane->forward_running++ == 0) {
+      plane->forward_mode_below = mode_below;
+    }
   } else if (plane->reverse_running++ == 0) {
-    plane->grad_mode_below = grad_mode_below;
+    plane->grad_mode_below = mode_below;
   }
 }
 

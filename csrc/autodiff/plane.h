@@ -37,9 +37,18 @@ inline at::Tensor normal_tensor(const at::Tensor& tensor) {
   return tensor.is_inference() ? tensor.clone() : tensor;
 }
 
-// Counts a differentiation that runs on a plane while it is in scope.
+// Does a derivative flow through the tensor, on its own plane or on a lower one?
+bool is_differentiated_anywhere(const at::Tensor& tensor);
+
+// Does one flow through what the tensor stands for on the planes below `level`?
+inline bool is_differentiated_below(const at::Tensor& tensor, const Level& level) {
+  return is_differentiated_anywhere(value_of(tensor, level));
+}
+
+// Counts a differentiation that runs on a plane while it is in scope; the mode (grad mode or
+// forward mode) as it is outside.
 enum class Direction { Reverse, Forward };
-void begin_differentiation(const LevelPtr& plane, Direction direction, bool grad_mode_below);
+void begin_differentiation(const LevelPtr& plane, Direction direction, bool mode_below);
 void end_differentiation(const LevelPtr& plane, Direction direction);
 
 }  // namespace functorch_ext

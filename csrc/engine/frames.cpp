@@ -3,20 +3,26 @@
 #include <ATen/ops/movedim.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <algorithm>
+
 #include "engine/randomness.h"
 #include "engine/wrapper.h"
 
 namespace functorch_ext {
 
-BatchFrame::BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane) {
+BatchFrame::BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane,
+                       const std::vector<at::Tensor>& above) {
   auto& state = thread_state();
   outer_plane_ = state.plane;
   outer_innermost_ = state.innermost;
-  level_ = c10::make_intrusive<Level>(LevelKind::Batch,
-                                      outer_innermost_ ? outer_innermost_->depth + 1 : 1,
-                                      c10::SymInt(batch_size), randomness, outer_innermost_);
-  state.innermost = level_;
+  int64_t depth = outer_innermost_ ? outer_innermost_->depth : 0;
+  for (const auto& tensor : above) {
+    depth = std::max(depth, is_wrapper(tensor) ? wrapper_of(tensor)->level().depth : 0);
+  }
+  level_ = c10::make_intrusive<Level>(LevelKind::Batch, depth + 1, c10::SymInt(batch_size),
+                                      randomness, outer_innermost_);
   level_->is_basis = !is_plane;
+  state.innermost = level_;
   if (is_plane) {
     state.plane = level_;
     includes_randomness_ = !c10::impl::tls_is_dispatch_key_included(randomness_key);
@@ -64,6 +70,30 @@ bool BatchFrame::is_batched(const at::Tensor& tensor) const {
 
 at::Tensor BatchFrame::value(const at::Tensor& tensor) const {
   return value_of(tensor, *level_);
+}
+
+BelowFrame::BelowFrame(const LevelPtr& level)
+    : outer_plane_(thread_state().plane),
+      outer_innermost_(thread_state().innermost),
+      below_(std::in_place, *level) {
+  auto& state = thread_state();
+  state.innermost = level->parent;
+  state.plane = level->parent;
+  while (state.plane && state.plane->is_basis) {
+    state.plane = state.plane->parent;
+  }
+}
+
+BelowFrame::~BelowFrame() {
+  exit();
+}
+
+void BelowFrame::exit() {
+  if (below_) {
+    below_.reset();
+    thread_state().plane = outer_plane_;
+    thread_state().innermost = outer_innermost_;
+  }
 }
 
 }  // namespace functorch_ext

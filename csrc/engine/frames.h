@@ -2,15 +2,22 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
+#include <vector>
+
 #include "engine/level.h"
+#include "engine/routing.h"
 
 namespace functorch_ext {
 
 // One running vmap (or a Jacobian's basis): a Batch level, for as long as the frame runs.
 class BatchFrame {
  public:
-  // `is_plane`: what runs inside differentiates on the new level; not so for a basis.
-  BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane);
+  // `is_plane`: what runs inside differentiates on the new level; not so for a basis. The level is
+  // deeper than what runs on this thread and than the tensors `above` (an autograd thread runs
+  // nothing itself).
+  BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane,
+             const std::vector<at::Tensor>& above = {});
   ~BatchFrame();
   BatchFrame(const BatchFrame&) = delete;
   BatchFrame& operator=(const BatchFrame&) = delete;
@@ -26,6 +33,10 @@ class BatchFrame {
   // What a tensor that is the same for all samples stands for.
   at::Tensor value(const at::Tensor& tensor) const;
 
+  const LevelPtr& level() const {
+    return level_;
+  }
+
  private:
   LevelPtr level_;
   LevelPtr outer_plane_;
@@ -33,6 +44,21 @@ class BatchFrame {
   // This frame is the outermost vmap, which turns the kernels of random operators on and off.
   bool includes_randomness_ = false;
   bool running_ = true;
+};
+
+// Leaves a running level for the plane below it, while code works on the values of its tensors.
+class BelowFrame {
+ public:
+  explicit BelowFrame(const LevelPtr& level);
+  ~BelowFrame();
+  BelowFrame(const BelowFrame&) = delete;
+  BelowFrame& operator=(const BelowFrame&) = delete;
+  void exit();
+
+ private:
+  LevelPtr outer_plane_;
+  LevelPtr outer_innermost_;
+  std::optional<PlaneBelow> below_;
 };
 
 }  // namespace functorch_ext

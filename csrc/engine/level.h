@@ -36,13 +36,16 @@ struct Level final : c10::intrusive_ptr_target {
 
   // Running: the transform has not returned yet.
   std::atomic<bool> alive{true};
-  // A Jacobian's basis: random operators don't belong to it, but to the vmap around it.
+  // A Jacobian's basis: random operators don't belong to it, but to the vmap around it, and what
+  // runs inside differentiates on a plane below.
   bool is_basis = false;
   // How many reverse-mode and forward-mode transforms run on this plane right now.
   std::atomic<int32_t> reverse_running{0};
   std::atomic<int32_t> forward_running{0};
-  // Grad mode of the planes below while reverse mode runs on this one: as it was outside.
+  // Grad mode and forward mode of the planes below while reverse mode or forward mode runs on this
+  // one: as they were outside.
   std::atomic<bool> grad_mode_below{true};
+  std::atomic<bool> forward_mode_below{true};
 
   // The number of Level objects in existence, for leak tests.
   static int64_t count();

@@ -93,6 +93,15 @@ void PlaneBelow::restore_grad_mode(const Level& level) {
   }
 }
 
+void PlaneBelow::restore_forward_mode(const Level& level) {
+  auto& state = c10::AutogradState::get_tls_state();
+  forward_mode_below_ = level.forward_mode_below.load(std::memory_order_relaxed);
+  if (state.get_fw_grad_mode() != forward_mode_below_) {
+    restored_forward_mode_ = true;
+    state.set_fw_grad_mode(forward_mode_below_);
+  }
+}
+
 at::Tensor resolve_outlived(const at::Tensor& tensor) {
   at::Tensor current = tensor;
   while (is_wrapper(current) && !wrapper_of(current)->level().alive.load()) {

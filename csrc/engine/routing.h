@@ -2,6 +2,7 @@
 
 #include <ATen/core/boxing/BoxedKernel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/AutogradState.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
@@ -49,8 +50,9 @@ bool is_differentiated(const at::Tensor& tensor);
 bool needs_lift(const at::Tensor& tensor, const Level& level);
 
 // While a rule runs, thread-local state belongs to the plane below: autograd is not excluded (that
-// was only because autograd of this plane has done its part), and grad mode is as it was outside
-// the reverse-mode transforms of this plane.
+// was only because autograd of this plane has done its part), and grad mode and forward mode are as
+// they were outside the transforms of this plane (a custom function's jvp runs without forward
+// mode).
 class PlaneBelow {
  public:
   explicit PlaneBelow(const Level& level)
@@ -62,6 +64,9 @@ class PlaneBelow {
     if (level.reverse_running.load(std::memory_order_relaxed) > 0) {
       restore_grad_mode(level);
     }
+    if (level.forward_running.load(std::memory_order_relaxed) > 0) {
+      restore_forward_mode(level);
+    }
   }
   ~PlaneBelow() {
     thread_state().computing = computing_;
@@ -71,6 +76,9 @@ class PlaneBelow {
     if (restored_grad_mode_) {
       c10::GradMode::set_enabled(saved_grad_mode_);
     }
+    if (restored_forward_mode_) {
+      c10::AutogradState::get_tls_state().set_fw_grad_mode(!forward_mode_below_);
+    }
   }
   PlaneBelow(const PlaneBelow&) = delete;
   PlaneBelow& operator=(const PlaneBelow&) = delete;
@@ -78,12 +86,15 @@ class PlaneBelow {
  private:
   void restore_autograd(const c10::impl::LocalDispatchKeySet& state);
   void restore_grad_mode(const Level& level);
+  void restore_forward_mode(const Level& level);
 
   c10::impl::LocalDispatchKeySet saved_keys_{c10::impl::PODLocalDispatchKeySet{}};
   const Level* computing_;
   bool restored_autograd_ = false;
   bool restored_grad_mode_ = false;
   bool saved_grad_mode_ = false;
+  bool restored_forward_mode_ = false;
+  bool forward_mode_below_ = false;
 };
 
 // Boxed kernels that any operator can use; see boxed.cpp and functionalization/.

@@ -1,0 +1,288 @@
+"""Custom ``torch.autograd.Function`` on the tensors of a ``vmap``.
+
+Autograd of the vmap's own plane runs a custom function as PyTorch does everywhere. But where a
+derivative flows through the values, on a plane below, that plane sees only the operators of the
+forward, and would differentiate those. So there the function is applied to the values, as one
+function of whole batches: its ``vmap`` staticmethod if it has one, else :class:`_OfBatches`.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from functorch_ext import _C
+from functorch_ext._custom_context import (
+    Context,
+    Dim,
+    Recording,
+    as_tuple,
+    call_backward,
+    call_forward,
+    has_setup,
+    is_once_differentiable,
+)
+from functorch_ext._pytree import flatten, leaves_of, unflatten
+from functorch_ext.vmap import output_dims
+
+
+class VmapInfo(NamedTuple):
+    """What a ``vmap`` staticmethod is told of the vmap that it runs under."""
+
+    batch_size: int
+    randomness: str
+
+
+def install() -> None:
+    """Teaches ``torch.autograd.Function.apply`` about the engine's wrappers."""
+    plain = Function.apply.__func__
+
+    @functools.wraps(plain)
+    def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        level = _C.level_of((*args, *kwargs.values()) if kwargs else args)
+        if level is None:
+            return plain(cls, *args, **kwargs)
+        return _apply(plain, level, cls, args, kwargs)
+
+    Function.apply = classmethod(apply)
+
+
+def _apply(
+    plain: Callable[..., Any],
+    level: _C.Level,
+    cls: type[Function],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    if has_setup(cls):
+        bound = inspect.signature(cls.forward).bind(*args, **kwargs)
+        bound.apply_defaults()
+        args, kwargs = bound.args, bound.kwargs
+    has_rule = cls.vmap is not Function.vmap
+    if kwargs or not (has_rule or level.is_differentiated_below(args)):
+        return plain(cls, *args, **kwargs)
+
+    leaves, structure = flatten(args)
+    pairs = [level.unwrap(leaf) if isinstance(leaf, Tensor) else (leaf, None) for leaf in leaves]
+    values, dims = [value for value, _ in pairs], [dim for _, dim in pairs]
+    is_batched = any(dim is not None for dim in dims)
+    is_recorded = level.differentiates(args)
+    by_rule = has_rule and is_batched
+    _check(cls, by_rule, is_recorded)
+    call = None
+    below = _C.BelowFrame(level)
+    try:
+        if by_rule:
+            outputs, out_dims = _by_rule(cls, level, structure, values, dims)
+        elif has_rule and (has_setup(cls) or not is_recorded):
+            outputs = cls.apply(*unflatten(structure, values))
+            out_dims = [None] * len(as_tuple(outputs))
+        else:
+            call = _Call(cls, level, args, structure, dims)
+            outputs = _OfBatches.apply(call, *values)
+            out_dims = call.out_dims + call.recording.extra_dims
+    finally:
+        below.exit()
+
+    # Back up. A value that was written to in place comes back as the tensor it is the value of.
+    written = {id(value): leaf for value, leaf in zip(values, leaves, strict=True)}
+    wrapped = [
+        written[id(value)] if id(value) in written else _wrap(level, value, dim)
+        for value, dim in zip(as_tuple(outputs), out_dims, strict=True)
+    ]
+    is_tuple = isinstance(outputs, tuple) if call is None else call.returns_tuple
+    visible = wrapped if call is None else wrapped[: len(call.out_dims)]
+    result = tuple(visible) if is_tuple else visible[0]
+    if not is_recorded:
+        return result
+
+    # Autograd of this level records the function too, with the result that is known by now. The
+    # class lives as long as the graph, and must not keep the result, which keeps the graph.
+    known = [(result, wrapped)]
+    del result, wrapped, visible
+
+    def forward(*inputs: Any) -> Any:
+        result, wrapped = known.pop()
+        if not has_setup(cls):
+            call.recording.repeat(inputs[0], [*flatten(inputs[1:])[0], *wrapped])
+        return result
+
+    lifted = [level.wrap(*level.unwrap(arg)) if _is_below(level, arg) else arg for arg in args]
+    recorder = type(cls)(cls.__name__, (cls,), {"forward": staticmethod(forward)})
+    return plain(recorder, *lifted)
+
+
+def _check(cls: type[Function], by_rule: bool, is_recorded: bool) -> None:
+    if by_rule and cls.generate_vmap_rule:
+        raise RuntimeError(
+            f"functorch_ext.vmap: {cls.__name__} has both a vmap staticmethod and "
+            "generate_vmap_rule=True. Keep one of them."
+        )
+    if by_rule and is_recorded and not has_setup(cls):
+        raise RuntimeError(
+            f"functorch_ext.vmap: {cls.__name__} has a vmap staticmethod and is differentiated "
+            "inside the vmap, which takes a setup_context staticmethod and a forward without ctx."
+        )
+
+
+def _is_below(level: _C.Level, arg: Any) -> bool:
+    return isinstance(arg, Tensor) and level.unwrap(arg)[0] is arg
+
+
+def _by_rule(
+    cls: type[Function], level: _C.Level, structure: Any, values: list[Any], dims: list[Dim]
+) -> tuple[Any, list[Dim]]:
+    """The function's own vmap staticmethod: its outputs, and their bdims."""
+    info = VmapInfo(level.batch_size, level.randomness.name.lower())
+    returned = cls.vmap(info, unflatten(structure, dims), *unflatten(structure, values))
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise RuntimeError(
+            f"functorch_ext.vmap: the vmap staticmethod of {cls.__name__} must return "
+            f"(output, out_dims), but it returned a {type(returned).__name__}."
+        )
+    outputs, out_dims = returned
+    dims = output_dims(out_dims, outputs)
+    return outputs, [
+        dim + leaf.dim() if dim is not None and dim < 0 else dim
+        for leaf, dim in zip(leaves_of(outputs), dims, strict=True)
+    ]
+
+
+class _Call:
+    """One application of a custom function to whole batches."""
+
+    def __init__(
+        self, cls: type[Function], level: _C.Level, args: Any, structure: Any, dims: list[Dim]
+    ) -> None:
+        self.cls, self.structure, self.dims = cls, structure, dims
+        self.batch_size = level.batch_size if level.is_batch else 1
+        self.randomness = level.randomness if level.is_batch else _C.Randomness.SAME
+        self.needs_inside = [level.differentiates((arg,)) for arg in args]
+        nested = args[0].is_once if cls is _OfBatches else False
+        self.is_once = nested or is_once_differentiable(cls.backward)
+        # The leaf that each argument is, if it is one by itself.
+        self.positions: list[int | None] = []
+        offset = 0
+        for child in structure.children():
+            self.positions.append(offset if child.is_leaf() else None)
+            offset += child.num_leaves
+
+    def enter(self, tensors: Any) -> _C.BatchFrame:
+        """A level to compute the samples on."""
+        above = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+        return _C.BatchFrame(self.batch_size, self.randomness, True, above)
+
+    def needs(self, ctx: Any) -> tuple[bool, ...]:
+        """Which arguments need a gradient."""
+        flags = ctx.needs_input_grad[1:]
+        return tuple(position is not None and flags[position] for position in self.positions)
+
+
+class _OfBatches(Function):
+    """A custom function as one of whole batches; samples take its forward, backward and jvp."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *leaves: Any) -> tuple[Any, ...]:
+        frame = call.enter(leaves)
+        try:
+            samples = _wrapped(frame, leaves, call.dims)
+            call.shapes = [x.shape if isinstance(x, Tensor) else None for x in samples]
+            needs = zip(call.needs(ctx), call.needs_inside, strict=True)
+            context = Context(tuple(below or inside for below, inside in needs))
+            outputs = call_forward(call.cls, context, unflatten(call.structure, samples))
+            call.returns_tuple = isinstance(outputs, tuple)
+            outputs = as_tuple(outputs)
+            tensors = [output for output in outputs if isinstance(output, Tensor)]
+            # Cotangents differ between samples if anything does: no output is shared then.
+            call.is_batched = any(d is not None for d in call.dims) or any(
+                frame.is_batched(tensor) for tensor in tensors
+            )
+            pairs = [_stacked(frame, output, call.is_batched) for output in outputs]
+            values, call.out_dims = [value for value, _ in pairs], [dim for _, dim in pairs]
+            recording = call.recording = Recording(
+                context, frame.level, [*samples, *outputs], [*leaves, *values],
+                [*call.dims, *call.out_dims],
+            )  # fmt: skip
+        finally:
+            frame.exit()
+        recording.mark(ctx, recording.values)
+        saved = [recording.values[i] for i in recording.indices]
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+        ctx.call = call
+        return (*values, *recording.release())
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
+        pull_back = once_differentiable(_pull_back) if ctx.call.is_once else _pull_back
+        return pull_back(ctx, *cotangents)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Any) -> tuple[Any, ...]:
+        call, saved = ctx.call, ctx.saved_tensors
+        frame = call.enter((*saved, *tangents))
+        try:
+            context = call.recording.context(call.needs(ctx), frame.level, saved, forward=True)
+            samples = _wrapped(frame, tangents, call.dims)
+            given = [None if p is None else samples[p] for p in call.positions]
+            pushed = as_tuple(call.cls.jvp(context, *given))
+            results = [
+                tangent if tangent is None or not call.is_batched else frame.unwrap(tangent, dim)
+                for tangent, dim in zip(pushed, call.out_dims, strict=True)
+            ]
+        finally:
+            frame.exit()
+        return (*results, *[None] * len(call.recording.extra_dims))
+
+
+def _pull_back(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
+    call, saved = ctx.call, ctx.saved_tensors
+    frame = call.enter((*saved, *cotangents))
+    try:
+        context = call.recording.context(call.needs(ctx), frame.level, saved, forward=False)
+        given = _wrapped(frame, cotangents[: len(call.out_dims)], call.out_dims)
+        found = call_backward(call.cls, context, given)
+        gradients = list(found[: len(call.positions)])
+        too_many = any(gradient is not None for gradient in found[len(gradients) :])
+        if too_many or len(gradients) != len(call.positions):
+            raise RuntimeError(
+                f"functorch_ext.vmap: the backward of {call.cls.__name__} returned {len(found)} "
+                f"gradients for {len(call.positions)} arguments. Return one for each, or None."
+            )
+        results: list[Any] = [None] * len(call.dims)
+        for position, gradient in zip(call.positions, gradients, strict=True):
+            if position is not None and gradient is not None:
+                results[position] = _of_argument(frame, call, position, gradient)
+    finally:
+        frame.exit()
+    return (None, *results)
+
+
+def _of_argument(frame: _C.BatchFrame, call: _Call, position: int, gradient: Tensor) -> Tensor:
+    """The gradient of an argument, from that of its samples."""
+    shape, dim = call.shapes[position], call.dims[position]
+    if gradient.shape != shape:
+        gradient = gradient.sum_to_size(shape)
+    if dim is not None:
+        return frame.unwrap(gradient, dim)
+    return frame.unwrap(gradient, 0).sum(0) if call.is_batched else frame.value(gradient)
+
+
+def _wrapped(frame: _C.BatchFrame, leaves: Any, dims: list[Dim]) -> list[Any]:
+    return [_wrap(frame.level, leaf, dim) for leaf, dim in zip(leaves, dims, strict=True)]
+
+
+def _wrap(level: _C.Level, leaf: Any, dim: Dim) -> Any:
+    return level.wrap(leaf, dim) if isinstance(leaf, Tensor) else leaf
+
+
+def _stacked(frame: _C.BatchFrame, output: Any, is_batched: bool) -> tuple[Any, Dim]:
+    """An output's value and bdim; with a bdim in any case if anything is batched."""
+    if not isinstance(output, Tensor):
+        return output, None
+    value, dim = frame.level.unwrap(output)
+    return (frame.unwrap(output, 0), 0) if is_batched and dim is None else (value, dim)
