@@ -51,7 +51,7 @@ format: $(STAMP)
 	$(BIN)/clang-format -i $(CPP_FILES)
 
 bench: build
-	@if [ -d benchmarks ]; then $(BIN)/python -m benchmarks; else echo "no benchmarks yet"; fi
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf build dist *.egg-info functorch_ext/*.so functorch_ext/_build_info.py

@@ -117,8 +117,8 @@ def _check_number(transform: str, output: Any) -> None:
     if output.dim() != 0:
         raise RuntimeError(
             f"functorch_ext.{transform}: the function must return a scalar (a tensor without "
-            f"dimensions), but it returned a tensor of shape {tuple(output.shape)}. Reduce it (for example with .sum()), "
-            "or use vjp or jacrev."
+            f"dimensions), but it returned a tensor of shape {tuple(output.shape)}. Reduce it (for "
+            "example with .sum()), or use vjp or jacrev."
         )
 
 

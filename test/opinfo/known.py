@@ -45,8 +45,7 @@ ERRORS = {
     # their derivatives drop repeated indices, or index by a mask
     **errors(DATA_DEPENDENT_SHAPE, "index_fill index_put", ["vmap(vjp)"]),
     # combinations selects by a mask that is the same for all samples
-    **errors(TAGGED, "combinations linalg.lstsq.grad_oriented"),
-    **errors(TAGGED, "linalg.lstsq nn.functional.ctc_loss", ["vmap", "vmap(vjp)"]),
+    **errors(TAGGED, "combinations"),
     **errors(DATA_DEPENDENT_VALUE, "cov istft narrow tensor_split nn.functional.gaussian_nll_loss"),
     **errors(DATA_DEPENDENT_VALUE, "nn.functional.one_hot", ["vmap"]),
     **errors(
