@@ -1,5 +1,8 @@
 """jvp and linearize against the derivative of plain autograd's pullback."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -217,3 +220,14 @@ def test_vmap_of_a_linearized_function():
     pushforward = linearize(mixing, x)[1]
     expected = loop(lambda t: plain_jvp(mixing, x, t)[1])(tangents)
     assert_close(vmap(pushforward)(tangents), expected)
+
+
+def test_derivatives_that_pytorch_decomposes_are_there_without_other_imports():
+    program = """
+import torch, functorch_ext
+x, y = torch.randn(2, 3, dtype=torch.float64), torch.tensor([0, 2])
+loss = lambda x: torch.nn.functional.cross_entropy(x, y)
+plain = torch.autograd.functional.hessian(loss, x)
+torch.testing.assert_close(functorch_ext.hessian(loss)(x), plain)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
