@@ -118,6 +118,7 @@ void bind_level(py::module_& module) {
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
+  check_keys_are_free();
   register_batching_rules();
   register_fallbacks();
   register_functional_mode();

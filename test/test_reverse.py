@@ -276,3 +276,13 @@ def test_complex_inputs():
     plain = z.clone().requires_grad_()
     expected = torch.autograd.grad((plain * plain).abs().sum(), plain)[0]
     assert_close(grad(lambda z: (z * z).abs().sum())(z), expected)
+
+
+def test_inference_mode_is_left_for_the_derivative():
+    x = rand(3)
+    with torch.inference_mode():
+        made_inside = x * 1
+        for given in (x, made_inside):
+            assert_close(grad(lambda x: x.sin().sum())(given), x.cos())
+            assert_close(vmap(grad(torch.sin))(given), x.cos())
+        assert torch.is_inference_mode_enabled()
