@@ -29,33 +29,122 @@ DATA_DEPENDENT_VALUE = "it reads a number out of a tensor"
 WRITES = "it writes a sample's values into an argument that all samples share"
 BUFFER = "its derivative writes a sample's values into a buffer made for all samples"
 RESIZES = "a batched tensor's memory holds all samples"
+NO_RULE = "it has no rule yet"
 LAYOUT = "its output is not strided"
 
-ALL_VMAPS = ("vmap", "vmap(vjp)", "vmap(jvp)")
+EVERY = ("vmap", "vmap(vjp)", "vmap(jvp)")
 
 
-def errors(reason, names, modes=ALL_VMAPS):
-    return {(name, mode): reason for name in names.split() for mode in modes}
+def rows(reason, modes, *names):
+    return {(name, mode): reason for name in names for mode in modes}
 
 
 # what raises a clear error instead of giving an answer: (operator, mode), and why
 ERRORS = {
-    **errors(DATA_DEPENDENT_SHAPE, "argwhere bincount nonzero unique unique_consecutive", ["vmap"]),
-    **errors(DATA_DEPENDENT_SHAPE, "masked_select repeat_interleave"),
-    # their derivatives drop repeated indices, or index by a mask
-    **errors(DATA_DEPENDENT_SHAPE, "index_fill index_put", ["vmap(vjp)"]),
-    # combinations selects by a mask that is the same for all samples
-    **errors(TAGGED, "combinations"),
-    **errors(DATA_DEPENDENT_VALUE, "cov istft narrow tensor_split nn.functional.gaussian_nll_loss"),
-    **errors(DATA_DEPENDENT_VALUE, "nn.functional.one_hot", ["vmap"]),
-    **errors(
-        WRITES,
-        """nn.functional.batch_norm nn.functional.instance_norm native_batch_norm
-        _native_batch_norm_legit _batch_norm_with_update""",
+    **rows(
+        DATA_DEPENDENT_SHAPE,
+        ["vmap"],
+        "argwhere",
+        "bincount",
+        "nonzero",
+        "unique",
+        "unique_consecutive",
     ),
-    **errors(BUFFER, "nn.functional.linear_cross_entropy.chunked_none", ["vmap(vjp)"]),
-    **errors(RESIZES, "resize_", ["vmap"]),
-    **errors(LAYOUT, "to_sparse", ["vmap", "vmap(vjp)"]),
+    **rows(
+        DATA_DEPENDENT_SHAPE,
+        EVERY,
+        "masked_select",
+        "repeat_interleave",
+    ),
+    # their derivatives drop repeated indices, or index by a mask
+    **rows(
+        DATA_DEPENDENT_SHAPE,
+        ["vmap(vjp)"],
+        "index_fill",
+        "index_put",
+    ),
+    # combinations selects by a mask that is the same for all samples
+    **rows(
+        TAGGED,
+        EVERY,
+        "combinations",
+    ),
+    **rows(
+        DATA_DEPENDENT_VALUE,
+        EVERY,
+        "cov",
+        "istft",
+        "narrow",
+        "tensor_split",
+        "nn.functional.gaussian_nll_loss",
+    ),
+    **rows(
+        DATA_DEPENDENT_VALUE,
+        ["vmap"],
+        "nn.functional.one_hot",
+    ),
+    **rows(
+        WRITES,
+        EVERY,
+        "nn.functional.batch_norm",
+        "nn.functional.instance_norm",
+        "native_batch_norm",
+        "_native_batch_norm_legit",
+        "_batch_norm_with_update",
+    ),
+    **rows(
+        BUFFER,
+        ["vmap(vjp)"],
+        "nn.functional.linear_cross_entropy.chunked_none",
+    ),
+    **rows(
+        RESIZES,
+        ["vmap"],
+        "resize_",
+    ),
+    **rows(
+        LAYOUT,
+        ["vmap", "vmap(vjp)"],
+        "to_sparse",
+    ),
+}
+
+# what runs sample by sample: (operator, mode), and why
+LOOPS = {
+    **rows(
+        NO_RULE,
+        ["vmap"],
+        "_chunk_cat",
+        "histogram",
+        "histogramdd",
+        "linspace.tensor_overload",
+        "logspace.tensor_overload",
+        "nn.functional.linear_cross_entropy.chunked_none",
+        "nonzero_static",
+        "torch._scaled_mm",
+        "torch._scaled_mm_v2",
+    ),
+    **rows(
+        NO_RULE,
+        ["vmap", "vmap(vjp)"],
+        "_segment_reduce.lengths",
+        "_segment_reduce.offsets",
+        "linalg.lstsq",
+        "nn.functional.ctc_loss",
+        "nn.functional.embedding_bag",
+        "nn.functional.linear_cross_entropy.chunked",
+        "nn.functional.multi_margin_loss",
+        "nn.functional.multilabel_margin_loss",
+    ),
+    **rows(
+        NO_RULE,
+        EVERY,
+        "_unsafe_masked_index",
+        "_unsafe_masked_index_put_accumulate",
+        "as_strided_scatter",
+        "linalg.lstsq.grad_oriented",
+        "narrow_copy",
+    ),
 }
 
 # operators whose numbers are less exact than 1e-9 in float64

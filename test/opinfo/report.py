@@ -25,8 +25,9 @@ def main(part=""):
             modes = [mode for mode in MODES if outcomes[name][mode].status == status]
             if modes:
                 detail = outcomes[name][modes[0]].detail.partition("\n")[0]
-                reason = known.ERRORS.get((name, modes[0]), f"NOT LISTED: {detail[:120]}")
-                print(f"  {name:45} {', '.join(modes):45} {'' if status == 'loop' else reason}")
+                listed = {**known.ERRORS, **known.LOOPS}
+                reason = listed.get((name, modes[0]), f"NOT LISTED: {detail[:120]}")
+                print(f"  {name:45} {', '.join(modes):45} {reason}")
 
 
 if __name__ == "__main__":
