@@ -16,6 +16,7 @@
 #include "engine/frames.h"
 #include "engine/registration.h"
 #include "functionalization/frame.h"
+#include "python_rules.h"
 
 namespace py = pybind11;
 
@@ -119,10 +120,14 @@ void bind_level(py::module_& module) {
 
 PYBIND11_MODULE(_C, module) {
   check_keys_are_free();
-  register_batching_rules();
+  for (const auto& family : rule_families) {
+    const FamilyScope scope(family.name);
+    family.register_rules();
+  }
   register_fallbacks();
   register_functional_mode();
   set_fallback_warner(&warn_through_python);
+  set_given_rule(&apply_python_rule);
 
   py::enum_<Randomness>(module, "Randomness")
       .value("ERROR", Randomness::Error)
@@ -144,7 +149,6 @@ PYBIND11_MODULE(_C, module) {
       .def("exit", &ReverseFrame::exit)
       .def("differentiable", &ReverseFrame::differentiable)
       .def("pull_back", &ReverseFrame::pull_back, py::call_guard<py::gil_scoped_release>())
-      .def("depends", &ReverseFrame::depends)
       .def("share_privacy", &ReverseFrame::share_privacy)
       .def("release", &ReverseFrame::release);
 
@@ -162,6 +166,13 @@ PYBIND11_MODULE(_C, module) {
       .def("unwrap", &FunctionalFrame::unwrap)
       .def("write_back", &FunctionalFrame::write_back);
 
+  module.def("registered_operators", [] {
+    std::vector<std::tuple<std::string, std::string, bool>> rows;
+    for (const auto& [op, family, has_rule] : registered_operators()) {
+      rows.emplace_back(op, family, has_rule);
+    }
+    return rows;
+  });
   module.def("call_mapped", &call_mapped);
   bind_level(module);
   module.def("live_levels", &Level::count);

@@ -11,6 +11,7 @@ _check_torch_version(_TORCH_VERSION)
 
 from functorch_ext import _custom_function, _tensor_methods  # noqa: E402
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
+from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
 from functorch_ext.functionalize import functionalize  # noqa: E402
 from functorch_ext.jacobian import hessian, jacfwd, jacrev  # noqa: E402
@@ -36,6 +37,7 @@ __all__ = [
     "jacrev",
     "jvp",
     "linearize",
+    "register_batching_rule",
     "replace_all_batch_norm_modules_",
     "stack_module_state",
     "vjp",

@@ -56,19 +56,14 @@ class DualLevel {
 }  // namespace
 
 ForwardFrame::ForwardFrame()
-    : plane_(thread_state().plane),
-      outer_plane_(plane_),
-      outer_innermost_(thread_state().innermost),
-      outer_forward_mode_(c10::AutogradState::get_tls_state().get_fw_grad_mode()),
-      pushed_(!DualLevel::open()) {
-  if (pushed_) {
-    auto& state = thread_state();
-    plane_ = c10::make_intrusive<Level>(LevelKind::Dual,
-                                        state.innermost ? state.innermost->depth + 1 : 1,
-                                        c10::SymInt(0), Randomness::Error, state.innermost);
-    state.plane = plane_;
-    state.innermost = plane_;
+    : outer_forward_mode_(c10::AutogradState::get_tls_state().get_fw_grad_mode()) {
+  if (!DualLevel::open()) {
+    const auto& around = thread_state().innermost;
+    pushed_.emplace(c10::make_intrusive<Level>(LevelKind::Dual, around ? around->depth + 1 : 1,
+                                               c10::SymInt(0), Randomness::Error, around),
+                    /*is_plane=*/true);
   }
+  plane_ = thread_state().plane;
   leave_inference_mode(normal_mode_);
   begin_differentiation(plane_, Direction::Forward, outer_forward_mode_);
   c10::AutogradState::get_tls_state().set_fw_grad_mode(true);
@@ -88,9 +83,7 @@ void ForwardFrame::exit() {
   end_differentiation(plane_, Direction::Forward);
   DualLevel::close();
   if (pushed_) {
-    plane_->alive = false;
-    thread_state().plane = outer_plane_;
-    thread_state().innermost = outer_innermost_;
+    pushed_->exit();
   }
 }
 
@@ -114,7 +107,7 @@ std::pair<at::Tensor, at::Tensor> ForwardFrame::unpack(const at::Tensor& output)
 }
 
 at::Tensor ForwardFrame::strip(const at::Tensor& tensor) const {
-  return pushed_ ? value_of(tensor, *plane_) : tensor;
+  return pushed_ ? value_of(tensor, **pushed_) : tensor;
 }
 
 }  // namespace functorch_ext

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/level.h"
+#include "engine/frames.h"
 
 namespace functorch_ext {
 
@@ -33,11 +33,9 @@ class ForwardFrame {
   at::Tensor strip(const at::Tensor& tensor) const;
 
  private:
-  LevelPtr plane_;  // where forward mode runs
-  LevelPtr outer_plane_;
-  LevelPtr outer_innermost_;
+  std::optional<RunningLevel> pushed_;  // a Dual level of this frame's own
+  LevelPtr plane_;                      // where forward mode runs
   bool outer_forward_mode_;
-  bool pushed_;  // plane_ is a Dual level of this frame's own
   std::optional<c10::InferenceMode> normal_mode_;
   bool running_ = true;
 };

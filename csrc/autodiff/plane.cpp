@@ -9,9 +9,9 @@ bool is_differentiated_anywhere(const at::Tensor& tensor) {
 
 void begin_differentiation(const LevelPtr& plane, Direction direction, bool mode_below) {
   if (!plane) {
-    auto& state = thread_state();
-    ++(direction == Direction::Reverse ? state.reverse_running : state.forward_running);
-  } else if (direction == Direction::Forward) {
+    return;
+  }
+  if (direction == Direction::Forward) {
     if (plane->forward_running++ == 0) {
       plane->forward_mode_below = mode_below;
     }
@@ -21,10 +21,7 @@ void begin_differentiation(const LevelPtr& plane, Direction direction, bool mode
 }
 
 void end_differentiation(const LevelPtr& plane, Direction direction) {
-  if (!plane) {
-    auto& state = thread_state();
-    --(direction == Direction::Reverse ? state.reverse_running : state.forward_running);
-  } else {
+  if (plane) {
     --(direction == Direction::Reverse ? plane->reverse_running : plane->forward_running);
   }
 }

@@ -149,15 +149,6 @@ void ReverseFrame::share_privacy(const ReverseFrame& other) {
   also_private_.insert(also_private_.end(), other.inputs_.begin(), other.inputs_.end());
 }
 
-bool ReverseFrame::depends(const at::Tensor& output) const {
-  std::unordered_set<Node*> ours;
-  for (const auto& input : inputs_) {
-    ours.insert(gradient_node(input));
-  }
-  return on_plane(output, plane_) &&
-         any_node({output}, [&](Node* node) { return ours.count(node) > 0; });
-}
-
 at::Tensor ReverseFrame::release(const at::Tensor& output) const {
   if (!output.requires_grad() || !on_plane(output, plane_) || graph_is_used({output})) {
     return output;

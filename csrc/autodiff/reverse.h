@@ -31,9 +31,6 @@ class ReverseFrame {
                                     const std::vector<std::optional<at::Tensor>>& cotangents,
                                     bool keep_graph) const;
 
-  // Which of the outputs depend on the inputs, as far as autograd's graph tells.
-  bool depends(const at::Tensor& output) const;
-
   // An output as the caller gets it: without a link to the private aliases.
   at::Tensor release(const at::Tensor& output) const;
 

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/stack.h>
 
+#include "engine/randomness.h"
 #include "engine/registration.h"
 
 namespace functorch_ext {
@@ -96,12 +97,46 @@ void compute_unbatched_boxed(const c10::OperatorHandle& op, const Level& level, 
   }
 }
 
+GivenRule given_rule = nullptr;
+
+void check_written_arguments(const c10::OperatorHandle& op, const Stack& stack,
+                             const Level& level) {
+  const auto& arguments = op.schema().arguments();
+  const auto offset = stack.size() - arguments.size();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const auto* alias = arguments[i].alias_info();
+    if (alias && alias->isWrite()) {
+      visit_tensors(stack[offset + i],
+                    [&](const at::Tensor& tensor) { check_mutable(tensor, level, op); });
+    }
+  }
+}
+
+void compute_batched(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
+  const auto traits = OperatorTraits::of(op);
+  if (traits.random) {
+    check_randomness_allowed(level, op);
+    if (level.randomness == Randomness::Same) {
+      raise_same_of_batched(op);
+    }
+  }
+  const std::vector<c10::IValue> given(stack->end() - op.schema().arguments().size(), stack->end());
+  if (traits.mutates) {
+    check_written_arguments(op, *stack, level);
+  }
+  if (!given_rule || !given_rule(op, level, stack)) {
+    per_sample_loop(op, {}, stack);
+  } else if (traits.mutates) {
+    restore_mutated(op, given, *stack, level);
+  }
+}
+
 void compute_boxed(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
   if (level.kind == LevelKind::Functional) {
     functional_operator(op, {}, stack);
   } else if (any_tensor(op, *stack,
                         [&](const at::Tensor& tensor) { return is_batched_at(tensor, level); })) {
-    per_sample_loop(op, {}, stack);
+    compute_batched(op, level, stack);
   } else {
     compute_unbatched_boxed(op, level, stack);
   }
@@ -131,7 +166,7 @@ void warn_of_loop(const c10::OperatorHandle& op) {
                   ": it runs once per sample in a loop, which is right but slow.");
 }
 
-void check_loop_is_possible(const c10::OperatorHandle& op, const Stack& stack, const Level& level) {
+void check_loop_is_possible(const c10::OperatorHandle& op) {
   const auto& schema = op.schema();
   const auto traits = OperatorTraits::of(op);
   TORCH_CHECK(!traits.view, "functorch_ext.vmap: ", op.operator_name(),
@@ -152,14 +187,6 @@ void check_loop_is_possible(const c10::OperatorHandle& op, const Stack& stack, c
       " reads the value of a batched tensor into Python (as .item(), bool(), int() or an if "
       "statement on a tensor do), but the samples may differ. Use torch.where or another tensor "
       "operation instead.");
-  const auto offset = stack.size() - schema.arguments().size();
-  for (size_t i = 0; i < schema.arguments().size(); ++i) {
-    const auto* alias = schema.arguments()[i].alias_info();
-    if (alias && alias->isWrite()) {
-      visit_tensors(stack[offset + i],
-                    [&](const at::Tensor& tensor) { check_mutable(tensor, level, op); });
-    }
-  }
 }
 
 }  // namespace
@@ -218,7 +245,8 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
   const auto argument_count = schema.arguments().size();
   const auto result_count = schema.returns().size();
   const Level& level = *deepest_level(op, *stack).level;
-  check_loop_is_possible(op, *stack, level);
+  check_loop_is_possible(op);
+  check_written_arguments(op, *stack, level);
   warn_of_loop(op);
 
   const auto samples = level.batch_size.guard_int(__FILE__, __LINE__);
@@ -287,6 +315,10 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
   if (schema.is_mutable()) {
     restore_mutated(op, given, *stack, level);
   }
+}
+
+void set_given_rule(GivenRule rule) {
+  given_rule = rule;
 }
 
 void set_fallback_warner(FallbackWarner warner) {

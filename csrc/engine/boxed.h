@@ -28,6 +28,11 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet keys, St
 // functionalize's kernel for any operator.
 void functional_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack);
 
+// A batching rule given at run time, for an operator without a compiled one: set by the bindings,
+// which reach Python's rules. False if there is none.
+using GivenRule = bool (*)(const c10::OperatorHandle& op, const Level& level, Stack* stack);
+void set_given_rule(GivenRule rule);
+
 // How the per-sample loop reports itself: set by the bindings, which reach Python's warnings.
 using FallbackWarner = void (*)(const std::string& message);
 void set_fallback_warner(FallbackWarner warner);

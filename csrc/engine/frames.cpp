@@ -10,21 +10,50 @@
 
 namespace functorch_ext {
 
-BatchFrame::BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane,
-                       const std::vector<at::Tensor>& above) {
-  auto& state = thread_state();
-  outer_plane_ = state.plane;
-  outer_innermost_ = state.innermost;
-  int64_t depth = outer_innermost_ ? outer_innermost_->depth : 0;
-  for (const auto& tensor : above) {
+namespace {
+
+int64_t depth_above(const std::vector<at::Tensor>& tensors) {
+  const auto& running = thread_state().innermost;
+  int64_t depth = running ? running->depth : 0;
+  for (const auto& tensor : tensors) {
     depth = std::max(depth, is_wrapper(tensor) ? wrapper_of(tensor)->level().depth : 0);
   }
-  level_ = c10::make_intrusive<Level>(LevelKind::Batch, depth + 1, c10::SymInt(batch_size),
-                                      randomness, outer_innermost_);
-  level_->is_basis = !is_plane;
+  return depth;
+}
+
+}  // namespace
+
+RunningLevel::RunningLevel(LevelPtr level, bool is_plane)
+    : level_(std::move(level)),
+      outer_plane_(thread_state().plane),
+      outer_innermost_(thread_state().innermost) {
+  auto& state = thread_state();
   state.innermost = level_;
   if (is_plane) {
     state.plane = level_;
+  }
+}
+
+RunningLevel::~RunningLevel() {
+  exit();
+}
+
+void RunningLevel::exit() {
+  if (is_running()) {
+    level_->alive = false;
+    thread_state().plane = outer_plane_;
+    thread_state().innermost = outer_innermost_;
+  }
+}
+
+BatchFrame::BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane,
+                       const std::vector<at::Tensor>& above)
+    : level_(
+          c10::make_intrusive<Level>(LevelKind::Batch, depth_above(above) + 1,
+                                     c10::SymInt(batch_size), randomness, thread_state().innermost),
+          is_plane) {
+  level_->is_basis = !is_plane;
+  if (is_plane) {
     includes_randomness_ = !c10::impl::tls_is_dispatch_key_included(randomness_key);
     c10::impl::tls_set_dispatch_key_included(randomness_key, true);
   }
@@ -35,15 +64,8 @@ BatchFrame::~BatchFrame() {
 }
 
 void BatchFrame::exit() {
-  if (!running_) {
-    return;
-  }
-  running_ = false;
-  level_->alive = false;
-  auto& state = thread_state();
-  state.plane = outer_plane_;
-  state.innermost = outer_innermost_;
-  if (includes_randomness_) {
+  level_.exit();
+  if (std::exchange(includes_randomness_, false)) {
     c10::impl::tls_set_dispatch_key_included(randomness_key, false);
   }
 }

@@ -10,6 +10,35 @@
 
 namespace functorch_ext {
 
+// A level that runs for as long as this lives. If it is the plane, what runs inside differentiates
+// on it.
+class RunningLevel {
+ public:
+  RunningLevel(LevelPtr level, bool is_plane);
+  ~RunningLevel();
+  RunningLevel(const RunningLevel&) = delete;
+  RunningLevel& operator=(const RunningLevel&) = delete;
+  void exit();
+
+  Level& operator*() const {
+    return *level_;
+  }
+  Level* operator->() const {
+    return level_.get();
+  }
+  const LevelPtr& ptr() const {
+    return level_;
+  }
+  bool is_running() const {
+    return level_->alive.load(std::memory_order_relaxed);
+  }
+
+ private:
+  const LevelPtr level_;
+  LevelPtr outer_plane_;
+  LevelPtr outer_innermost_;
+};
+
 // One running vmap (or a Jacobian's basis): a Batch level, for as long as the frame runs.
 class BatchFrame {
  public:
@@ -34,16 +63,13 @@ class BatchFrame {
   at::Tensor value(const at::Tensor& tensor) const;
 
   const LevelPtr& level() const {
-    return level_;
+    return level_.ptr();
   }
 
  private:
-  LevelPtr level_;
-  LevelPtr outer_plane_;
-  LevelPtr outer_innermost_;
+  RunningLevel level_;
   // This frame is the outermost vmap, which turns the kernels of random operators on and off.
   bool includes_randomness_ = false;
-  bool running_ = true;
 };
 
 // Leaves a running level for the plane below it, while code works on the values of its tensors.

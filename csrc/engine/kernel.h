@@ -24,12 +24,17 @@ struct Operator<Return(Parameters...)> {
   // The same for rules that need only the arguments.
   using PlainRule = Return (*)(Level&, Parameters...);
 
+  // What the operator is made of: an answer from operators whose derivatives can be batched where
+  // those of its own formula can't. It runs before autograd. None where it doesn't apply.
+  using Decomposition = std::optional<std::decay_t<Return>> (*)(Level&, Parameters...);
+
   Return (*call)(Parameters...);  // the operator itself, through the dispatcher
   Return (*redispatch)(c10::DispatchKeySet, Parameters...);
   c10::OperatorHandle handle;
   OperatorTraits traits;
   Rule rule = nullptr;
   PlainRule plain_rule = nullptr;
+  Decomposition decomposition = nullptr;
   // Which arguments are dimensions (bit i: argument i), for the rules that shift dimensions.
   uint64_t dims = 0;
 
@@ -126,7 +131,15 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
     }
     Level& level = *deepest.level;
     if (entry_) {
-      if (differentiates(op_.traits, keys, level, arguments...)) {
+      const bool differentiated = differentiates(op_.traits, keys, level, arguments...);
+      if (op_.decomposition && (differentiated || !op_.rule) && any_batched(level, arguments...)) {
+        if constexpr (!std::is_void_v<Return>) {
+          if (auto result = op_.decomposition(level, arguments...)) {
+            return returned(std::move(*result), arguments...);
+          }
+        }
+      }
+      if (differentiated) {
         return record(keys, level, std::forward<Parameters>(arguments)...);
       }
       if (op_.traits.composite && (!op_.rule || level.kind == LevelKind::Functional)) {
@@ -138,6 +151,26 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
   }
 
  private:
+  template <class... Arguments>
+  static bool any_batched(const Level& level, const Arguments&... arguments) {
+    bool batched = false;
+    (for_each_tensor(
+         arguments,
+         [&](const at::Tensor& tensor) { batched = batched || is_batched_at(tensor, level); }),
+     ...);
+    return batched;
+  }
+
+  // A decomposition's result: that of an in-place operator is the argument it wrote to.
+  template <class Result, class... Arguments>
+  static Return returned(Result&& result, Arguments&... arguments) {
+    if constexpr (std::is_reference_v<Return>) {
+      return mutated_argument<Return, Parameters...>(arguments...);
+    } else {
+      return std::move(result);
+    }
+  }
+
   // Through autocast and autograd of this plane, which call the landing kernel in the end.
   Return record(c10::DispatchKeySet keys, const Level& level, Parameters... arguments) const {
     bool lifts = false;
@@ -165,12 +198,8 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
       return c10::impl::BoxedKernelWrapper<Return(Parameters...)>::call(
           functional_kernel(), op_.handle, {}, std::forward<Parameters>(arguments)...);
     }
-    bool batched = level.kind == LevelKind::Batch && op_.traits.random;
-    (for_each_tensor(
-         arguments,
-         [&](const at::Tensor& tensor) { batched = batched || is_batched_at(tensor, level); }),
-     ...);
-    if (!batched) {
+    const bool draws = level.kind == LevelKind::Batch && op_.traits.random;
+    if (!draws && !any_batched(level, arguments...)) {
       return compute_unbatched<Return, Parameters...>(op_, level,
                                                       std::forward<Parameters>(arguments)...);
     }

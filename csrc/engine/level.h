@@ -59,9 +59,6 @@ struct ThreadState {
   LevelPtr plane;
   // The deepest running level; deeper than `plane` while a Jacobian pushes its basis through.
   LevelPtr innermost;
-  // The running counts of plane 0.
-  int32_t reverse_running = 0;
-  int32_t forward_running = 0;
   // Inside a backward pass that records no graph.
   bool backward_without_graph = false;
   // The level whose rule runs right now: operators that the rule calls on that level's own tensors

@@ -26,6 +26,13 @@ std::unordered_set<c10::OperatorName>& operators_with(c10::DispatchKey key) {
 
 constexpr const char* origin = "functorch_ext";
 
+const char* current_family = "";
+
+std::vector<Registered>& registered() {
+  static auto* operators = new std::vector<Registered>();
+  return *operators;
+}
+
 }  // namespace
 
 void check_keys_are_free() {
@@ -64,6 +71,22 @@ void register_fallbacks() {
       ensure_landing(*op);
     }
   }
+}
+
+FamilyScope::FamilyScope(const char* name) {
+  current_family = name;
+}
+
+FamilyScope::~FamilyScope() {
+  current_family = "";
+}
+
+const std::vector<Registered>& registered_operators() {
+  return registered();
+}
+
+void note_registered(const c10::OperatorHandle& op, bool has_rule) {
+  registered().push_back({toString(op.operator_name()), current_family, has_rule});
 }
 
 int argument_position(const c10::OperatorHandle& op, const std::string& name) {

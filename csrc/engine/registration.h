@@ -3,6 +3,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <string>
+#include <vector>
 
 #include "engine/kernel.h"
 
@@ -23,6 +24,24 @@ void ensure_landing(const c10::OperatorHandle& op);
 // Registers the boxed kernels for every operator without a rule; call it after all rules.
 void register_fallbacks();
 
+// What is registered while this lives belongs to the family of rules called `name`.
+class FamilyScope {
+ public:
+  explicit FamilyScope(const char* name);
+  ~FamilyScope();
+  FamilyScope(const FamilyScope&) = delete;
+  FamilyScope& operator=(const FamilyScope&) = delete;
+};
+
+// How an operator with a kernel of ours is batched, for the documentation.
+struct Registered {
+  std::string op;
+  std::string family;
+  bool has_rule;  // or only a decomposition
+};
+const std::vector<Registered>& registered_operators();
+void note_registered(const c10::OperatorHandle& op, bool has_rule);
+
 // The position of the argument called `name` in an operator's schema.
 int argument_position(const c10::OperatorHandle& op, const std::string& name);
 
@@ -36,6 +55,7 @@ void register_rule(const Operator<Signature>& op) {
     return c10::KernelFunction::makeFromUnboxedFunctor<false, Kernel<Signature>>(
         std::make_unique<Kernel<Signature>>(op, entry));
   };
+  note_registered(op.handle, op.rule != nullptr);
   register_kernel(op.handle, entry_key, kernel(true));
   // With a backend kernel an implicit composite would become ambiguous for autograd.
   if (!op.traits.composite) {
@@ -62,8 +82,10 @@ struct CallPlainRule<Return(Parameters...)> {
 }  // namespace detail
 
 template <class Op, template <class> class Family>
-void add(std::initializer_list<const char*> dims = {}) {
+void add(std::initializer_list<const char*> dims = {},
+         typename Operator<typename Op::schema>::Decomposition decomposition = nullptr) {
   auto op = detail::describe<Op>();
+  op.decomposition = decomposition;
   op.rule = &Family<typename Op::schema>::rule;
   for (const char* name : dims) {
     op.dims |= uint64_t{1} << argument_position(op.handle, name);
@@ -72,9 +94,11 @@ void add(std::initializer_list<const char*> dims = {}) {
 }
 
 template <class Op>
-void add(typename Operator<typename Op::schema>::PlainRule rule) {
+void add(typename Operator<typename Op::schema>::PlainRule rule,
+         typename Operator<typename Op::schema>::Decomposition decomposition = nullptr) {
   auto op = detail::describe<Op>();
   op.plain_rule = rule;
+  op.decomposition = decomposition;
   op.rule = &detail::CallPlainRule<typename Op::schema>::rule;
   detail::register_rule(op);
 }
@@ -86,10 +110,15 @@ void add(typename Operator<typename Op::schema>::Rule rule) {
   detail::register_rule(op);
 }
 
-// An implicit composite that is called often: decomposed without boxing its arguments.
+// An implicit composite that is called often, decomposed without boxing its arguments; or one with
+// a decomposition of ours for batched arguments.
 template <class Op>
-void add_decomposition() {
-  detail::register_rule(detail::describe<Op>());
+void add_decomposition(
+    typename Operator<typename Op::schema>::Decomposition decomposition = nullptr) {
+  auto op = detail::describe<Op>();
+  TORCH_INTERNAL_ASSERT(op.traits.composite, op.handle.operator_name(), " needs a rule");
+  op.decomposition = decomposition;
+  detail::register_rule(op);
 }
 
 }  // namespace functorch_ext

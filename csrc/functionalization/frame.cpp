@@ -8,30 +8,26 @@
 
 namespace functorch_ext {
 
-FunctionalFrame::FunctionalFrame(bool remove_views) {
-  auto& state = thread_state();
-  outer_plane_ = state.plane;
-  outer_innermost_ = state.innermost;
-  level_ = c10::make_intrusive<Level>(
-      LevelKind::Functional, outer_innermost_ ? outer_innermost_->depth + 1 : 1, c10::SymInt(0),
-      Randomness::Error, outer_innermost_, remove_views);
-  state.plane = state.innermost = level_;
-  mode_ = std::make_unique<FunctionalBelow>(std::numeric_limits<int64_t>::max());
+namespace {
+
+LevelPtr functional_level(bool remove_views) {
+  const auto& around = thread_state().innermost;
+  return c10::make_intrusive<Level>(LevelKind::Functional, around ? around->depth + 1 : 1,
+                                    c10::SymInt(0), Randomness::Error, around, remove_views);
 }
+
+}  // namespace
+
+FunctionalFrame::FunctionalFrame(bool remove_views)
+    : level_(functional_level(remove_views), /*is_plane=*/true),
+      mode_(std::make_unique<FunctionalBelow>(std::numeric_limits<int64_t>::max())) {}
 
 FunctionalFrame::~FunctionalFrame() {
   exit();
 }
 
 void FunctionalFrame::exit() {
-  if (!running_) {
-    return;
-  }
-  running_ = false;
-  level_->alive = false;
-  auto& state = thread_state();
-  state.plane = outer_plane_;
-  state.innermost = outer_innermost_;
+  level_.exit();
   mode_.reset();
 }
 

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "engine/level.h"
+#include "engine/frames.h"
 #include "functionalization/mode.h"
 
 namespace functorch_ext {
@@ -33,12 +33,9 @@ class FunctionalFrame {
     c10::intrusive_ptr<c10::intrusive_ptr_target> memory;
   };
 
-  LevelPtr level_;
-  LevelPtr outer_plane_;
-  LevelPtr outer_innermost_;
+  RunningLevel level_;
   std::vector<Input> inputs_;
   std::unique_ptr<FunctionalBelow> mode_;
-  bool running_ = true;
 };
 
 }  // namespace functorch_ext

@@ -1,0 +1,52 @@
+// Reading a number out of a tensor, as .item(), bool() and if statements do: an answer where the
+// samples agree.
+#include "batching/families.h"
+#include "batching/operators.h"
+#include "batching/rules.h"
+
+namespace functorch_ext {
+
+namespace {
+
+// The tensor below all levels, the samples of each in one dimension; what they agree on is the
+// number that each of them would read.
+at::Scalar local_scalar_dense(Level& level, const at::Tensor& self) {
+  at::Tensor values = value_of(self, level);
+  while (is_wrapper(values)) {
+    values = wrapper_of(values)->value();
+  }
+  values = values.detach().flatten();
+  TORCH_CHECK(values.sym_numel() > 0,
+              "functorch_ext.vmap: there is no sample to read a number of "
+              "(.item(), bool() or an if statement on a tensor): the batch is empty.");
+  const auto first = values.select(0, 0);
+  const auto both_nan = at::isnan(values).logical_and_(at::isnan(first));
+  const bool agree = at::eq(values, first).logical_or_(both_nan).all().item<bool>();
+  TORCH_CHECK(
+      agree,
+      "functorch_ext.vmap: a number is read out of a batched tensor (as .item(), bool(), "
+      "int() or an if statement on a tensor do), but the samples differ. Use torch.where or "
+      "another tensor operation instead.");
+  return first.item();
+}
+
+bool equal(Level& level, const at::Tensor& self, const at::Tensor& other) {
+  return self.sym_sizes() == other.sym_sizes() &&
+         local_scalar_dense(level, at::eq(self, other).all()).toBool();
+}
+
+bool allclose(Level& level, const at::Tensor& self, const at::Tensor& other, double rtol,
+              double atol, bool equal_nan) {
+  const auto close = at::isclose(self, other, rtol, atol, equal_nan).all();
+  return local_scalar_dense(level, close).toBool();
+}
+
+}  // namespace
+
+void register_scalars_rules() {
+  add<at::_ops::_local_scalar_dense>(local_scalar_dense);
+  add<at::_ops::equal>(functorch_ext::equal);
+  add<at::_ops::allclose>(functorch_ext::allclose);
+}
+
+}  // namespace functorch_ext
