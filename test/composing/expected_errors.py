@@ -1,0 +1,66 @@
+"""Rows that functorch_ext doesn't answer rightly: with an error on purpose, or not yet.
+
+Both map a regular expression for row ids, "feature | name | way", to one for what comes instead:
+the message, or "WRONG" for wrong numbers. The tests are strict: a row in here must behave so.
+"""
+
+import re
+
+ON_PURPOSE = {
+    # A buffer that all samples share can't take each sample's statistics.
+    r".*spectral_norm, training \| vmap over parameters": "would write in-place",
+    # PyTorch has no forward derivative of these.
+    r".*sparse C.*\| jvp": "forward AD|_efficientzerotensor",
+    r".*spectral_norm, training \| jvp by parameters": "forward AD with div_out",
+}
+
+SHARED = "would write in-place"
+NO_FORWARD = "forward AD"
+NOT_YET = {
+    # in-place writes into tensors made inside vmap
+    r"In-place writes.*(?<!of a sample): add_ \|.*": SHARED,
+    r"In-place writes.*(zeros: (?!add_)|filled in a loop|a list of buffers|aliases|nested).*": SHARED,
+    r"Recurrent networks \| (RNN|GRU)(, float32|, two .*)? \| (.*vmap.*|per-sample gradients)": SHARED,
+    r"Recurrent networks \| LSTM(, two .*)? \| (.*vmap.*|per-sample gradients)": SHARED,
+    r"torch.autocast \| .*: LSTM \| .*vmap.*": SHARED,
+    r"Grad modes.*\| in-place operators \| vmap\(jvp\)": SHARED,
+    # kernels without a formula
+    r"Recurrent networks \| LSTM, float32 \| .*(jvp|jacfwd).*": NO_FORWARD,
+    r"Recurrent networks \| LSTM of a packed sequence \| (jvp|jacfwd|jvp\(.*|vmap\(jvp\))": NO_FORWARD,
+    r"Recurrent networks \| LSTM of a packed sequence \| (vmap|vmap\(grad\)|grad\(vmap\))": "reads the value",
+    r"Recurrent networks \| LSTM of a packed sequence \| jacrev": SHARED,
+    r"Attention \| (?!.*math kernel|.*need_weights).* \| (jvp|jacfwd|jvp\(.*|vmap\(jvp\))": NO_FORWARD,
+    r"Attention \| (?!.*math kernel|.*need_weights).* \| grad\(grad\)": "is not implemented",
+    r"Attention \| .*, a mapped mask of numbers.* \| grad\(vmap\)": "is not differentiable with respect",
+    r".*weight_norm \| jvp by parameters": NO_FORWARD,
+    r".*checkpoint\(use_reentrant=True\) \| (?!vmap$).*": "use_reentrant=True",
+    # recomputed after vmap has returned
+    r".*checkpoint\(use_reentrant=False\) \| (grad\(vmap.*|backward of vmap)": "outlived its vmap",
+    # autograd of the plane below isn't seen on the wrappers
+    r".*register_hook on .* \| grad\(vmap\)": "cannot register a hook",
+    r".*full backward hooks of modules \| backward of vmap": "WRONG",
+    # no_grad inside holds for the innermost plane alone
+    r".*no_grad inside \| grad\(vmap\(grad\)\)": "WRONG",
+    r".*enable_grad inside no_grad \| grad\(vmap\(grad\)\)": "WRONG",
+    r".*inference_mode around \| hessian": "Inference tensors",
+    r".*an in-place write to the input \| .*(grad|vjp|jacrev).*": "a leaf Variable that requires grad",
+    # PyTorch's autograd called by the function, inside vmap
+    r"Training.*\| (torch.autograd.grad .*|backward\(\) .*|zeros\(req.*|requires_grad_.*|retain.*|.*jacobian) \| .*vmap.*": "called inside torch.vmap",
+    # custom functions through NumPy
+    r".*forward in NumPy \| .*vmap.*": "reads the memory",
+    r".*backward in NumPy \| (jacrev|grad\(vmap\))": "Cannot access data pointer",
+    r".*backward in NumPy \| vmap\(grad\)": "reads the memory",
+    # two processes
+    r"DDP.*fully_shard \| jvp by inputs": "the jvp is not returning a view",
+    r"DDP.*fully_shard \| per-sample.*": "_local_tensor",
+    r"DDP.*fully_shard \| a training step through grad": "setStorage",
+}
+KNOWN = ON_PURPOSE | NOT_YET
+
+
+def expected_error(row):
+    """What comes of a row instead of the right result, or None if it has to be right."""
+    for pattern, words in KNOWN.items():
+        if re.fullmatch(pattern, row.id):
+            return words
+    return None
