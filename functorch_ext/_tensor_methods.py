@@ -8,8 +8,9 @@ from functorch_ext import _C
 
 
 def install() -> None:
-    """Teaches ``repr(x)`` and ``x.new_tensor(...)`` about the engine's wrappers."""
+    """Teaches ``repr(x)``, ``x.new_tensor(...)`` and ``x.register_hook(...)`` about wrappers."""
     _install_repr()
+    _install_register_hook()
     _install_new_tensor()
 
 
@@ -30,6 +31,33 @@ def _install_new_tensor() -> None:
         )
 
     torch.Tensor.new_tensor = new_tensor
+
+
+def _install_register_hook() -> None:
+    plain = torch.Tensor.register_hook
+
+    @functools.wraps(plain)
+    def register_hook(self, hook):
+        level = None if self.requires_grad else _C.level_of((self,))
+        if level is None or not level.is_batch:
+            return plain(self, hook)
+        value, dim = level.unwrap(self)
+        if dim is None:  # its gradient is summed over samples before a hook could see it
+            return plain(self, hook)
+        batch_size, randomness = level.batch_size, level.randomness
+
+        # Who differentiates is outside of the vmap: the hook takes samples of a cotangent there.
+        def hook_of_batch(cotangent):
+            frame = _C.BatchFrame(batch_size, randomness, True, [cotangent])
+            try:
+                result = hook(frame.wrap(cotangent, dim))
+                return None if result is None else frame.unwrap(result, dim)
+            finally:
+                frame.exit()
+
+        return register_hook(value, hook_of_batch)
+
+    torch.Tensor.register_hook = register_hook
 
 
 def _install_repr() -> None:

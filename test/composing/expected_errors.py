@@ -39,7 +39,6 @@ NOT_YET = {
     # recomputed after vmap has returned
     r".*checkpoint\(use_reentrant=False\) \| (grad\(vmap.*|backward of vmap)": "outlived its vmap",
     # autograd of the plane below isn't seen on the wrappers
-    r".*register_hook on .* \| grad\(vmap\)": "cannot register a hook",
     r".*full backward hooks of modules \| backward of vmap": "WRONG",
     # no_grad inside holds for the innermost plane alone
     r".*no_grad inside \| grad\(vmap\(grad\)\)": "WRONG",
