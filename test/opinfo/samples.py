@@ -1,0 +1,155 @@
+"""The operator database as problems: functions of tensors, with several draws of their arguments.
+
+The samples of a batch are different draws. The database is asked with one seed each; the Python
+numbers it makes come from generators that always get the same seed, so that the draws agree in all
+but the numbers in the tensors.
+"""
+
+import collections
+import itertools
+import random
+from typing import NamedTuple
+
+import numpy
+import torch
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.utils import _pytree as pytree
+
+DRAWS = 4
+LARGE = 20_000  # elements: samples with more are left out if there are others
+
+NOT_ON_CPU = "it does not run on cpu"
+DTYPE = "it does not take the dtype"
+NOT_STRIDED = "its arguments are not strided"
+DRAWS_DIFFER = "the draws of its arguments differ in more than their numbers"
+NO_SAMPLES = "the database has no sample of it"
+
+
+def name_of(op):
+    return f"{op.name}.{op.variant_test_name}" if op.variant_test_name else op.name
+
+
+OPERATORS = {name_of(op): op for op in op_db}
+
+
+class Problem(NamedTuple):
+    """A function of tensors, the draws to stack, and which arguments to differentiate by."""
+
+    function: object  # to all output tensors
+    processed: object  # the same, made to be differentiated (say, without the signs of svd)
+    draws: tuple  # DRAWS lists of tensors
+    differentiable: tuple  # positions
+
+
+def is_inexact(x):
+    return x.is_floating_point() or x.is_complex()
+
+
+def default_dtype(op):
+    supported = op.supported_dtypes("cpu")
+    for dtype in (torch.float64, torch.float32, torch.complex128, torch.int64, torch.bool):
+        if dtype in supported:
+            return dtype
+    return next(iter(supported), None)
+
+
+def raw_samples(op, dtype, seed, limit):
+    wants_grad = op.supports_autograd and (dtype.is_floating_point or dtype.is_complex)
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(seed)
+    found = op.sample_inputs("cpu", dtype, requires_grad=wants_grad)
+    return list(itertools.islice(found, limit))
+
+
+def describe(leaf):
+    """What has to agree between the draws."""
+    if isinstance(leaf, torch.Tensor):
+        return leaf.shape, leaf.dtype, leaf.stride(), leaf.requires_grad
+    return type(leaf) if isinstance(leaf, torch.nn.Module) else leaf
+
+
+def mismatch(flat):
+    """Why these flattened samples cannot be draws of one problem, or None if they can."""
+    leaves, spec = flat[0]
+    if any(isinstance(leaf, torch.Tensor) and leaf.layout != torch.strided for leaf in leaves):
+        return NOT_STRIDED
+    for others, other_spec in flat[1:]:
+        if other_spec != spec:
+            return DRAWS_DIFFER
+        if any(describe(a) != describe(b) for a, b in zip(leaves, others, strict=True)):
+            return DRAWS_DIFFER
+    return None
+
+
+def tensors_in(tree):
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def make_problem(op, group, flat):
+    leaves, spec = flat[0]
+    tensors = tensors_in(leaves)
+
+    def call(*values):
+        values = iter(values)
+        full = [next(values) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        first, args, kwargs = pytree.tree_unflatten(full, spec)
+        return op.op(first, *args, **kwargs)
+
+    def function(*values):
+        return tensors_in(call(*values))
+
+    def processed(*values):
+        found = tensors_in(group[0].output_process_fn_grad(call(*values)))
+        return [leaf for leaf in found if is_inexact(leaf)]
+
+    if not tensors:  # a factory: its result is the same for all samples of an argument that it ignores
+        draws = tuple([torch.tensor(float(i))] for i in range(len(flat)))
+        return Problem(lambda ignored: function(), lambda ignored: processed(), draws, ())
+    draws = tuple([tensor.detach() for tensor in tensors_in(sample)] for sample, _ in flat)
+    positions = tuple(i for i, tensor in enumerate(tensors) if tensor.requires_grad)
+    return Problem(function, processed, draws, positions)
+
+
+def shape_of_call(flat):
+    """Samples that differ in this are worth more than those that differ in sizes and numbers."""
+    leaves, spec = flat[0]
+    kinds = [leaf.dim() if isinstance(leaf, torch.Tensor) else repr(type(leaf)) for leaf in leaves]
+    return repr((str(spec), kinds))
+
+
+def select(candidates, count):
+    """`count` of these (flat, group) pairs: of different calls first, then spread over all."""
+    if len(candidates) <= count:
+        return candidates
+    firsts = {}
+    for position, (flat, _) in enumerate(candidates):
+        firsts.setdefault(shape_of_call(flat), position)
+    firsts = list(firsts.values())
+    chosen = {firsts[len(firsts) * i // count] for i in range(count)}
+    for i in range(count):
+        if len(chosen) < count:
+            chosen.add(len(candidates) * i // count)
+    return [candidates[i] for i in sorted(chosen)]
+
+
+def problems(op, dtype, count, limit=40):
+    """`count` problems chosen from the first `limit` samples, and why others are none (a Counter)."""
+    if dtype is None:
+        return [], collections.Counter([NOT_ON_CPU])
+    if dtype not in op.supported_dtypes("cpu"):
+        return [], collections.Counter([DTYPE])
+    runs = [raw_samples(op, dtype, seed, limit) for seed in range(DRAWS)]
+    found, reasons = [], collections.Counter()
+    for group in zip(*runs, strict=False):
+        flat = [pytree.tree_flatten((sample.input, sample.args, sample.kwargs)) for sample in group]
+        reason = mismatch(flat)
+        if reason:
+            reasons[reason] += 1
+        else:
+            found.append((flat, group))
+    if not runs[0]:
+        reasons[NO_SAMPLES] += 1
+    elements = [sum(x.numel() for x in tensors_in(flat[0][0])) for flat, _ in found]
+    small = [pair for pair, n in zip(found, elements, strict=True) if n <= LARGE] or found
+    return [make_problem(op, group, flat) for flat, group in select(small, count)], reasons

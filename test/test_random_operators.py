@@ -1,0 +1,147 @@
+"""Every operator that PyTorch tags as random, under every randomness= of vmap."""
+
+import math
+
+import pytest
+import torch
+
+from functorch_ext import vmap
+from test.oracle import assert_close
+from test.random_operators import CALLS, ELEMENTS, FACTORIES, IN_PLACE, LAYERS, NOT_CALLED, tagged
+
+BATCH = 32
+
+
+def each(broken=(), reason="", names=CALLS):
+    """All operators; those that are broken must fail until they are repaired."""
+    fails = pytest.mark.xfail(strict=True, reason=reason)
+    marks = {name: [fails] for name in broken}
+    found = [pytest.param(name, marks=marks.get(name, ())) for name in names]
+    return pytest.mark.parametrize("name", found)
+
+
+EACH = each()
+
+
+def zeros(*shape):
+    return torch.zeros(*shape, ELEMENTS, dtype=torch.float64)
+
+
+def draw(name, randomness, in_dim=0):
+    torch.manual_seed(1)
+    x = zeros(BATCH).movedim(0, in_dim).contiguous()
+    return vmap(CALLS[name].function, in_dim, randomness=randomness)(x)
+
+
+def test_the_table_has_all_tagged_operators():
+    assert CALLS.keys() | NOT_CALLED.keys() == tagged()
+    assert not CALLS.keys() & NOT_CALLED.keys()
+
+
+def assert_independent(samples, mean, deviation):
+    """Six standard errors: by chance, one of a billion."""
+    draws = samples.flatten(1).double()
+    count = draws.numel()
+    assert abs(draws.mean() - mean) < 6 * deviation / math.sqrt(count)
+    assert abs(draws.std() / deviation - 1) < 6 * 2 / math.sqrt(count)
+    correlations = torch.corrcoef(draws) - torch.eye(len(draws))
+    assert correlations.abs().max() < 6 / math.sqrt(draws.shape[1])
+
+
+@EACH
+@pytest.mark.parametrize("in_dim", [0, 1])
+def test_different(name, in_dim):
+    samples = draw(name, "different", in_dim)
+    expected = CALLS[name].function(zeros())
+    assert samples.shape == (BATCH, *expected.shape) and samples.dtype == expected.dtype
+    assert len(samples.flatten(1).unique(dim=0)) == BATCH
+    if CALLS[name].mean is not None:
+        assert_independent(samples, CALLS[name].mean, CALLS[name].deviation)
+
+
+@each(
+    [name for name in LAYERS if "attention" not in name],
+    "a layer adds to the unbatched result of the one below, in place, what the dropout made differ",
+)
+def test_different_for_an_unbatched_argument(name):
+    torch.manual_seed(1)
+    shared = zeros()
+    call = vmap(lambda x: CALLS[name].function(shared), randomness="different")
+    if name in IN_PLACE:  # there is room for one draw alone
+        with pytest.raises(RuntimeError, match="unbatched"):
+            call(zeros(BATCH))
+        return
+    samples = call(zeros(BATCH))
+    assert len(samples.flatten(1).unique(dim=0)) == BATCH
+    if CALLS[name].mean is not None:
+        assert_independent(samples, CALLS[name].mean, CALLS[name].deviation)
+
+
+@EACH
+def test_same(name):
+    """One draw for all samples: that of a single sample after the same seed."""
+    shared = zeros()
+    torch.manual_seed(1)
+    expected = CALLS[name].function(shared.clone())
+    torch.manual_seed(1)
+    samples = vmap(lambda x: CALLS[name].function(shared.clone()), randomness="same")(zeros(BATCH))
+    assert samples.dtype == expected.dtype
+    assert torch.equal(samples, expected.expand(BATCH, *expected.shape))
+
+
+# Their parameters may differ between the samples, and then there is no draw that is the same.
+NO_SAME = {"binomial", "multinomial", "poisson", "_standard_gamma", "_sample_dirichlet"}
+
+
+@each(["rrelu_with_noise_functional"], "its draws differ under randomness='same'")
+def test_same_for_batched_arguments(name):
+    try:
+        samples = draw(name, "same")
+    except RuntimeError as error:
+        assert name in NO_SAME and name in str(error) and "parameters differ" in str(error)
+        return
+    assert name not in NO_SAME
+    torch.manual_seed(1)
+    expected = CALLS[name].function(zeros())
+    assert_close(samples, expected.expand(BATCH, *expected.shape))
+
+
+@EACH
+def test_error(name):
+    with pytest.raises(RuntimeError, match=f"aten::{name} while randomness='error'") as caught:
+        draw(name, "error")
+    assert "'same'" in str(caught.value) and "'different'" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", CALLS.keys() - FACTORIES.keys())
+def test_no_samples(name):
+    torch.manual_seed(1)
+    expected = CALLS[name].function(zeros())
+    samples = vmap(CALLS[name].function, randomness="different")(zeros(0))
+    assert samples.shape == (0, *expected.shape)
+
+
+@EACH
+@pytest.mark.parametrize("outer", ["same", "different"])
+@pytest.mark.parametrize("inner", ["same", "different"])
+def test_nested(name, outer, inner, request):
+    """The same along each vmap that asks for it, different along the others."""
+    if "rrelu" in name and (outer == inner == "different") == ("functional" not in name):
+        reason = "its draws differ under 'same', or two vmaps with 'different' raise"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    if name in NO_SAME and "same" in (outer, inner):
+        return
+    torch.manual_seed(1)
+    function = vmap(CALLS[name].function, randomness=inner)
+    samples = vmap(function, randomness=outer)(zeros(3, 4)).flatten(2)
+    along_outer = len(samples[:, 0].unique(dim=0))
+    along_inner = len(samples[0].unique(dim=0))
+    assert along_outer == (1 if outer == "same" else 3)
+    assert along_inner == (1 if inner == "same" else 4)
+    total = len(samples.flatten(0, 1).unique(dim=0))
+    assert total == along_outer * along_inner
+
+
+@EACH
+def test_the_seed_fixes_the_draw(name):
+    assert torch.equal(draw(name, "different"), draw(name, "different"))
