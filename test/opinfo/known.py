@@ -105,14 +105,10 @@ ERRORS = {
     **rows(
         DATA_DEPENDENT_VALUE,
         EVERY,
-        "cov",
-        "istft",
-        "narrow",
         "tensor_split",
-        "nn.functional.gaussian_nll_loss",
     ),
     **rows(
-        DATA_DEPENDENT_VALUE,
+        WRITES,
         FORWARD,
         "nn.functional.one_hot",
     ),
@@ -141,6 +137,11 @@ ERRORS = {
         "torch._scaled_mm_v2",
     ),
     **rows(
+        DRAWS,
+        ["vmap", "vmap(vjp)"],
+        "nn.functional.scaled_dot_product_attention",
+    ),
+    **rows(
         STRIDED_SAMPLES,
         ["vmap(vjp)"],
         "nn.functional.embedding_bag",
@@ -167,7 +168,6 @@ LOOPS = {
         "histogramdd",
         "linspace.tensor_overload",
         "logspace.tensor_overload",
-        "nn.functional.linear_cross_entropy.chunked_none",
         "nonzero_static",
         "torch._scaled_mm",
         "torch._scaled_mm_v2",
@@ -180,10 +180,8 @@ LOOPS = {
         "linalg.lstsq",
         "nn.functional.ctc_loss",
         "nn.functional.embedding_bag",
-        "nn.functional.linear_cross_entropy.chunked",
         "nn.functional.multi_margin_loss",
         "nn.functional.multilabel_margin_loss",
-        "nn.functional.scaled_dot_product_attention",
     ),
     **rows(
         NO_RULE,
@@ -220,4 +218,10 @@ TOLERANCE = {}
 
 # operators whose answer depends on the strides of a sample: batched at the front alone, where those
 # are the strides of a tensor of its own
-READS_STRIDES = {"as_strided", "as_strided_copy", "as_strided_scatter", "view_as_complex", "empty_like"}
+READS_STRIDES = {
+    "as_strided",
+    "as_strided_copy",
+    "as_strided_scatter",
+    "view_as_complex",
+    "empty_like",
+}

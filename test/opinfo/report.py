@@ -1,34 +1,128 @@
-"""A table of what came of every operator and mode: `python -m test.opinfo.report [part of a name]`."""
+"""What came of every operator and mode, as text or as a page of the documentation.
 
+python -m test.opinfo.report [--deep] [--write FILE] [part of a name]
+"""
+
+import argparse
 import collections
 import concurrent.futures
-import sys
+import functools
+import pathlib
 
 import torch
 
 from test.opinfo import known
-from test.opinfo.sweep import MODES, OPERATORS, SEVERITY, sweep
+from test.opinfo.modes import MODES
+from test.opinfo.samples import OPERATORS
+from test.opinfo.sweep import SEVERITY, sweep, worst
+
+PAGE = """# Operator coverage
+
+PyTorch's own database of operators ({operators} entries), each under every mode, compared with a
+loop over samples in plain PyTorch. Arguments are batched together and alone, in front and at the
+end. Made by `python -m test.opinfo.report --write docs/operator-coverage.md`; the tests check the
+same tables.
+
+Each operator counts once per mode, with the worst that came of its samples:
+
+- **rule**: right, without a loop;
+- **loop**: right, sample by sample, with a warning;
+- **error**: an error that says why;
+- **wrong**: a wrong answer, to be repaired;
+- **n/a**: there is nothing to compare with.
+
+{counts}
+
+## Nothing to compare with
+
+{missing}
+
+## Errors
+
+{errors}
+
+## Loops
+
+{loops}
+
+## Wrong
+
+{wrong}
+"""
 
 
-def main(part=""):
+def outcomes_of(names, deep):
     torch.set_num_threads(1)
-    names = [name for name in OPERATORS if part in name]
-    with concurrent.futures.ProcessPoolExecutor() as pool:
-        outcomes = dict(zip(names, pool.map(sweep, names, chunksize=8), strict=True))
-    print(f"{'mode':12}" + "".join(f"{status:>8}" for status in SEVERITY))
+    with concurrent.futures.ProcessPoolExecutor(2) as pool:
+        found = pool.map(functools.partial(sweep, deep=deep), names, chunksize=8)
+        return dict(zip(names, found, strict=True))
+
+
+def table(header, rows):
+    """A table that reads well as text, too."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [header, ["-" * width for width in widths], *rows]
+    padded = [[cell.ljust(w) for cell, w in zip(row, widths, strict=True)] for row in lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in padded)
+
+
+def counts(outcomes):
+    rows = []
     for mode in MODES:
-        counts = collections.Counter(outcomes[name][mode].status for name in names)
-        print(f"{mode:12}" + "".join(f"{counts[status]:8}" for status in SEVERITY))
-    for status in ("WRONG", "error", "loop"):
-        print(f"\n{status}:")
-        for name in names:
-            modes = [mode for mode in MODES if outcomes[name][mode].status == status]
-            if modes:
-                detail = outcomes[name][modes[0]].detail.partition("\n")[0]
-                listed = {**known.ERRORS, **known.LOOPS}
-                reason = listed.get((name, modes[0]), f"NOT LISTED: {detail[:120]}")
-                print(f"  {name:45} {', '.join(modes):45} {reason}")
+        statuses = collections.Counter(worst(several[mode]).status for several in outcomes.values())
+        rows.append([mode, *(statuses[status] for status in SEVERITY)])
+    return table(["mode", *SEVERITY], rows)
+
+
+def missing(outcomes):
+    """How many operators have no answer to compare, for which reason."""
+    reasons = collections.defaultdict(collections.Counter)
+    for several in outcomes.values():
+        for mode in MODES:
+            outcome = worst(several[mode])
+            if outcome.status == "n/a":
+                reasons[outcome.detail][mode] += 1
+    rows = [[reason, *(count[mode] for mode in MODES)] for reason, count in reasons.items()]
+    return table(["reason", *MODES], rows)
+
+
+def listing(outcomes, status, listed):
+    """The operators that end in `status`, the modes, and why."""
+    rows = []
+    for name, several in outcomes.items():
+        reasons = {}
+        for mode in MODES:
+            details = [o.detail for o in several[mode] if o.status == status]
+            if details:
+                reason = listed.get((name, mode))
+                text = reason.text if reason else f"NOT LISTED: {details[0]}"
+                reasons.setdefault(text, []).append(mode)
+        for text, modes in reasons.items():
+            rows.append([name, ", ".join(modes), text])
+    return table(["operator", "modes", "why"], rows) if rows else "None."
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("part", nargs="?", default="")
+    parser.add_argument("--deep", action="store_true", help="many more samples, all variants")
+    parser.add_argument("--write", metavar="FILE", type=pathlib.Path)
+    options = parser.parse_args()
+    outcomes = outcomes_of([name for name in OPERATORS if options.part in name], options.deep)
+    page = PAGE.format(
+        operators=len(outcomes),
+        counts=counts(outcomes),
+        missing=missing(outcomes),
+        errors=listing(outcomes, "error", {**known.ERRORS, **known.DEEP_ERRORS}),
+        loops=listing(outcomes, "loop", {**known.LOOPS, **known.DEEP_LOOPS}),
+        wrong=listing(outcomes, "WRONG", known.WRONG),
+    )
+    if options.write:
+        options.write.write_text(page)
+    else:
+        print(page[page.index("| mode") :])
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main()

@@ -57,7 +57,7 @@ def raw_samples(op, dtype, seed, limit):
     wants_grad = op.supports_autograd and (dtype.is_floating_point or dtype.is_complex)
     random.seed(0)
     numpy.random.seed(0)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every device, slowly
     found = op.sample_inputs("cpu", dtype, requires_grad=wants_grad)
     return list(itertools.islice(found, limit))
 
@@ -103,7 +103,9 @@ def make_problem(op, group, flat):
         found = tensors_in(group[0].output_process_fn_grad(call(*values)))
         return [leaf for leaf in found if is_inexact(leaf)]
 
-    if not tensors:  # a factory: its result is the same for all samples of an argument that it ignores
+    if (
+        not tensors
+    ):  # a factory: its result is the same for all samples of an argument that it ignores
         draws = tuple([torch.tensor(float(i))] for i in range(len(flat)))
         return Problem(lambda ignored: function(), lambda ignored: processed(), draws, ())
     draws = tuple([tensor.detach() for tensor in tensors_in(sample)] for sample, _ in flat)

@@ -28,7 +28,9 @@ def nested(count, deep):
     first = tuple(-1 if i == 0 else None for i in range(count))
     others = tuple(None if i == 0 else 0 for i in range(count))
     apart = [(first, others), (others, first)]
-    return [both, swapped, *apart, (first, both[1]), (both[0], others)] if deep else [both, apart[0]]
+    return (
+        [both, swapped, *apart, (first, both[1]), (both[0], others)] if deep else [both, apart[0]]
+    )
 
 
 def variants(count, levels, deep):
