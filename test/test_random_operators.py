@@ -113,7 +113,7 @@ def test_error(name):
     assert "'same'" in str(caught.value) and "'different'" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", CALLS.keys() - FACTORIES.keys())
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in FACTORIES])
 def test_no_samples(name):
     torch.manual_seed(1)
     expected = CALLS[name].function(zeros())

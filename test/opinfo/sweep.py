@@ -98,7 +98,7 @@ def mapped(p, mode, variant, view, randomness):
     return columns
 
 
-def compare(actual, expected, name, dtypes):
+def compare(actual, expected, name, dtypes, exact):
     """Raises an AssertionError if they differ."""
     assert len(actual) == len(expected), f"{len(actual)} outputs instead of {len(expected)}"
     for got, want in zip(actual, expected, strict=True):
@@ -108,9 +108,7 @@ def compare(actual, expected, name, dtypes):
             continue
         got, want = torch.stack(list(got)), torch.stack(list(want))
         tolerance = max(TOLERANCE.get(dtype, EXACT) for dtype in {*dtypes, want.dtype})
-        assert_close(
-            comparable(got), comparable(want), max(tolerance, known.TOLERANCE.get(name, 0))
-        )
+        assert_close(comparable(got), comparable(want), max(tolerance, exact))
 
 
 def comparable(x):
@@ -118,7 +116,7 @@ def comparable(x):
     return x.float() if is_inexact(x) and x.element_size() == 1 else x
 
 
-def run(name, p, mode, variant, expected, view=torch.clone):
+def run(name, p, mode, variant, expected, view=torch.clone, tolerance=None):
     """The Outcome of one problem, stacked one way."""
     randomness = "same" if name in known.RANDOM else "error"
     with warnings.catch_warnings(record=True) as caught:
@@ -129,7 +127,7 @@ def run(name, p, mode, variant, expected, view=torch.clone):
             return Outcome("error", f"{type(error).__name__}: {error}".partition("\n")[0])
     dtypes = {x.dtype for x in p.draws[0] if is_inexact(x)}
     try:
-        compare(actual, expected, name, dtypes)
+        compare(actual, expected, name, dtypes, tolerance or known.TOLERANCE.get(name, 0))
     except AssertionError as error:
         return Outcome("WRONG", f"in_dims={variant}: {error}")
     looped = [str(w.message) for w in caught if issubclass(w.category, FallbackWarning)]
@@ -149,7 +147,7 @@ def stacked_ways(name, p, mode, deep):
     return found
 
 
-def outcomes(name, op, found, mode, deep=False, view=torch.clone):
+def outcomes(name, op, found, mode, deep=False, view=torch.clone, tolerance=None):
     """All Outcomes of an operator's problems under one mode, equal ones only once."""
     several = collections.Counter()
     for p in found:
@@ -163,7 +161,7 @@ def outcomes(name, op, found, mode, deep=False, view=torch.clone):
             several[Outcome("n/a", str(reason))] += 1
             continue
         for variant, expected in ways:
-            several[run(name, p, mode, variant, expected, view)] += 1
+            several[run(name, p, mode, variant, expected, view, tolerance)] += 1
     return several
 
 
