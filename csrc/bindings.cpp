@@ -16,6 +16,7 @@
 #include "engine/frames.h"
 #include "engine/registration.h"
 #include "functionalization/frame.h"
+#include "makers.h"
 #include "python_rules.h"
 
 namespace py = pybind11;
@@ -92,6 +93,7 @@ void bind_level(py::module_& module) {
           "batch_size",
           [](const Level& level) { return level.batch_size.guard_int(__FILE__, __LINE__); })
       .def_readonly("randomness", &Level::randomness)
+      .def_property_readonly("is_running", [](const Level& level) { return level.alive.load(); })
       .def_property_readonly("is_batch",
                              [](const Level& level) { return level.kind == LevelKind::Batch; })
       .def("wrap",
@@ -113,7 +115,12 @@ void bind_level(py::module_& module) {
   py::class_<BelowFrame>(module, "BelowFrame")
       .def(py::init<const LevelPtr&>())
       .def("exit", &BelowFrame::exit);
+  py::class_<RevivedFrame>(module, "RevivedFrame")
+      .def(py::init<const LevelPtr&>())
+      .def("exit", &RevivedFrame::exit);
   module.def("level_of", &level_of);
+  // The innermost level that runs on this thread, or none.
+  module.def("running_level", [] { return thread_state().innermost; });
 }
 
 }  // namespace
@@ -152,6 +159,8 @@ PYBIND11_MODULE(_C, module) {
       .def("share_privacy", &ReverseFrame::share_privacy)
       .def("release", &ReverseFrame::release);
 
+  module.def("run_backward", &run_backward, py::call_guard<py::gil_scoped_release>());
+
   py::class_<ForwardFrame>(module, "ForwardFrame")
       .def(py::init<>())
       .def("exit", &ForwardFrame::exit)
@@ -173,6 +182,7 @@ PYBIND11_MODULE(_C, module) {
     }
     return rows;
   });
+  module.def("own_results_of", &own_results_of);
   module.def("call_mapped", &call_mapped);
   bind_level(module);
   module.def("live_levels", &Level::count);

@@ -9,7 +9,7 @@ from functorch_ext._version_check import check_torch_version as _check_torch_ver
 
 _check_torch_version(_TORCH_VERSION)
 
-from functorch_ext import _custom_function, _tensor_methods  # noqa: E402
+from functorch_ext import _custom_function, _makers, _tensor_methods  # noqa: E402
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
@@ -23,6 +23,7 @@ from functorch_ext.nn import (  # noqa: E402
 from functorch_ext.reverse import grad, grad_and_value, vjp  # noqa: E402
 from functorch_ext.vmap import vmap  # noqa: E402
 
+_makers.install()
 _tensor_methods.install()
 _custom_function.install()
 

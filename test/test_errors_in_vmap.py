@@ -22,13 +22,13 @@ def test_writes_into_what_all_samples_share():
     assert_failure(
         lambda: vmap(write, (None, 0))(torch.zeros(2), rand(3, 2)),
         RuntimeError,
-        """functorch_ext.vmap: aten::add_.Tensor would write in-place a value that differs between samples into a tensor that all samples share. Use the out-of-place form of the operator, or make the tensor from a batched one (for example with x.new_zeros(...) or torch.zeros_like(x)).""",
+        """functorch_ext.vmap: aten::add_.Tensor would write in-place a value that differs between samples into a tensor from outside, which all samples share. Use the out-of-place form of the operator, or write into a copy made inside (for example with x.new_zeros(...) or torch.zeros_like(x)).""",
     )
     closed_over = torch.zeros(2, dtype=torch.float64)
     assert_failure(
         over_samples(lambda x: torch.sin(x, out=closed_over), rand(3, 2)),
         RuntimeError,
-        """functorch_ext.vmap: aten::sin.out would write in-place a value that differs between samples into a tensor that all samples share. Use the out-of-place form of the operator, or make the tensor from a batched one (for example with x.new_zeros(...) or torch.zeros_like(x)).""",
+        """functorch_ext.vmap: aten::sin.out would write in-place a value that differs between samples into a tensor from outside, which all samples share. Use the out-of-place form of the operator, or write into a copy made inside (for example with x.new_zeros(...) or torch.zeros_like(x)).""",
     )
     assert closed_over.eq(0).all()
 

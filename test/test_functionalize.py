@@ -289,7 +289,7 @@ def test_vmap_of_functionalize(program, remove):
     assert_close(vmap(functionalize(program, remove=remove))(x), loop(program)(x))
 
 
-# vmap itself refuses out=, and writing a sample's values into a tensor that all samples share
+# vmap itself refuses out=, and writing a sample's values into a tensor from outside, which all samples share
 NOT_UNDER_VMAP = (out_argument, buffer_that_accumulates, dtype_is_kept)
 
 

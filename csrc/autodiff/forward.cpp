@@ -92,8 +92,12 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
   std::vector<at::Tensor> duals;
   duals.reserve(primals.size());
   for (size_t i = 0; i < primals.size(); ++i) {
-    duals.push_back(at::_make_dual(lift_to(normal_tensor(primals[i]), plane_),
-                                   lift_to(tangents[i], plane_), 0));
+    const auto tangent = lift_to(tangents[i], plane_);
+    if (!tangent.is_same(tangents[i]) && plane_->kind == LevelKind::Batch) {
+      // Only this dual tensor knows it: it may become batched when the dual is written to.
+      wrapper_of(tangent)->set_own();
+    }
+    duals.push_back(at::_make_dual(lift_to(normal_tensor(primals[i]), plane_), tangent, 0));
   }
   return duals;
 }

@@ -70,12 +70,15 @@ class BackwardPass {
  public:
   BackwardPass(const LevelPtr& plane, bool record) : plane_(plane) {
     begin_differentiation(plane_, Direction::Reverse, c10::GradMode::is_enabled());
-    auto& state = thread_state();
-    saved_ = state.backward_without_graph;
-    state.backward_without_graph = !record;
+    without_graph_ = plane_ && !record;
+    if (without_graph_) {
+      ++plane_->backward_without_graph;
+    }
   }
   ~BackwardPass() {
-    thread_state().backward_without_graph = saved_;
+    if (without_graph_) {
+      --plane_->backward_without_graph;
+    }
     end_differentiation(plane_, Direction::Reverse);
   }
   BackwardPass(const BackwardPass&) = delete;
@@ -83,7 +86,7 @@ class BackwardPass {
 
  private:
   const LevelPtr& plane_;
-  bool saved_;
+  bool without_graph_;
 };
 
 }  // namespace
@@ -185,6 +188,30 @@ std::vector<at::Tensor> ReverseFrame::pull_back(
     }
   }
   return gradients;
+}
+
+std::vector<at::Tensor> run_backward(const std::vector<at::Tensor>& outputs,
+                                     const std::vector<std::optional<at::Tensor>>& cotangents,
+                                     const std::vector<at::Tensor>& inputs, bool keep_graph,
+                                     bool create_graph, bool allow_unused, bool accumulate) {
+  LevelPtr plane;
+  for (const auto& output : outputs) {
+    if (depth_of(output) > (plane ? plane->depth : 0)) {
+      plane = wrapper_of(output)->level_ptr();
+    }
+  }
+  torch::autograd::variable_list seeds;
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const bool given = cotangents[i] && cotangents[i]->defined();
+    seeds.push_back(given && on_plane(outputs[i], plane) ? lift_to(*cotangents[i], plane)
+                                                         : cotangents[i].value_or(at::Tensor()));
+  }
+  const BackwardPass pass(plane, create_graph);
+  if (accumulate) {
+    torch::autograd::backward(outputs, seeds, keep_graph, create_graph, inputs);
+    return {};
+  }
+  return torch::autograd::grad(outputs, inputs, seeds, keep_graph, create_graph, allow_unused);
 }
 
 }  // namespace functorch_ext

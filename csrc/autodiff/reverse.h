@@ -50,4 +50,11 @@ class ReverseFrame {
   bool running_ = true;
 };
 
+// torch.autograd.grad and .backward() called by the program itself, on tensors of any plane: the
+// gradients, or none if they are accumulated into the leaves.
+std::vector<at::Tensor> run_backward(const std::vector<at::Tensor>& outputs,
+                                     const std::vector<std::optional<at::Tensor>>& cotangents,
+                                     const std::vector<at::Tensor>& inputs, bool keep_graph,
+                                     bool create_graph, bool allow_unused, bool accumulate);
+
 }  // namespace functorch_ext

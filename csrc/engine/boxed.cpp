@@ -83,6 +83,17 @@ void restore_mutated(const c10::OperatorHandle& op, const std::vector<c10::IValu
   }
 }
 
+// The results of a view share memory with its argument.
+void share_results(const std::vector<c10::IValue>& arguments, const Stack& stack, size_t results) {
+  for (const auto& argument : arguments) {
+    visit_tensors(argument, [&](const at::Tensor& source) {
+      for (auto i = stack.size() - results; i < stack.size(); ++i) {
+        visit_tensors(stack[i], [&](const at::Tensor& view) { share_memory(view, source); });
+      }
+    });
+  }
+}
+
 void compute_unbatched_boxed(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
   const auto arguments = op.schema().arguments().size();
   const auto results = op.schema().returns().size();
@@ -92,6 +103,9 @@ void compute_unbatched_boxed(const c10::OperatorHandle& op, const Level& level, 
   op.callBoxed(stack);
   rewrite_stack(*stack, results,
                 [&](const at::Tensor& tensor) { return wrap(tensor, no_bdim, level); });
+  if (OperatorTraits::of(op).view) {
+    share_results(given, *stack, results);
+  }
   if (op.schema().is_mutable()) {
     restore_mutated(op, given, *stack, level);
   }
@@ -114,7 +128,8 @@ void check_written_arguments(const c10::OperatorHandle& op, const Stack& stack,
 
 void compute_batched(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
   const auto traits = OperatorTraits::of(op);
-  if (traits.random) {
+  // Those that were there when we were imported have been seen to already.
+  if (traits.random && !op.hasKernelForDispatchKey(randomness_key)) {
     check_randomness_allowed(level, op);
     if (level.randomness == Randomness::Same) {
       raise_same_of_batched(op);
@@ -264,8 +279,12 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
         if (bdim == no_bdim) {
           return value;
         }
-        return samples == 0 ? value.new_zeros_symint(tensor.sym_sizes())
-                            : value.select(bdim, sample);
+        if (samples == 0) {
+          return value.new_zeros_symint(tensor.sym_sizes());
+        }
+        // Kernels may rely on the memory of a tensor of its own; a write has to reach the value.
+        const auto one = value.select(bdim, sample);
+        return schema.is_mutable() ? one : one.contiguous();
       }));
     }
     op.callBoxed(&call);

@@ -21,6 +21,14 @@ int64_t depth_above(const std::vector<at::Tensor>& tensors) {
   return depth;
 }
 
+// What differentiates when `innermost` is the deepest running level.
+LevelPtr plane_of(LevelPtr innermost) {
+  while (innermost && innermost->is_basis) {
+    innermost = innermost->parent;
+  }
+  return innermost;
+}
+
 }  // namespace
 
 RunningLevel::RunningLevel(LevelPtr level, bool is_plane)
@@ -94,16 +102,44 @@ at::Tensor BatchFrame::value(const at::Tensor& tensor) const {
   return value_of(tensor, *level_);
 }
 
+RevivedFrame::RevivedFrame(const LevelPtr& level)
+    : outer_plane_(thread_state().plane),
+      outer_innermost_(thread_state().innermost),
+      includes_randomness_(!c10::impl::tls_is_dispatch_key_included(randomness_key)) {
+  for (auto each = level; each; each = each->parent) {
+    if (!each->alive.exchange(true)) {
+      revived_.push_back(each);
+    }
+  }
+  thread_state().innermost = level;
+  thread_state().plane = plane_of(level);
+  c10::impl::tls_set_dispatch_key_included(randomness_key, true);
+}
+
+RevivedFrame::~RevivedFrame() {
+  exit();
+}
+
+void RevivedFrame::exit() {
+  if (!std::exchange(running_, false)) {
+    return;
+  }
+  for (const auto& level : revived_) {
+    level->alive = false;
+  }
+  thread_state().plane = outer_plane_;
+  thread_state().innermost = outer_innermost_;
+  if (includes_randomness_) {
+    c10::impl::tls_set_dispatch_key_included(randomness_key, false);
+  }
+}
+
 BelowFrame::BelowFrame(const LevelPtr& level)
     : outer_plane_(thread_state().plane),
       outer_innermost_(thread_state().innermost),
       below_(std::in_place, *level) {
-  auto& state = thread_state();
-  state.innermost = level->parent;
-  state.plane = level->parent;
-  while (state.plane && state.plane->is_basis) {
-    state.plane = state.plane->parent;
-  }
+  thread_state().innermost = level->parent;
+  thread_state().plane = plane_of(level->parent);
 }
 
 BelowFrame::~BelowFrame() {

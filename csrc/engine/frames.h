@@ -72,6 +72,24 @@ class BatchFrame {
   bool includes_randomness_ = false;
 };
 
+// Goes back into a vmap that has returned, for code that runs again what ran in it (checkpointing,
+// when the backward pass comes).
+class RevivedFrame {
+ public:
+  explicit RevivedFrame(const LevelPtr& level);
+  ~RevivedFrame();
+  RevivedFrame(const RevivedFrame&) = delete;
+  RevivedFrame& operator=(const RevivedFrame&) = delete;
+  void exit();
+
+ private:
+  LevelPtr outer_plane_;
+  LevelPtr outer_innermost_;
+  std::vector<LevelPtr> revived_;
+  bool includes_randomness_;
+  bool running_ = true;
+};
+
 // Leaves a running level for the plane below it, while code works on the values of its tensors.
 class BelowFrame {
  public:

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/arguments.h"
+#include "engine/own_memory.h"
 #include "engine/routing.h"
 
 // The kernel of an operator on wrappers, at both dispatch keys, from one rule.
@@ -64,25 +65,41 @@ inline bool differentiates(const OperatorTraits& traits, c10::DispatchKeySet key
   return found;
 }
 
-template <class Result>
-inline Result wrap_result(Result&& result, const Level& level) {
-  using Type = std::remove_cv_t<std::remove_reference_t<Result>>;
-  if constexpr (std::is_same_v<Type, at::Tensor>) {
-    return result.defined() ? wrap(std::move(result), no_bdim, level) : result;
-  } else if constexpr (std::is_same_v<Type, std::vector<at::Tensor>>) {
-    for (auto& tensor : result) {
-      tensor = wrap_result(std::move(tensor), level);
-    }
-    return std::move(result);
-  } else {
+// A result that is the same for all samples. A view shares the memory of `source`.
+inline at::Tensor wrap_unbatched(at::Tensor&& result, const OperatorTraits& traits,
+                                 const at::Tensor& source, const Level& level) {
+  if (!result.defined()) {
     return std::move(result);
   }
+  auto wrapped = wrap(std::move(result), no_bdim, level);
+  if (traits.view) {
+    share_memory(wrapped, source);
+  } else if (!traits.composite && level.kind == LevelKind::Batch) {
+    wrapper_of(wrapped)->set_own();
+  }
+  return wrapped;
+}
+
+template <class Result>
+inline Result wrap_unbatched(Result&& result, const OperatorTraits& traits,
+                             const at::Tensor& source, const Level& level) {
+  using Type = std::remove_cv_t<std::remove_reference_t<Result>>;
+  if constexpr (std::is_same_v<Type, std::vector<at::Tensor>>) {
+    for (auto& tensor : result) {
+      tensor = wrap_unbatched(std::move(tensor), traits, source, level);
+    }
+  }
+  return std::move(result);
 }
 
 template <class... Results>
-inline std::tuple<Results...> wrap_result(std::tuple<Results...>&& result, const Level& level) {
+inline std::tuple<Results...> wrap_unbatched(std::tuple<Results...>&& result,
+                                             const OperatorTraits& traits, const at::Tensor& source,
+                                             const Level& level) {
   return std::apply(
-      [&](auto&... part) { return std::tuple<Results...>(wrap_result(std::move(part), level)...); },
+      [&](auto&... part) {
+        return std::tuple<Results...>(wrap_unbatched(std::move(part), traits, source, level)...);
+      },
       result);
 }
 
@@ -93,11 +110,7 @@ inline Return compute_unbatched(const Operator<Return(Parameters...)>& op, const
   const auto below = [&](const at::Tensor& tensor) -> const at::Tensor& {
     return value_of(tensor, level);
   };
-  if constexpr (std::is_same_v<Return, at::Tensor>) {
-    at::Tensor result = call_rewritten<Return, Parameters...>(
-        op.call, below, std::forward<Parameters>(arguments)...);
-    return result.defined() ? wrap(std::move(result), no_bdim, level) : result;
-  } else if constexpr (std::is_void_v<Return>) {
+  if constexpr (std::is_void_v<Return>) {
     call_rewritten<Return, Parameters...>(op.call, below, std::forward<Parameters>(arguments)...);
     (refresh_mutated(arguments, level), ...);
   } else if constexpr (std::is_reference_v<Return>) {
@@ -106,9 +119,9 @@ inline Return compute_unbatched(const Operator<Return(Parameters...)>& op, const
     (refresh_mutated(arguments, level), ...);
     return mutated_argument<Return, Parameters...>(arguments...);
   } else {
-    return wrap_result(call_rewritten<Return, Parameters...>(
-                           op.call, below, std::forward<Parameters>(arguments)...),
-                       level);
+    return wrap_unbatched(call_rewritten<Return, Parameters...>(
+                              op.call, below, std::forward<Parameters>(arguments)...),
+                          op.traits, first_tensor(arguments...), level);
   }
 }
 

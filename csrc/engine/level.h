@@ -42,6 +42,8 @@ struct Level final : c10::intrusive_ptr_target {
   // How many reverse-mode and forward-mode transforms run on this plane right now.
   std::atomic<int32_t> reverse_running{0};
   std::atomic<int32_t> forward_running{0};
+  // Backward passes that record no graph, of which one may run inside another.
+  std::atomic<int32_t> backward_without_graph{0};
   // Grad mode and forward mode of the planes below while reverse mode or forward mode runs on this
   // one: as they were outside.
   std::atomic<bool> grad_mode_below{true};
@@ -59,8 +61,6 @@ struct ThreadState {
   LevelPtr plane;
   // The deepest running level; deeper than `plane` while a Jacobian pushes its basis through.
   LevelPtr innermost;
-  // Inside a backward pass that records no graph.
-  bool backward_without_graph = false;
   // The level whose rule runs right now: operators that the rule calls on that level's own tensors
   // are part of it, and its autograd has seen them already.
   const Level* computing = nullptr;

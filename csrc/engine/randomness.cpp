@@ -3,6 +3,7 @@
 #include "batching/operators.h"
 #include "batching/physical.h"
 #include "engine/boxed.h"
+#include "engine/own_memory.h"
 #include "engine/registration.h"
 
 namespace functorch_ext {
@@ -109,6 +110,10 @@ void random_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, St
     return;
   }
   const auto first = first_tensor_position(op, *stack);
+  if (!batched && first && op.schema().is_mutable()) {
+    const PlaneBelow below(*level);
+    batched = make_batched((*stack)[*first].toTensor(), *level);
+  }
   if (batched) {
     op.redispatchBoxed(onwards, stack);
   } else if (!first) {

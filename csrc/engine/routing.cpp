@@ -1,5 +1,7 @@
 #include "engine/routing.h"
 
+#include "engine/own_memory.h"
+
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 
@@ -10,6 +12,10 @@ namespace {
 // Forward mode keeps all its tangents at dual level 0, the only one that PyTorch has.
 bool has_tangent(const at::Tensor& tensor) {
   return tensor._fw_grad(0).defined();
+}
+
+bool in_backward_without_graph(const Level& level) {
+  return level.backward_without_graph.load(std::memory_order_relaxed) > 0;
 }
 
 // Tagged as if the values of its arguments decided its result's shape, which the arguments' shapes
@@ -54,7 +60,7 @@ bool routes_through_autograd(const OperatorTraits& traits, c10::DispatchKeySet k
   // Without grad mode nothing is recorded. Views and mutations are tracked all the same, so that a
   // later write under grad mode is seen; a backward pass of ours makes none that could be.
   return c10::GradMode::is_enabled() ||
-         ((traits.view || traits.mutates) && !thread_state().backward_without_graph);
+         ((traits.view || traits.mutates) && !in_backward_without_graph(level));
 }
 
 bool differentiates_at_all(c10::DispatchKeySet keys, const Level& level) {
@@ -86,7 +92,10 @@ void PlaneBelow::restore_autograd(const c10::impl::LocalDispatchKeySet& state) {
 
 void PlaneBelow::restore_grad_mode(const Level& level) {
   saved_grad_mode_ = c10::GradMode::is_enabled();
-  const bool below = level.grad_mode_below.load(std::memory_order_relaxed);
+  // Off inside: by the program, with torch.no_grad(), which is meant for all planes; or by a
+  // backward pass, for its own plane alone.
+  const bool below = level.grad_mode_below.load(std::memory_order_relaxed) &&
+                     (saved_grad_mode_ || in_backward_without_graph(level));
   if (saved_grad_mode_ != below) {
     restored_grad_mode_ = true;
     c10::GradMode::set_enabled(below);
@@ -118,11 +127,12 @@ void check_mutable_at(const at::Tensor& self, const Level& level, const c10::Ope
 
 void check_mutable(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op) {
   TORCH_CHECK(
-      is_batched_at(self, level), "functorch_ext.vmap: ", op.operator_name(),
-      " would write in-place a value that differs between samples into a tensor that all samples "
-      "share. "
-      "Use the out-of-place form of the operator, or make the tensor from a batched one (for "
-      "example with x.new_zeros(...) or torch.zeros_like(x)).");
+      is_batched_at(self, level) || make_batched(self, level),
+      "functorch_ext.vmap: ", op.operator_name(),
+      " would write in-place a value that differs between samples into a tensor from outside, "
+      "which all samples share. "
+      "Use the out-of-place form of the operator, or write into a copy made inside (for example "
+      "with x.new_zeros(...) or torch.zeros_like(x)).");
 }
 
 }  // namespace functorch_ext

@@ -104,7 +104,7 @@ c10::BoxedKernel functional_kernel();
 // `tensor`, or what it stands for if it outlived its transform.
 at::Tensor resolve_outlived(const at::Tensor& tensor);
 
-// Raises unless `self` can take a batched value in place on `level`.
+// Sees to it that `self` can take a batched value in place on `level`, or raises.
 void check_mutable(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op);
 // Raises if `self` belongs to a lower plane.
 void check_mutable_at(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op);

@@ -1,6 +1,6 @@
 #include "engine/wrapper.h"
 
-#include <c10/core/InferenceMode.h>
+#include "engine/own_memory.h"
 
 namespace functorch_ext {
 
@@ -38,6 +38,12 @@ WrapperImpl::WrapperImpl(at::Tensor value, int64_t bdim, LevelPtr level)
 void WrapperImpl::set_value(at::Tensor value, int64_t bdim) {
   value_ = std::move(value);
   bdim_ = bdim;
+  if (own_) {
+    own_ = false;
+    aliasing_.reset();
+    storage_ = {};
+    set_storage_access_should_throw();
+  }
   data_type_ = value_.dtype();
   refresh();
 }
@@ -68,6 +74,15 @@ void WrapperImpl::refresh() {
   refresh_contiguous();
 }
 
+void WrapperImpl::set_own() {
+  own_ = true;
+  // There is one value for all samples: its memory can be read, as by .numpy() or .tolist().
+  if (!is_wrapper(value_) && value_.has_storage()) {
+    storage_ = value_.storage();
+    storage_access_should_throw_ = false;
+  }
+}
+
 void WrapperImpl::set_aliasing(c10::intrusive_ptr<Aliasing> aliasing, uint64_t generation) {
   aliasing_ = std::move(aliasing);
   generation_ = generation;
@@ -88,10 +103,7 @@ void WrapperImpl::set_geometry(c10::SymIntArrayRef sizes, c10::SymIntArrayRef st
 
 c10::intrusive_ptr<WrapperImpl> WrapperImpl::copy() const {
   auto copy = c10::make_intrusive<WrapperImpl>(value_, bdim_, level_);
-  if (aliasing_) {
-    copy->set_aliasing(aliasing_, generation_);
-    copy->set_geometry(*this);
-  }
+  carry_aliasing(*copy);
   return copy;
 }
 
@@ -118,10 +130,24 @@ void WrapperImpl::shallow_copy_from(const c10::intrusive_ptr<c10::TensorImpl>& i
       "same transform, but got a plain tensor.");
   const auto* other = static_cast<const WrapperImpl*>(impl.get());
   set_value(other->value_, other->bdim_);
-  if (other->aliasing_) {
-    set_aliasing(other->aliasing_, other->generation_);
-    set_geometry(*other);
+  other->carry_aliasing(*this);
+}
+
+void WrapperImpl::carry_aliasing(WrapperImpl& alias) const {
+  if (own_) {
+    share_memory(alias, const_cast<WrapperImpl&>(*this));
+  } else if (aliasing_) {
+    alias.set_aliasing(aliasing_, generation_);
+    alias.set_geometry(*this);
   }
+}
+
+// Weak references (of OwnMemory) may keep the object itself for longer.
+void WrapperImpl::release_resources() {
+  value_.reset();
+  level_.reset();
+  aliasing_.reset();
+  TensorImpl::release_resources();
 }
 
 const char* WrapperImpl::tensorimpl_type_name() const {

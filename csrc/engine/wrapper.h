@@ -13,8 +13,8 @@ constexpr auto landing_key = c10::DispatchKey::FPGA;        // below autograd
 
 struct WrapperImpl;
 
-// What functionalization knows of the memory that a wrapper of a Functional level stands for; the
-// engine only carries it along.
+// What is known of the memory that a wrapper stands for: by functionalization of a Functional
+// level's, by own_memory.h of a Batch level's.
 struct Aliasing : c10::intrusive_ptr_target {
   // Brings the wrapper's value up to date with what was written through other aliases.
   virtual void update(WrapperImpl& wrapper) const = 0;
@@ -50,6 +50,13 @@ struct WrapperImpl final : c10::TensorImpl {
   // Read sizes and strides off the value again, after an operator changed them in place.
   void refresh();
 
+  // Of a Batch level: made inside the transform, so that nothing outside shares its memory. It has
+  // `aliasing` once it has views.
+  bool is_own() const {
+    return own_;
+  }
+  void set_own();
+
   // Of a Functional level: the memory that the tensor aliases, and how often that had been written
   // to when value() was computed. Null: a constant from outside.
   const c10::intrusive_ptr<Aliasing>& aliasing() const {
@@ -74,15 +81,19 @@ struct WrapperImpl final : c10::TensorImpl {
   c10::intrusive_ptr<c10::TensorImpl> shallow_copy_and_detach(
       c10::VariableVersion&& version_counter, bool allow_tensor_metadata_change) const override;
   void shallow_copy_from(const c10::intrusive_ptr<c10::TensorImpl>& impl) override;
+  void release_resources() override;
 
  private:
   const char* tensorimpl_type_name() const override;
 
   c10::intrusive_ptr<WrapperImpl> copy() const;
+  // Lets another wrapper for the same value know of what shares its memory.
+  void carry_aliasing(WrapperImpl& alias) const;
 
   at::Tensor value_;
   LevelPtr level_;
   int64_t bdim_;
+  bool own_ = false;
   c10::intrusive_ptr<Aliasing> aliasing_;
   uint64_t generation_ = 0;
 };
