@@ -9,7 +9,13 @@ from functorch_ext._version_check import check_torch_version as _check_torch_ver
 
 _check_torch_version(_TORCH_VERSION)
 
-from functorch_ext import _custom_function, _makers, _tensor_methods  # noqa: E402
+from functorch_ext import (  # noqa: E402
+    _checkpoint,
+    _custom_function,
+    _makers,
+    _tensor_methods,
+    _user_autograd,
+)
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
@@ -26,6 +32,8 @@ from functorch_ext.vmap import vmap  # noqa: E402
 _makers.install()
 _tensor_methods.install()
 _custom_function.install()
+_user_autograd.install()
+_checkpoint.install()
 
 __all__ = [
     "FallbackWarning",

@@ -1,0 +1,116 @@
+"""``torch.utils.checkpoint`` and hooks of saved tensors, on the tensors of a ``vmap``."""
+
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils import checkpoint
+
+from functorch_ext import _C
+
+
+def install() -> None:
+    """Teaches checkpoints and hooks of saved tensors about the engine's planes."""
+    _install_saved_tensors_hooks()
+    _install_recomputation()
+    _install_reentrant()
+
+
+def _install_saved_tensors_hooks() -> None:
+    """What packs a tensor of a vmap is part of what the planes below differentiate.
+
+    PyTorch calls it with a tensor that is part of the graph, and without grad mode, which would cut
+    the planes below off too. So it gets a tensor without the graph of its own plane, and grad mode.
+    """
+
+    def enter(self: saved_tensors_hooks) -> Self:
+        pack = self.pack_hook
+
+        def pack_wrapper(tensor: torch.Tensor) -> Any:
+            level = None if _C.describe(tensor) is None else _C.level_of((tensor,))
+            if level is None or not level.is_differentiated_below((tensor,)):
+                return pack(tensor)
+            with torch.enable_grad():
+                return pack(level.wrap(*level.unwrap(tensor)))
+
+        torch._C._autograd._push_saved_tensors_default_hooks(pack_wrapper, self.unpack_hook)
+        return self
+
+    saved_tensors_hooks.__enter__ = enter
+
+
+class _Revived:
+    """A context in which a level runs again, and no deeper one."""
+
+    def __init__(self, level: _C.Level | None) -> None:
+        self.level, self.frames = level, []
+
+    def __enter__(self) -> None:
+        if self.level is not None:
+            self.frames.append(_C.RevivedFrame(self.level))
+            return
+        while (running := _C.running_level()) is not None:
+            self.frames.append(_C.BelowFrame(running))
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        while self.frames:
+            self.frames.pop().exit()
+
+
+def _install_recomputation() -> None:
+    """A checkpoint's function is computed again on the plane that it was computed on.
+
+    The backward pass that asks for it may run after the vmap has returned, or inside another one.
+    """
+    plain = checkpoint._checkpoint_without_reentrant_generator
+
+    def generator(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        level = _C.running_level()
+
+        def again(*args: Any, **kwargs: Any) -> Any:
+            if level is None and _C.running_level() is None:
+                return function(*args, **kwargs)
+            with _Revived(level):
+                return function(*args, **kwargs)
+
+        return plain(again, *args, **kwargs)
+
+    checkpoint._checkpoint_without_reentrant_generator = generator
+
+
+def _install_reentrant() -> None:
+    """Inside our transforms ``use_reentrant=True`` becomes the other variant.
+
+    That one gives the same numbers. The reentrant one works with ``.backward()`` alone.
+    """
+    plain = checkpoint.CheckpointFunction.apply
+    unchanged = checkpoint.checkpoint
+
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        if not _in_a_transform():
+            return plain(function, preserve_rng_state, *args)
+        return unchanged(
+            function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state
+        )
+
+    checkpoint.CheckpointFunction.apply = staticmethod(apply)
+
+
+_DIFFERENTIATING = {f"functorch_ext.{name}" for name in ("reverse", "forward", "jacobian")}
+
+
+def _in_a_transform() -> bool:
+    """Is one of our transforms running on this thread? (``grad`` outside of vmap has no level.)"""
+    if _C.running_level() is not None:
+        return True
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _DIFFERENTIATING:
+            return True
+        frame = frame.f_back
+    return False

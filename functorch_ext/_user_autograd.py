@@ -1,0 +1,242 @@
+"""``torch.autograd.grad`` and ``.backward()``, called by the function inside ``vmap``.
+
+A tensor of a vmap can require grad as any other can, and autograd of the vmap's plane gives the
+gradients of all samples at once. PyTorch's Python entry to the engine refuses such tensors, so
+calls with them go on in C++.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functorch_ext import _C
+from functorch_ext._pytree import flatten, unflatten
+from functorch_ext._warnings import warn_of_loop
+from functorch_ext.vmap import vmap
+
+
+def install() -> None:
+    """Teaches PyTorch's calls of its autograd engine about the engine's wrappers."""
+    graph = torch.autograd.graph
+    plain = graph._engine_run_backward
+
+    def run_backward(
+        outputs: Sequence[Any], cotangents: Any, keep_graph: bool, create_graph: bool, inputs: Any,
+        allow_unreachable: bool = True, accumulate_grad: bool = False, **others: Any
+    ) -> tuple[Any, ...]:  # fmt: skip
+        # Where nothing is a wrapper, nothing is different.
+        if not any(map(_depth, outputs)) and not any(map(_depth, cotangents)):
+            return plain(
+                outputs, cotangents, keep_graph, create_graph, inputs, allow_unreachable,
+                accumulate_grad=accumulate_grad, **others,
+            )  # fmt: skip
+        if not all(isinstance(each, Tensor) for each in (*outputs, *inputs)):
+            raise RuntimeError("torch.autograd inside vmap takes tensors, not a GradientEdge.")
+        if accumulate_grad:
+            return _accumulate(outputs, cotangents, keep_graph, create_graph, inputs)
+        return tuple(
+            _grad(outputs, cotangents, keep_graph, create_graph, inputs, allow_unreachable)
+        )
+
+    graph._engine_run_backward = torch.autograd._engine_run_backward = run_backward
+    _install_batched_cotangents()
+
+
+def _install_batched_cotangents() -> None:
+    """``is_grads_batched=True`` maps over cotangents: with this vmap where one runs already."""
+    internals = torch._vmap_internals
+    plain = internals._vmap
+
+    def mapped(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        of_plain = plain(func, *args, **kwargs)
+
+        def call(*tensors: Any) -> Any:
+            return of_plain(*tensors) if _C.running_level() is None else _map(func, tensors)
+
+        return call
+
+    internals._vmap = torch.autograd.functional._vmap = mapped
+
+
+def _map(func: Callable[..., Any], tensors: tuple[Any, ...]) -> Any:
+    """``vmap`` of a function that may return None among its tensors."""
+    structures = []
+
+    def without_none(*each: Any) -> list[Tensor]:
+        leaves, structure = flatten(func(*each))
+        structures.append((structure, [isinstance(leaf, Tensor) for leaf in leaves]))
+        return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+    found = iter(vmap(without_none)(*tensors))
+    structure, is_tensor = structures[0]
+    return unflatten(structure, [next(found) if tensor else None for tensor in is_tensor])
+
+
+def _depth(tensor: Any) -> int:
+    """How deep the plane of a tensor is; 0 for a plain one."""
+    description = _C.describe(tensor) if isinstance(tensor, Tensor) else None
+    return 0 if description is None else description[2]
+
+
+def _accumulate(
+    outputs: Sequence[Tensor], cotangents: Any, keep_graph: bool, create_graph: bool, inputs: Any
+) -> tuple[()]:
+    """``backward()``: the leaves of the outputs' plane get their ``.grad``."""
+    depth = max(map(_depth, outputs))
+    _check_outputs("backward()", outputs)
+    if depth == 0 or any(_depth(tensor) != depth for tensor in inputs):
+        raise RuntimeError(
+            "backward() inside vmap would add to the .grad of a tensor from outside of the vmap. "
+            "All samples share it, and each has a gradient of its own. Use functorch_ext.grad, or "
+            "call backward() on the result of the vmap for the sum over samples."
+        )
+    leaves = list(inputs) or _leaves_behind(outputs)
+    _C.run_backward(outputs, cotangents, list(inputs), keep_graph, create_graph, True, True)
+    if not create_graph:
+        for leaf in leaves:
+            if leaf.grad is not None:
+                leaf.grad = leaf.grad.detach()
+    return ()
+
+
+def _grad(
+    outputs: Sequence[Tensor], cotangents: Any, keep_graph: bool, create_graph: bool, inputs: Any,
+    allow_unused: bool
+) -> list[Any]:  # fmt: skip
+    """``torch.autograd.grad``: by inputs of the outputs' plane, and by those of planes below."""
+    depth = max(map(_depth, outputs))
+    gradients: list[Any] = [None] * len(inputs)
+    here = [i for i, tensor in enumerate(inputs) if _depth(tensor) >= depth]
+    below = [i for i in range(len(inputs)) if i not in here]
+    if here:
+        _check_outputs("torch.autograd.grad", outputs)
+        given = [inputs[i] for i in here]
+        found = _C.run_backward(
+            outputs, cotangents, given, keep_graph or bool(below), create_graph, allow_unused, False
+        )
+        # Without create_graph it is a constant, and to the planes below as well.
+        for i, gradient in zip(here, found, strict=True):
+            gradients[i] = gradient if create_graph or gradient is None else gradient.detach()
+    if below:
+        given = [inputs[i] for i in below]
+        found = _grad_below(outputs, cotangents, keep_graph, create_graph, given, allow_unused)
+        for i, gradient in zip(below, found, strict=True):
+            gradients[i] = gradient
+    return gradients
+
+
+def _grad_below(
+    outputs: Sequence[Tensor], cotangents: Any, keep_graph: bool, create_graph: bool,
+    inputs: list[Tensor], allow_unused: bool
+) -> list[Any]:  # fmt: skip
+    """Gradients by tensors from outside of the vmap, which all samples share: one per sample.
+
+    Autograd of the plane below would sum them up. So it runs on a basis there: for each sample, the
+    cotangents of that one alone.
+    """
+    level = _level_of(outputs)
+    if create_graph and any(output.requires_grad for output in outputs):
+        raise RuntimeError(
+            "torch.autograd.grad(..., create_graph=True) inside vmap, by a tensor from outside of "
+            "the vmap: its gradient can't be differentiated further by tensors of the vmap. Use "
+            "functorch_ext.grad, which takes such a tensor for each sample."
+        )
+    if not level.is_batch:
+        raise RuntimeError(
+            "torch.autograd.grad inside jvp or functionalize, by a tensor from outside of it. Use "
+            "functorch_ext.grad."
+        )
+    count = level.batch_size
+    warn_of_loop(
+        f"torch.autograd.grad inside functorch_ext.vmap, by a tensor from outside of the vmap: "
+        f"{count} backward passes, one per sample, at once (a performance drop). Use "
+        "functorch_ext.grad, which takes such a tensor for each sample."
+    )
+    roots, seeds = [], []
+    below = _C.BelowFrame(level)
+    try:
+        for output, cotangent in zip(outputs, cotangents, strict=True):
+            value = _in_front(level, output, count)
+            if not value.requires_grad:
+                continue
+            seed = (
+                torch.ones_like(value) if cotangent is None else _in_front(level, cotangent, count)
+            )
+            roots.append(value)
+            seeds.append(torch.diag_embed(seed.movedim(0, -1), dim1=0, dim2=1))
+        if not roots:
+            _raise_without_grad("torch.autograd.grad", 0, outputs[0])
+        frame = _C.BatchFrame(count, _C.Randomness.ERROR, False, roots)
+        try:
+            basis = [frame.wrap(seed, 0) for seed in seeds]
+            found = _grad(roots, basis, keep_graph, create_graph, inputs, allow_unused)
+            found = [None if each is None else frame.unwrap(each, 0) for each in found]
+        finally:
+            frame.exit()
+    finally:
+        below.exit()
+    return [None if gradient is None else level.wrap(gradient, 0) for gradient in found]
+
+
+def _in_front(level: _C.Level, tensor: Tensor, count: int) -> Tensor:
+    """The value of a tensor of the level, with its samples in front."""
+    value, dim = level.unwrap(tensor)
+    return value.expand(count, *value.shape) if dim is None else value.movedim(dim, 0)
+
+
+def _level_of(tensors: Sequence[Tensor]) -> _C.Level:
+    """The deepest level that one of the tensors belongs to."""
+    frames = []
+    try:
+        while True:
+            level = _C.level_of(tuple(tensors))
+            if level is None:
+                raise AssertionError("no tensor of a vmap")
+            if any(level.unwrap(tensor)[0] is not tensor for tensor in tensors):
+                return level
+            frames.append(_C.BelowFrame(level))  # it draws random numbers, but has none of them
+    finally:
+        for frame in reversed(frames):
+            frame.exit()
+
+
+def _leaves_behind(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The leaves that a backward pass from the outputs ends at."""
+    pending = [output.grad_fn for output in outputs]
+    leaves = [output for output in outputs if output.is_leaf]
+    seen = {None}
+    while pending:
+        node = pending.pop()
+        if node not in seen:
+            seen.add(node)
+            pending += [next_node for next_node, _ in node.next_functions]
+            if hasattr(node, "variable"):
+                leaves.append(node.variable)
+    return leaves
+
+
+def _check_outputs(call: str, outputs: Sequence[Tensor]) -> None:
+    for position, output in enumerate(outputs):
+        if not output.requires_grad:
+            _raise_without_grad(call, position, output)
+
+
+def _raise_without_grad(call: str, position: int, output: Tensor) -> None:
+    """An output that nothing differentiates by on its own plane."""
+    description = _C.describe(output)
+    while description is not None:
+        if description[0].requires_grad:
+            raise RuntimeError(
+                f"{call} inside vmap: output {position} depends on nothing of this vmap that "
+                "requires grad, only on tensors from outside of it, which all samples share. Use "
+                "functorch_ext.grad by them, which gives a gradient for each sample; or call "
+                f"{call} outside, on the result of the vmap, for the sum over samples."
+            )
+        description = _C.describe(description[0])
+    raise RuntimeError(
+        f"{call} inside vmap: output {position} doesn't require grad: it depends on nothing that "
+        "does. Inside vmap the function's arguments don't require grad by themselves. Call "
+        "x.requires_grad_() before you use x, or use functorch_ext.grad."
+    )
