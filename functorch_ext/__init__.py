@@ -13,6 +13,7 @@ from functorch_ext import (  # noqa: E402
     _checkpoint,
     _custom_function,
     _makers,
+    _module_hooks,
     _tensor_methods,
     _user_autograd,
 )
@@ -34,6 +35,7 @@ _tensor_methods.install()
 _custom_function.install()
 _user_autograd.install()
 _checkpoint.install()
+_module_hooks.install()
 
 __all__ = [
     "FallbackWarning",

@@ -30,8 +30,6 @@ NOT_YET = {
     r"Attention \| (?!.*math kernel|.*need_weights).* \| grad\(grad\)": "is not implemented",
     r"Attention \| .* a mapped mask of numbers(, nothing else)? \| grad\(vmap\)": "is not differentiable with respect",
     r".*weight_norm \| jvp by parameters": NO_FORWARD,
-    # autograd of the plane below isn't seen on the wrappers
-    r".*full backward hooks of modules \| backward of vmap": "WRONG",
     r".*inference_mode around \| hessian": "Inference tensors",
     r".*an in-place write to the input \| .*(grad|vjp|jacrev).*": "a leaf Variable that requires grad",
     # custom functions through NumPy

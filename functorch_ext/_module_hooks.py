@@ -1,0 +1,115 @@
+"""Full backward hooks of modules, where the tensors of a ``vmap`` are differentiated from outside.
+
+``grad(vmap(module))`` differentiates on a plane below that of the module's inputs and outputs. So
+there a hook is put on their values, and gets samples of what flows through them.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils.hooks import BackwardHook
+
+from functorch_ext import _C
+
+_Cotangents = Sequence[Tensor | None]
+
+
+def install() -> None:
+    """Teaches full backward hooks of modules about the planes below a vmap."""
+    plain = BackwardHook._apply_on_tensors
+
+    def apply_on_tensors(self: BackwardHook, fn: Callable[[Any], None], args: Any) -> Any:
+        level = _C.running_level()
+        tensors = () if level is None else tuple(arg for arg in args if isinstance(arg, Tensor))
+        if (
+            level is None
+            or not level.is_batch
+            or level.differentiates(tensors)
+            or not level.is_differentiated_below(tensors)
+        ):
+            return plain(self, fn, args)
+        pairs = [_batched(level, tensor) for tensor in tensors]
+        dims = [dim for _, dim in pairs]
+        below = _C.BelowFrame(level)
+        try:
+            values, found = apply_on_tensors(
+                self,
+                lambda node: fn(_NodeOfBatch(node, self, level, dims)),
+                tuple(value for value, _ in pairs),
+            )
+        finally:
+            below.exit()
+        if found is None:
+            return args, None
+        wrapped = iter([level.wrap(value, dim) for value, dim in zip(values, dims, strict=True)])
+        seen = [next(wrapped) if isinstance(arg, Tensor) else arg for arg in args]
+        indices = [i for i, arg in enumerate(args) if isinstance(arg, Tensor)]
+        return (tuple(seen) if type(args) is tuple else type(args)(*seen)), indices
+
+    BackwardHook._apply_on_tensors = apply_on_tensors
+
+
+def _batched(level: _C.Level, tensor: Tensor) -> tuple[Tensor, int]:
+    """The value of a tensor, with samples in any case: a cotangent differs between them."""
+    value, dim = level.unwrap(tensor)
+    return (value.expand(level.batch_size, *value.shape), 0) if dim is None else (value, dim)
+
+
+class _NodeOfBatch:
+    """A node of autograd below a vmap, whose hooks get the samples of its cotangents."""
+
+    def __init__(self, node: Any, owner: BackwardHook, level: _C.Level, dims: list[int]) -> None:
+        self.node, self.owner, self.dims = node, owner, dims
+        self.batch_size, self.randomness = level.batch_size, level.randomness
+
+    def register_hook(self, hook: Callable[[Any, Any], Any]) -> Any:
+        owner, dims = self.owner, self.dims
+
+        def of_batch(by_inputs: _Cotangents, by_outputs: _Cotangents) -> Any:
+            # The hook of the outputs leaves their cotangents to that of the inputs: as values, for
+            # each has a frame of its own.
+            kept = owner.grad_outputs if isinstance(owner.grad_outputs, _Values) else _Values()
+            above = [each for each in (*by_inputs, *by_outputs, *kept) if each is not None]
+            frame = _C.BatchFrame(self.batch_size, self.randomness, True, above)
+            try:
+                if kept:
+                    samples = _wrapped(frame, kept, [0] * len(kept))
+                    owner.grad_outputs = _Values.of(samples, kept.batches - 1)
+                result = hook(_wrapped(frame, by_inputs, dims), _wrapped(frame, by_outputs, dims))
+                if owner.grad_outputs is not None:
+                    found = owner.grad_outputs
+                    values = _unwrapped(frame, found, [0] * len(found))
+                    owner.grad_outputs = _Values.of(values, getattr(found, "batches", 0) + 1)
+                return None if result is None else _unwrapped(frame, result, dims)
+            finally:
+                frame.exit()
+
+        return self.node.register_hook(of_batch)
+
+
+class _Values(tuple):
+    """The values of samples, with the batches of so many vmaps in front."""
+
+    batches = 0
+
+    @staticmethod
+    def of(values: _Cotangents, batches: int) -> _Cotangents:
+        result = _Values(values) if batches else tuple(values)
+        if batches:
+            result.batches = batches
+        return result
+
+
+def _wrapped(frame: _C.BatchFrame, values: _Cotangents, dims: list[int]) -> _Cotangents:
+    return tuple(
+        None if value is None else frame.wrap(value, dim)
+        for value, dim in zip(values, dims, strict=True)
+    )
+
+
+def _unwrapped(frame: _C.BatchFrame, samples: _Cotangents, dims: list[int]) -> _Cotangents:
+    return tuple(
+        None if sample is None else frame.unwrap(sample, dim)
+        for sample, dim in zip(samples, dims, strict=True)
+    )
