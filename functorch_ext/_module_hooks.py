@@ -64,14 +64,20 @@ class _NodeOfBatch:
         self.batch_size, self.randomness = level.batch_size, level.randomness
 
     def register_hook(self, hook: Callable[[Any, Any], Any]) -> Any:
-        owner, dims = self.owner, self.dims
+        # The node keeps its hooks: they must not keep the node.
+        owner, dims, batch_size, randomness = (
+            self.owner,
+            self.dims,
+            self.batch_size,
+            self.randomness,
+        )
 
         def of_batch(by_inputs: _Cotangents, by_outputs: _Cotangents) -> Any:
             # The hook of the outputs leaves their cotangents to that of the inputs: as values, for
             # each has a frame of its own.
             kept = owner.grad_outputs if isinstance(owner.grad_outputs, _Values) else _Values()
             above = [each for each in (*by_inputs, *by_outputs, *kept) if each is not None]
-            frame = _C.BatchFrame(self.batch_size, self.randomness, True, above)
+            frame = _C.BatchFrame(batch_size, randomness, True, above)
             try:
                 if kept:
                     samples = _wrapped(frame, kept, [0] * len(kept))
