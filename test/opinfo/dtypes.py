@@ -26,7 +26,6 @@ def negated(x):
     return torch._neg_view(-x) if is_inexact(x) else x.clone()
 
 
-DERIVATIVES = ("vmap(vjp)",)
 # label: (dtype, modes, what is done to the stacked arguments)
 KINDS = {
     "bool": (torch.bool, ("vmap",), torch.clone),

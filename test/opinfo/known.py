@@ -14,6 +14,13 @@ RANDOM = set(
     """.split()
 )
 
+# of these, those that have to work with randomness="error" where their arguments ask for no draw
+SOMETIMES_RANDOM = set(
+    """nn.functional.alpha_dropout nn.functional.dropout
+    nn.functional.feature_alpha_dropout.without_train nn.functional.multi_head_attention_forward
+    nn.functional.scaled_dot_product_attention""".split()
+)
+
 # the numbers in their outputs are whatever was in memory: only shapes, dtypes and strides count
 UNINITIALISED = set(
     "empty empty_like empty_permuted empty_strided new_empty new_empty_strided".split()
@@ -56,6 +63,9 @@ BUFFER = Reason(
 DRAWS = Reason(
     "what it draws depends on its parameters, so that there is no draw the same for all samples",
     "parameters differ between samples",
+)
+DRAWS_NOTHING = Reason(
+    "it is tagged as random, though without dropout it draws nothing", "called random operation"
 )
 RESIZES = Reason("a batched tensor's memory holds all samples", "memory holds all samples")
 LAYOUT = Reason("its output is not strided", "SparseCPU")
@@ -137,7 +147,7 @@ ERRORS = {
         "torch._scaled_mm_v2",
     ),
     **rows(
-        DRAWS,
+        DRAWS_NOTHING,
         ["vmap", "vmap(vjp)"],
         "nn.functional.scaled_dot_product_attention",
     ),

@@ -1,9 +1,66 @@
 """What the sweep over dtypes knows in advance, beyond what is known of the operator in any dtype."""
 
-# (operator, kind): a tolerance of its own
-TOLERANCE = {}
+from test.opinfo.known import Reason, rows
+
+# (operator, kind): a tolerance of its own. Sums in half precision depend on their order.
+TOLERANCE = {
+    **dict.fromkeys(
+        [
+            ("addbmm", "float16"),
+            ("nn.functional.conv_transpose2d", "float16"),
+            ("nn.functional.scaled_dot_product_attention", "float16"),
+        ],
+        0.06,
+    ),
+    **dict.fromkeys(
+        [
+            ("addbmm", "bfloat16"),
+            ("nn.functional.conv_transpose2d", "bfloat16"),
+            ("nn.functional.scaled_dot_product_attention", "bfloat16"),
+        ],
+        0.4,
+    ),
+}
+
+CONJUGATED = Reason(
+    "its derivative calls view_as_real, which takes no lazily conjugated tensor", "view_as_real"
+)
+SCALARS = Reason("beta and alpha, or a sum, promote the dtype of integers")
 
 # (operator, kind and mode): why
-ERRORS = {}
+ERRORS = {
+    **rows(
+        CONJUGATED,
+        ["conjugated vmap(vjp)"],
+        "__rpow__",
+        "float_power",
+        "istft",
+        "nn.functional.conv1d",
+        "nn.functional.conv2d",
+        "nn.functional.conv3d",
+        "nn.functional.conv_transpose1d",
+        "nn.functional.conv_transpose2d",
+        "nn.functional.conv_transpose3d",
+        "pow",
+    ),
+}
 LOOPS = {}
-WRONG = {}
+WRONG = {
+    **rows(
+        SCALARS,
+        ["uint8 vmap", "int32 vmap", "int64 vmap"],
+        "addmv",
+        "addbmm",
+        "baddbmm",
+    ),
+    **rows(
+        SCALARS,
+        ["uint8 vmap", "int32 vmap"],
+        "nn.functional.bilinear",
+    ),
+    **rows(
+        SCALARS,
+        ["bool vmap"],
+        "addr",
+    ),
+}

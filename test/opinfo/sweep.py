@@ -48,6 +48,12 @@ class NotApplicable(Exception):
     """There is nothing to compare with."""
 
 
+def randomness(name, p):
+    """What to ask of vmap: where nothing is drawn, as by dropout in evaluation, it needs nothing."""
+    draws_nothing = name in known.SOMETIMES_RANDOM and not is_random(p)
+    return "same" if name in known.RANDOM and not draws_nothing else "error"
+
+
 def seeded(function, *args, seed=7):
     """What a random operator draws under randomness="same" is what it draws after the same seed."""
     torch.default_generator.manual_seed(seed)
@@ -118,11 +124,10 @@ def comparable(x):
 
 def run(name, p, mode, variant, expected, view=torch.clone, tolerance=None):
     """The Outcome of one problem, stacked one way."""
-    randomness = "same" if name in known.RANDOM else "error"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            actual = mapped(p, mode, variant, view, randomness)
+            actual = mapped(p, mode, variant, view, randomness(name, p))
         except Exception as error:
             return Outcome("error", f"{type(error).__name__}: {error}".partition("\n")[0])
     dtypes = {x.dtype for x in p.draws[0] if is_inexact(x)}
