@@ -60,7 +60,7 @@ def test_different(name, in_dim):
 
 
 @each(
-    [name for name in LAYERS if "attention" not in name],
+    [name for name in LAYERS if name.startswith(("lstm", "rnn"))],
     "a layer adds to the unbatched result of the one below, in place, what the dropout made differ",
 )
 def test_different_for_an_unbatched_argument(name):
@@ -128,6 +128,9 @@ def test_nested(name, outer, inner, request):
     """The same along each vmap that asks for it, different along the others."""
     if "rrelu" in name and (outer == inner == "different") == ("functional" not in name):
         reason = "its draws differ under 'same', or two vmaps with 'different' raise"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    if name in LAYERS and name.endswith(".data"):
+        reason = "the lengths of sequences made inside two vmaps have no memory to read them from"
         request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     if name in NO_SAME and "same" in (outer, inner):
         return

@@ -64,14 +64,8 @@ DRAWS = Reason(
     "what it draws depends on its parameters, so that there is no draw the same for all samples",
     "parameters differ between samples",
 )
-DRAWS_NOTHING = Reason(
-    "it is tagged as random, though without dropout it draws nothing", "called random operation"
-)
 RESIZES = Reason("a batched tensor's memory holds all samples", "memory holds all samples")
 LAYOUT = Reason("its output is not strided", "SparseCPU")
-STRIDED_SAMPLES = Reason(
-    "the loop hands over samples with strides, which it does not take", "stride|contiguous"
-)
 NO_RULE = Reason("it has no rule yet")
 
 FORWARD = ("vmap", "vmap(vmap)")
@@ -142,21 +136,6 @@ ERRORS = {
         "multinomial",
     ),
     **rows(
-        STRIDED_SAMPLES,
-        FORWARD,
-        "torch._scaled_mm_v2",
-    ),
-    **rows(
-        DRAWS_NOTHING,
-        ["vmap", "vmap(vjp)"],
-        "nn.functional.scaled_dot_product_attention",
-    ),
-    **rows(
-        STRIDED_SAMPLES,
-        ["vmap(vjp)"],
-        "nn.functional.embedding_bag",
-    ),
-    **rows(
         RESIZES,
         FORWARD,
         "resize_",
@@ -181,6 +160,16 @@ LOOPS = {
         "nonzero_static",
         "torch._scaled_mm",
         "torch._scaled_mm_v2",
+    ),
+    **rows(
+        NO_RULE,
+        ["vmap", "vmap(vjp)"],
+        "nn.functional.scaled_dot_product_attention",
+    ),
+    **rows(
+        NO_RULE,
+        ["vmap(vjp)"],
+        "nn.functional.linear_cross_entropy.chunked_none",
     ),
     **rows(
         NO_RULE,
@@ -215,13 +204,7 @@ DEEP_ERRORS = {
 DEEP_LOOPS = {}
 
 # what gives a wrong answer: to be repaired
-WRONG = {
-    **rows(
-        Reason("the loop hands over samples with strides, for which PyTorch's kernel is wrong"),
-        FORWARD,
-        "nn.functional.embedding_bag",
-    ),
-}
+WRONG = {}
 
 # operators whose numbers are less exact than 1e-9 in float64
 TOLERANCE = {}
