@@ -12,6 +12,7 @@ _check_torch_version(_TORCH_VERSION)
 from functorch_ext import (  # noqa: E402
     _checkpoint,
     _custom_function,
+    _custom_loop,
     _makers,
     _module_hooks,
     _tensor_methods,
@@ -33,6 +34,7 @@ from functorch_ext.vmap import vmap  # noqa: E402
 _makers.install()
 _tensor_methods.install()
 _custom_function.install()
+_custom_loop.install()
 _user_autograd.install()
 _checkpoint.install()
 _module_hooks.install()

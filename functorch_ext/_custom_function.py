@@ -26,6 +26,12 @@ from functorch_ext._custom_context import (
     has_setup,
     is_once_differentiable,
 )
+from functorch_ext._custom_loop import (
+    all_or_each,
+    differs_between_samples,
+    forward_of_each,
+    reads_memory,
+)
 from functorch_ext._pytree import flatten, leaves_of, unflatten
 from functorch_ext.vmap import output_dims
 
@@ -76,7 +82,11 @@ def _apply(
         args, kwargs = bound.args, bound.kwargs
     has_rule = cls.vmap is not Function.vmap
     if kwargs or not (has_rule or level.is_differentiated_below(args)):
-        return plain(cls, *args, **kwargs)
+        try:
+            return plain(cls, *args, **kwargs)
+        except RuntimeError as error:
+            if kwargs or not level.is_batch or not level.batch_size or not reads_memory(error):
+                raise
 
     leaves, structure = flatten(args)
     pairs = [level.unwrap(leaf) if isinstance(leaf, Tensor) else (leaf, None) for leaf in leaves]
@@ -120,7 +130,7 @@ def _apply(
     def forward(*inputs: Any) -> Any:
         result, wrapped = known.pop()
         if not has_setup(cls):
-            call.recording.repeat(inputs[0], [*flatten(inputs[1:])[0], *wrapped])
+            call.recorded.repeat(inputs[0], [*flatten(inputs[1:])[0], *wrapped])
         return result
 
     lifted = [level.wrap(*level.unwrap(arg)) if _is_below(level, arg) else arg for arg in args]
@@ -173,6 +183,7 @@ class _Call:
         self.cls, self.structure, self.dims = cls, structure, dims
         self.batch_size = level.batch_size if level.is_batch else 1
         self.randomness = level.randomness if level.is_batch else _C.Randomness.SAME
+        self.loops, self.is_lost = 0, False
         self.needs_inside = [level.differentiates((arg,)) for arg in args]
         nested = args[0].is_once if cls is _OfBatches else False
         self.is_once = nested or is_once_differentiable(cls.backward)
@@ -187,6 +198,31 @@ class _Call:
         """A level to compute the samples on."""
         above = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
         return _C.BatchFrame(self.batch_size, self.randomness, True, above)
+
+    def forward(
+        self, needs: tuple[bool, ...], level: _C.Level, samples: list[Any]
+    ) -> tuple[Context, Any]:
+        """What the function's forward left for its backward, and its outputs."""
+        try:
+            context = Context(needs)
+            return context, call_forward(self.cls, context, unflatten(self.structure, samples))
+        except RuntimeError as error:
+            if self.batch_size == 0 or not reads_memory(error):
+                raise
+        context, outputs = forward_of_each(self.cls, level, needs, self.structure, samples)
+        self.loops += 1
+        self.is_lost = self.loops > 1 and differs_between_samples(context)
+        return context, outputs
+
+    @property
+    def recorded(self) -> Recording:
+        """The recording, for a derivative: of the last loop, if an outer one ran several."""
+        if self.is_lost:
+            raise RuntimeError(
+                f"functorch_ext.vmap: inside two vmaps, the forward of {self.cls.__name__} leaves "
+                "on ctx what is no tensor and differs between samples. Use save_for_backward."
+            )
+        return self.recording
 
     def needs(self, ctx: Any) -> tuple[bool, ...]:
         """Which arguments need a gradient."""
@@ -203,9 +239,9 @@ class _OfBatches(Function):
         try:
             samples = _wrapped(frame, leaves, call.dims)
             call.shapes = [x.shape if isinstance(x, Tensor) else None for x in samples]
-            needs = zip(call.needs(ctx), call.needs_inside, strict=True)
-            context = Context(tuple(below or inside for below, inside in needs))
-            outputs = call_forward(call.cls, context, unflatten(call.structure, samples))
+            both = zip(call.needs(ctx), call.needs_inside, strict=True)
+            needs = tuple(below or inside for below, inside in both)
+            context, outputs = call.forward(needs, frame.level, samples)
             call.returns_tuple = isinstance(outputs, tuple)
             outputs = as_tuple(outputs)
             tensors = [output for output in outputs if isinstance(output, Tensor)]
@@ -238,10 +274,10 @@ class _OfBatches(Function):
         call, saved = ctx.call, ctx.saved_tensors
         frame = call.enter((*saved, *tangents))
         try:
-            context = call.recording.context(call.needs(ctx), frame.level, saved, forward=True)
+            context = call.recorded.context(call.needs(ctx), frame.level, saved, forward=True)
             samples = _wrapped(frame, tangents, call.dims)
             given = [None if p is None else samples[p] for p in call.positions]
-            pushed = as_tuple(call.cls.jvp(context, *given))
+            pushed = as_tuple(all_or_each("jvp", call.cls, call.cls.jvp, context, given))
             results = [
                 tangent if tangent is None or not call.is_batched else frame.unwrap(tangent, dim)
                 for tangent, dim in zip(pushed, call.out_dims, strict=True)
@@ -255,9 +291,10 @@ def _pull_back(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
     call, saved = ctx.call, ctx.saved_tensors
     frame = call.enter((*saved, *cotangents))
     try:
-        context = call.recording.context(call.needs(ctx), frame.level, saved, forward=False)
+        context = call.recorded.context(call.needs(ctx), frame.level, saved, forward=False)
         given = _wrapped(frame, cotangents[: len(call.out_dims)], call.out_dims)
-        found = call_backward(call.cls, context, given)
+        pull_back = lambda ctx, *cotangents: call_backward(call.cls, ctx, list(cotangents))
+        found = all_or_each("backward", call.cls, pull_back, context, given)
         gradients = list(found[: len(call.positions)])
         too_many = any(gradient is not None for gradient in found[len(gradients) :])
         if too_many or len(gradients) != len(call.positions):

@@ -32,10 +32,6 @@ NOT_YET = {
     r".*weight_norm \| jvp by parameters": NO_FORWARD,
     r".*inference_mode around \| hessian": "Inference tensors",
     r".*an in-place write to the input \| .*(grad|vjp|jacrev).*": "a leaf Variable that requires grad",
-    # custom functions through NumPy
-    r".*forward in NumPy \| .*vmap.*": "reads the memory",
-    r".*backward in NumPy \| (jacrev|grad\(vmap\))": "Cannot access data pointer",
-    r".*backward in NumPy \| vmap\(grad\)": "reads the memory",
     # two processes
     r"DDP.*fully_shard \| jvp by inputs": "the jvp is not returning a view",
     # its hooks put the module's own parameters in place of the given ones
