@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "autodiff/basis.h"
 #include "autodiff/forward.h"
 #include "autodiff/plane.h"
 #include "autodiff/reverse.h"
@@ -156,9 +157,12 @@ PYBIND11_MODULE(_C, module) {
       .def("exit", &ReverseFrame::exit)
       .def("differentiable", &ReverseFrame::differentiable)
       .def("pull_back", &ReverseFrame::pull_back, py::call_guard<py::gil_scoped_release>())
+      .def("pull_back_basis", &ReverseFrame::pull_back_basis,
+           py::call_guard<py::gil_scoped_release>())
       .def("share_privacy", &ReverseFrame::share_privacy)
       .def("release", &ReverseFrame::release);
 
+  module.def("standard_basis", &standard_basis);
   module.def("run_backward", &run_backward, py::call_guard<py::gil_scoped_release>());
 
   py::class_<ForwardFrame>(module, "ForwardFrame")

@@ -15,29 +15,12 @@ def check_chunk_size(transform: str, chunk_size: int | None) -> None:
         )
 
 
-def basis_chunks(
-    tensors: list[Tensor], chunk_size: int | None
-) -> Iterator[tuple[list[Tensor], int]]:
-    """The standard basis of the space of all the tensors' elements, some vectors at a time.
-
-    Yields:
-        The vectors, as one tensor of shape ``(count, *tensor.shape)`` per tensor, and ``count``.
-    """
-    sizes = [tensor.numel() for tensor in tensors]
-    total = sum(sizes)
+def chunks(tensors: list[Tensor], chunk_size: int | None) -> Iterator[tuple[int, int]]:
+    """Pieces ``(start, count)`` of the numbers of all the tensors' elements."""
+    total = sum(tensor.numel() for tensor in tensors)
     step = total if chunk_size is None else chunk_size
     for start in range(0, max(total, 1), max(step, 1)):
-        count = min(step, total - start)
-        parts = []
-        offset = 0
-        for tensor, size in zip(tensors, sizes, strict=True):
-            part = torch.zeros((count, size), dtype=tensor.dtype, device=tensor.device)
-            # Vector `start + row` has its one at element `start + row - offset` of this tensor.
-            if -count < start - offset < size:
-                part.diagonal(start - offset).fill_(1)
-            parts.append(part.view((count, *tensor.shape)))
-            offset += size
-        yield parts, count
+        yield start, min(step, total - start)
 
 
 def join_rows(

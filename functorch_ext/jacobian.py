@@ -16,7 +16,7 @@ from functorch_ext._arguments import (
     selected,
     split_aux,
 )
-from functorch_ext._basis import basis_chunks, check_chunk_size, join_rows, split_columns
+from functorch_ext._basis import check_chunk_size, chunks, join_rows, split_columns
 from functorch_ext._pytree import flatten, map_tensors, unflatten
 from functorch_ext.forward import jvp
 from functorch_ext.vmap import vmap
@@ -56,23 +56,33 @@ def jacrev(
         tensor([[1., 0.],
                 [0., 1.]])
     """
-    check_chunk_size("jacrev", chunk_size)
+    return _by_rows("jacrev", func, argnums, has_aux, chunk_size)
+
+
+def _by_rows(
+    transform: str,
+    func: Callable[..., Any],
+    argnums: Argnums,
+    has_aux: bool,
+    chunk_size: int | None,
+) -> Callable[..., Any]:
+    check_chunk_size(transform, chunk_size)
 
     @functools.wraps(func)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
-        leaves, structure = flatten(selected("jacrev", argnums, args))
-        check_differentiable("jacrev", "the argument at argnums", leaves)
+        leaves, structure = flatten(selected(transform, argnums, args))
+        check_differentiable(transform, "the argument at argnums", leaves)
         frame = _C.ReverseFrame()
         try:
             aliases = unflatten(structure, frame.differentiable(leaves))
             outputs, aux = func(*replaced(argnums, args, aliases), **kwargs), None
             if has_aux:
-                outputs, aux = split_aux("jacrev", func, outputs)
+                outputs, aux = split_aux(transform, func, outputs)
                 aux = map_tensors(frame.release, aux)
-            output_leaves = check_outputs("jacrev", outputs)
+            output_leaves = check_outputs(transform, outputs)
             rows = [
-                _pull_back_rows(frame, output_leaves, basis, count)
-                for basis, count in basis_chunks(output_leaves, chunk_size)
+                frame.pull_back_basis(output_leaves, start, count)
+                for start, count in chunks(output_leaves, chunk_size)
             ]
         finally:
             frame.exit()
@@ -81,18 +91,6 @@ def jacrev(
         return (result, aux) if has_aux else result
 
     return jacobian
-
-
-def _pull_back_rows(
-    frame: _C.ReverseFrame, outputs: list[Tensor], basis: list[Tensor], count: int
-) -> list[Tensor]:
-    level = _C.BatchFrame(count, _C.Randomness.SAME, False)
-    try:
-        cotangents = [level.wrap(part, 0) for part in basis]
-        gradients = frame.pull_back(outputs, cotangents, True)
-        return [level.unwrap(gradient, 0) for gradient in gradients]
-    finally:
-        level.exit()
 
 
 def jacfwd(
@@ -127,20 +125,32 @@ def jacfwd(
         >>> functorch_ext.jacfwd(torch.cos)(torch.zeros(1))
         tensor([[-0.]])
     """
-    check_chunk_size("jacfwd", chunk_size)
     push = _push_columns_anew if randomness == "different" else _push_columns
+    return _by_columns("jacfwd", func, argnums, has_aux, chunk_size, push)
+
+
+def _by_columns(
+    transform: str,
+    func: Callable[..., Any],
+    argnums: Argnums,
+    has_aux: bool,
+    chunk_size: int | None,
+    push: Callable[..., tuple[Any, list[Tensor], Any]],
+) -> Callable[..., Any]:
+    check_chunk_size(transform, chunk_size)
 
     @functools.wraps(func)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
-        leaves, structure = flatten(selected("jacfwd", argnums, args))
-        check_differentiable("jacfwd", "the argument at argnums", leaves)
+        leaves, structure = flatten(selected(transform, argnums, args))
+        check_differentiable(transform, "the argument at argnums", leaves)
 
         def flat(duals: list[Tensor]) -> Any:
             return func(*replaced(argnums, args, unflatten(structure, duals)), **kwargs)
 
         columns = []
-        for basis, count in basis_chunks(leaves, chunk_size):
-            outputs, tangents, aux = push(flat, leaves, basis, count, has_aux)
+        for start, count in chunks(leaves, chunk_size):
+            basis = _C.standard_basis(leaves, start, count)
+            outputs, tangents, aux = push(transform, flat, leaves, basis, count, has_aux)
             columns.append(tangents)
         output_leaves, output_structure = flatten(outputs)
         parts = split_columns(columns, output_leaves, leaves)
@@ -151,6 +161,7 @@ def jacfwd(
 
 
 def _push_columns(
+    transform: str,
     func: Callable[[list[Tensor]], Any],
     primals: list[Tensor],
     basis: list[Tensor],
@@ -165,11 +176,11 @@ def _push_columns(
             tangents = [level.wrap(part, 0) for part in basis]
             outputs, aux = func(forward.make_dual(primals, tangents)), None
             if has_aux:
-                outputs, aux = split_aux("jacfwd", func, outputs)
+                outputs, aux = split_aux(transform, func, outputs)
                 aux = map_tensors(lambda tensor: forward.unpack(tensor)[0], aux)
             columns = []
             primal_outputs = []
-            for leaf in check_outputs("jacfwd", outputs):
+            for leaf in check_outputs(transform, outputs):
                 primal, tangent = forward.unpack(leaf)
                 if tangent is None:
                     with torch.no_grad():
@@ -184,6 +195,7 @@ def _push_columns(
 
 
 def _push_columns_anew(
+    transform: str,
     func: Callable[[list[Tensor]], Any],
     primals: list[Tensor],
     basis: list[Tensor],
@@ -196,7 +208,7 @@ def _push_columns_anew(
 
     outputs, tangents, *aux = vmap(push, out_dims=-1, randomness="different")(*basis)
     first = map_tensors(lambda tensor: tensor.select(-1, 0), (outputs, aux[0] if aux else None))
-    return first[0], check_outputs("jacfwd", tangents), first[1]
+    return first[0], check_outputs(transform, tangents), first[1]
 
 
 def hessian(
@@ -228,5 +240,5 @@ def hessian(
         tensor([[6., 0.],
                 [0., 6.]])
     """
-    inner = jacrev(func, argnums, has_aux=has_aux)
-    return jacfwd(inner, argnums, has_aux, chunk_size=chunk_size)
+    gradient = _by_rows("hessian", func, argnums, has_aux, None)
+    return _by_columns("hessian", gradient, argnums, has_aux, chunk_size, _push_columns)

@@ -157,6 +157,18 @@ def test_what_is_never_written_to_can_be_read():
         return x
 
     vmap(function)(rand(4, 3))
+    vmap(vmap(function))(rand(2, 4, 3))
+
+
+def test_no_stale_memory_is_read_in_nested_vmaps():
+    def function(x, y):
+        made = torch.zeros(3, dtype=x.dtype)
+        made.add_(x)  # of the outer vmap
+        return y * made.tolist()[0]
+
+    x, y = rand(4, 3), rand(2, 3)
+    with pytest.raises(RuntimeError, match="can't be read any more|reads the memory"):
+        vmap(lambda x: vmap(lambda y: function(x, y))(y))(x)
 
 
 def test_what_was_written_to_can_not():

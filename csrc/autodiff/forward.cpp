@@ -94,8 +94,9 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
   for (size_t i = 0; i < primals.size(); ++i) {
     const auto tangent = lift_to(tangents[i], plane_);
     if (!tangent.is_same(tangents[i]) && plane_->kind == LevelKind::Batch) {
-      // Only this dual tensor knows it: it may become batched when the dual is written to.
-      wrapper_of(tangent)->set_own();
+      // Only this dual tensor knows it: it may become batched when the dual is written to. The
+      // memory is that of the given tangent, though.
+      wrapper_of(tangent)->set_own(/*readable=*/false);
     }
     duals.push_back(at::_make_dual(lift_to(normal_tensor(primals[i]), plane_), tangent, 0));
   }

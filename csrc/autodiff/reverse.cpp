@@ -11,7 +11,9 @@
 
 #include <unordered_set>
 
+#include "autodiff/basis.h"
 #include "autodiff/plane.h"
+#include "engine/frames.h"
 
 namespace functorch_ext {
 
@@ -188,6 +190,21 @@ std::vector<at::Tensor> ReverseFrame::pull_back(
     }
   }
   return gradients;
+}
+
+std::vector<at::Tensor> ReverseFrame::pull_back_basis(const std::vector<at::Tensor>& outputs,
+                                                      int64_t start, int64_t count) const {
+  const BatchFrame vectors(count, Randomness::Same, /*is_plane=*/false);
+  std::vector<std::optional<at::Tensor>> cotangents;
+  cotangents.reserve(outputs.size());
+  for (const auto& part : standard_basis(outputs, start, count)) {
+    cotangents.emplace_back(vectors.wrap(part, 0));
+  }
+  auto rows = pull_back(outputs, cotangents, /*keep_graph=*/true);
+  for (auto& row : rows) {
+    row = vectors.unwrap(row, 0);
+  }
+  return rows;
 }
 
 std::vector<at::Tensor> run_backward(const std::vector<at::Tensor>& outputs,

@@ -96,7 +96,7 @@ at::Tensor made_inside(at::Tensor tensor) {
 void share_memory(WrapperImpl& alias, WrapperImpl& source) {
   if (&alias != &source) {
     memory_of(source).add(impl_of(alias));
-    alias.set_own();
+    alias.set_own(source.has_storage());
     alias.set_aliasing(source.aliasing(), 0);
   }
 }
@@ -110,6 +110,7 @@ bool make_batched(const at::Tensor& tensor, const Level& level) {
   const auto memory = c10::intrusive_ptr<OwnMemory>::reclaim_copy(&memory_of(*wrapper));
   const auto& base = memory->base;
   const auto extent = extent_of(base);
+  const bool readable = wrapper->has_storage() && !is_wrapper(base);
   const auto batched = base.new_empty_strided_symint(behind(level.batch_size, base.sym_sizes()),
                                                      behind(extent, base.sym_strides()));
   batched.copy_(base);
@@ -129,6 +130,12 @@ bool make_batched(const at::Tensor& tensor, const Level& level) {
                                                           value.sym_storage_offset() -
                                                           base.sym_storage_offset()),
                     0);
+  }
+  if (readable) {
+    // Wrappers of deeper levels share it too: they must not show what was there before.
+    base.storage().unsafeGetStorageImpl()->release_data_and_set_meta_custom_data_ptr_error_msg_(
+        "functorch_ext.vmap: the memory of a tensor made inside vmap can't be read any more: a "
+        "value that differs between samples was written to it.");
   }
   return true;
 }

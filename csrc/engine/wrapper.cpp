@@ -74,10 +74,10 @@ void WrapperImpl::refresh() {
   refresh_contiguous();
 }
 
-void WrapperImpl::set_own() {
+void WrapperImpl::set_own(bool readable) {
   own_ = true;
   // There is one value for all samples: its memory can be read, as by .numpy() or .tolist().
-  if (!is_wrapper(value_) && value_.has_storage()) {
+  if (readable && (!is_wrapper(value_) || wrapper_of(value_)->is_own()) && value_.has_storage()) {
     storage_ = value_.storage();
     storage_access_should_throw_ = false;
   }

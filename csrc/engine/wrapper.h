@@ -55,7 +55,7 @@ struct WrapperImpl final : c10::TensorImpl {
   bool is_own() const {
     return own_;
   }
-  void set_own();
+  void set_own(bool readable = true);  // may its memory be read directly, while it isn't batched?
 
   // Of a Functional level: the memory that the tensor aliases, and how often that had been written
   // to when value() was computed. Null: a constant from outside.
