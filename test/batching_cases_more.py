@@ -32,10 +32,6 @@ def increasing(n):
     return lambda: torch.rand(n, dtype=torch.float64).cumsum(0) - 1.5
 
 
-def same(*numbers, dtype=torch.int64):
-    return lambda: torch.tensor(numbers, dtype=dtype)
-
-
 def histogramdd(x, weight):
     counts, edges = torch.histogramdd(x, [3, 4], weight=weight)
     return counts, *edges
@@ -121,7 +117,7 @@ family(
         "one_hot": (lambda x: F.one_hot(x, 5), ints(5, 2, 3)),
         "narrow": (lambda x, start: x.narrow(1, start, 3), t(2, 7), ints(4)),
         "narrow from the end": (lambda x, n: x.narrow(0, -3 - n, 2), t(7, 2), ints(3)),
-        "tensor_split": (lambda x, at: torch.tensor_split(x, at), t(6, 2), same(1, 4)),
+        "tensor_split": (lambda x: torch.tensor_split(x, torch.tensor([1, 4])), t(6, 2)),
         "mask assigned": (
             lambda x, mask, value: torch.where(mask, x, x).index_put((mask,), value),
             t(3, 4),
@@ -221,9 +217,8 @@ family(
             lambda: 1 + ints(3, 3)(),
         ),
         "pack": (
-            lambda x, n: tuple(torch._VF._pack_padded_sequence(x, n, False))[0],
+            lambda x: torch._VF._pack_padded_sequence(x, torch.tensor([4, 2, 1]), False)[0],
             t(4, 3, 2),
-            same(4, 2, 1),
         ),
         "pack and pad": (
             lambda x: torch.nn.utils.rnn.pad_packed_sequence(

@@ -48,17 +48,13 @@ WRITES = Reason(
     "it writes a sample's values into an argument that all samples share",
     "which all samples share|write in-place a value that differs",
 )
-BUFFER = Reason(
-    "its derivative writes a sample's values into a buffer made for all samples",
-    "write in-place a value that differs",
-)
+BUFFER = Reason("its derivative is Python code that computes into buffers, with out=")
 DRAWS = Reason(
     "what it draws depends on its parameters, so that there is no draw the same for all samples",
     "parameters differ between samples",
 )
 RESIZES = Reason("a batched tensor's memory holds all samples", "memory holds all samples")
 LAYOUT = Reason("its output is not strided", "sparse samples don't fit together")
-NO_RULE = Reason("it has no rule yet")
 
 FORWARD = ("vmap", "vmap(vmap)")
 EVERY = (*FORWARD, "vmap(vjp)", "vmap(jvp)")
@@ -91,11 +87,6 @@ ERRORS = {
         "native_batch_norm",
         "_native_batch_norm_legit",
         "_batch_norm_with_update",
-    ),
-    **rows(
-        BUFFER,
-        ["vmap(vjp)"],
-        "nn.functional.linear_cross_entropy.chunked_none",
     ),
     **rows(
         DRAWS,
