@@ -48,7 +48,10 @@ WRITES = Reason(
     "it writes a sample's values into an argument that all samples share",
     "which all samples share|write in-place a value that differs",
 )
-BUFFER = Reason("its derivative is Python code that computes into buffers, with out=")
+BUFFER = Reason(
+    "its derivative is Python code that computes into buffers, with out=",
+    "write in-place a value that differs",
+)
 DRAWS = Reason(
     "what it draws depends on its parameters, so that there is no draw the same for all samples",
     "parameters differ between samples",
@@ -87,6 +90,11 @@ ERRORS = {
         "native_batch_norm",
         "_native_batch_norm_legit",
         "_batch_norm_with_update",
+    ),
+    **rows(
+        BUFFER,
+        ["vmap(vjp)"],
+        "nn.functional.linear_cross_entropy.chunked_none",
     ),
     **rows(
         DRAWS,
