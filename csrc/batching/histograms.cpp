@@ -15,6 +15,7 @@ using Weight = std::optional<at::Tensor>;
 struct Edges {
   at::Tensor values;
   bool batched;
+  bool evenly_spaced = false;
 
   at::Tensor wrapped(const Level& level) const {
     return wrap(values, batched ? 0 : no_bdim, level);
@@ -44,18 +45,37 @@ std::vector<Edges> equal_bins(const at::Tensor& points, at::IntArrayRef bins, co
         first -= 0.5;
         last += 0.5;
       }
-      edges.push_back({at::linspace(first, last, bins[d] + 1, points.options()), false});
+      edges.push_back({at::linspace(first, last, bins[d] + 1, points.options()), false, true});
       continue;
     }
     const auto [smallest, largest] = at::aminmax(points.select(2, static_cast<int64_t>(d)), 1);
     const auto widening = smallest.eq(largest).to(points.scalar_type()) * 0.5;
-    edges.push_back({evenly_spaced(smallest - widening, largest + widening, bins[d] + 1), true});
+    edges.push_back(
+        {evenly_spaced(smallest - widening, largest + widening, bins[d] + 1), true, true});
   }
   return edges;
 }
 
 Edges given_bins(const at::Tensor& bins, const Level& level) {
   return {at_front(bins, level), is_batched_at(bins, level)};
+}
+
+// The bin that each number is in. Where all are as wide, a division finds it, but for rounding.
+at::Tensor bin_of(const at::Tensor& numbers, const Edges& edges, const at::Tensor& values) {
+  const auto bins = values.sym_size(-1) - 1;
+  const auto clamped = [&](at::Tensor bin) {
+    return bin.clamp_(at::Scalar(0), at::Scalar(bins - 1));
+  };
+  if (!edges.evenly_spaced) {
+    return clamped(at::searchsorted(values, numbers, false, /*right=*/true).sub_(1));
+  }
+  const auto first = values.narrow_symint(-1, 0, 1);
+  const auto width = (values.narrow_symint(-1, bins, 1) - first) / bins;
+  const auto guess = clamped(((numbers - first) / width).to(at::kLong));
+  const auto edge = [&](const at::Tensor& number) {
+    return edges.batched ? values.gather(1, number) : values.take(number);
+  };
+  return clamped((guess + numbers.ge(edge(guess + 1))).sub_(numbers.lt(edge(guess)).to(at::kLong)));
 }
 
 // A bin holds its left edge, and the last one its right edge too.
@@ -71,9 +91,7 @@ at::Tensor histogram(const at::Tensor& points, const std::vector<Edges>& edges,
     const auto bins = values.sym_size(-1) - 1;
     const auto within = along.ge(values.narrow_symint(-1, 0, 1))
                             .logical_and(along.le(values.narrow_symint(-1, bins, 1)));
-    const auto bin = at::searchsorted(values, along, false, /*right=*/true)
-                         .sub_(1)
-                         .clamp_(at::Scalar(0), at::Scalar(bins - 1));
+    const auto bin = bin_of(along, edges[d], values);
     place = place.defined() ? place * bins + bin : bin;
     inside = inside.defined() ? inside.logical_and(within) : within;
     shape.push_back(bins);
