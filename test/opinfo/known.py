@@ -58,6 +58,7 @@ DRAWS = Reason(
 )
 RESIZES = Reason("a batched tensor's memory holds all samples", "memory holds all samples")
 LAYOUT = Reason("its output is not strided", "sparse samples don't fit together")
+NO_RULE = Reason("it has no rule yet")
 
 FORWARD = ("vmap", "vmap(vmap)")
 EVERY = (*FORWARD, "vmap(vjp)", "vmap(jvp)")
