@@ -13,6 +13,7 @@ import torch.autograd.forward_ad as forward_ad
 from torch.utils import _pytree as pytree
 
 import test.batching_cases_linear
+import test.batching_cases_more
 import test.batching_cases_nn  # noqa: F401
 from functorch_ext import FallbackWarning, grad, jvp, vmap
 from test.batching_cases import FAMILIES
@@ -138,28 +139,6 @@ def applies(case, mode):
     return True
 
 
-SHARED = "masked_fill_.Scalar would write in-place .* into a tensor from outside, which all samples share"
-SELECTS = "the shape of the result of aten::masked_select depends on the data"
-UNIQUE = "the shape of the result of aten::_unique depends on the data"
-
-
-def refusal(name, mode, chosen):
-    """The error where the formula that PyTorch decomposes an operator into can't be batched.
-
-    cross_entropy with smoothing masks the smoothed part, which is the same for all samples unless
-    scores or weights are batched, by the targets, in-place; its mean picks the weights of the
-    targets that count. The derivative of index_fill drops repeated indices.
-    """
-    if name.startswith("loss: cross_entropy smoothed"):
-        if chosen == (1,) and mode == "vmap":
-            return SHARED
-        if name.endswith("mean") and chosen in ((0, 1), (1,)):
-            return SELECTS
-    if (name, mode) == ("indexing: index_fill", "vmap(grad)") and 1 in chosen:
-        return UNIQUE
-    return None
-
-
 @pytest.mark.parametrize(
     ("name", "mode"),
     [(name, mode) for name, case in FAMILIES.items() for mode in MODES if applies(case, mode)],
@@ -172,11 +151,6 @@ def test_rule(name, mode):
             if len(dims) > 1 and len(chosen) < 2:
                 continue
             args, in_dims = draw(case, chosen, dims)
-            error = refusal(name, mode, chosen)
-            if error:
-                with pytest.raises(RuntimeError, match=f"functorch_ext.vmap: .*{error}"):
-                    vmap(transformed, in_dims)(*args)
-                continue
             expected = loop(plain, in_dims)(*args)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", FallbackWarning)

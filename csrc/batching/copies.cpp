@@ -31,6 +31,18 @@ struct Copied<View, Return(Parameters...)> {
   }
 };
 
+at::Tensor narrow_copy_rule(Level&, const at::Tensor& self, int64_t dim, c10::SymInt start,
+                            c10::SymInt length) {
+  const at::AutoDispatchBelowADInplaceOrView autograd_is_done;
+  return fresh(self.narrow_symint(dim, std::move(start), std::move(length)));
+}
+
+at::Tensor reshape_alias_copy_rule(Level&, const at::Tensor& self, c10::SymIntArrayRef size,
+                                   c10::SymIntArrayRef) {
+  const at::AutoDispatchBelowADInplaceOrView autograd_is_done;
+  return fresh(self.reshape_symint(size));
+}
+
 template <class Copy, class View>
 void add_copy() {
   add<Copy>(Copied<View>::rule);
@@ -42,8 +54,11 @@ void register_copies_rules() {
   using namespace at::_ops;
   add_copy<alias_copy, alias>();
   add_copy<as_strided_copy, as_strided>();
+  add_copy<detach_copy, detach>();
   add_copy<diagonal_copy, diagonal>();
   add_copy<expand_copy, expand>();
+  add_copy<lift_fresh_copy, alias>();
+  add<at::_ops::narrow_copy>(narrow_copy_rule);
   add_copy<permute_copy, permute>();
   add_copy<select_copy_int, select_int>();
   add_copy<slice_copy_Tensor, slice_Tensor>();
@@ -61,6 +76,8 @@ void register_copies_rules() {
   add_copy<view_as_real_copy, view_as_real>();
   add_copy<view_copy, reshape>();
   add_copy<view_copy_dtype, view_dtype>();
+  add_copy<_reshape_copy, reshape>();
+  add<_reshape_alias_copy>(reshape_alias_copy_rule);
   add_copy<_conj_copy, _conj>();
   add_copy<_neg_view_copy, _neg_view>();
 }

@@ -3,6 +3,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "batching/values.h"
 
 namespace functorch_ext {
 
@@ -128,6 +129,67 @@ const at::Tensor& resize_as_in_place(Level& level, const at::Tensor& self,
   return self;
 }
 
+// Between bounds that are tensors, linspace and, with a base, logspace. Integers are rounded down
+// from double precision, as PyTorch does.
+at::Tensor spaced(const at::Tensor& start, const at::Tensor& end, int64_t steps,
+                  std::optional<double> base, std::optional<at::ScalarType> dtype,
+                  std::optional<at::Device> device, const Level& level) {
+  TORCH_CHECK(start.dim() == 0 && end.dim() == 0, base ? "logspace" : "linspace",
+              " only supports 0-dimensional start and end tensors, got ", start.dim(), " and ",
+              end.dim(), " dimensions");
+  TORCH_CHECK(steps >= 0, "number of steps must be non-negative");
+  const bool complex = start.is_complex() || end.is_complex();
+  const auto real = at::typeMetaToScalarType(at::get_default_dtype());
+  const auto result = dtype.value_or(complex ? at::toComplexType(real) : real);
+  const bool integers = at::isIntegralType(result, true);
+  const auto bound = [&](const at::Tensor& given) {
+    const auto value = at_front(given, level).to(result);
+    return integers ? value.to(at::kDouble) : value;
+  };
+  auto values = evenly_spaced(bound(start), bound(end), steps);
+  if (base) {
+    values = at::pow(at::Scalar(*base), values);
+  }
+  return wrap(values.to(values.options().dtype(result).device(device.value_or(values.device()))), 0,
+              level);
+}
+
+// The forms that take a number for one of the bounds.
+at::Tensor as_tensor(const at::Scalar& bound, const at::Tensor& other) {
+  return at::scalar_tensor(bound, at::TensorOptions(other.device()).dtype(bound.type()));
+}
+
+template <class Function>
+at::Tensor with_tensors(const at::Tensor& start, const at::Tensor& end, const Function& function) {
+  return function(start, end);
+}
+template <class Function>
+at::Tensor with_tensors(const at::Tensor& start, const at::Scalar& end, const Function& function) {
+  return function(start, as_tensor(end, start));
+}
+template <class Function>
+at::Tensor with_tensors(const at::Scalar& start, const at::Tensor& end, const Function& function) {
+  return function(as_tensor(start, end), end);
+}
+
+template <class Start, class End>
+at::Tensor linspace_rule(Level& level, Start start, End end, int64_t steps,
+                         std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
+                         std::optional<at::Device> device, std::optional<bool>) {
+  return with_tensors(start, end, [&](const at::Tensor& first, const at::Tensor& last) {
+    return spaced(first, last, steps, std::nullopt, dtype, device, level);
+  });
+}
+
+template <class Start, class End>
+at::Tensor logspace_rule(Level& level, Start start, End end, int64_t steps, double base,
+                         std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
+                         std::optional<at::Device> device, std::optional<bool>) {
+  return with_tensors(start, end, [&](const at::Tensor& first, const at::Tensor& last) {
+    return spaced(first, last, steps, base, dtype, device, level);
+  });
+}
+
 bool is_same_size_rule(Level&, const at::Tensor& self, const at::Tensor& other) {
   return self.sym_sizes() == other.sym_sizes();
 }
@@ -146,6 +208,15 @@ void register_factories_rules() {
   add<at::_ops::new_full, New>();
   add<at::_ops::new_empty, New>();
   add<at::_ops::new_empty_strided>(new_empty_strided_rule);
+
+  using at::Scalar;
+  using at::Tensor;
+  add<at::_ops::linspace_Tensor_Tensor>(linspace_rule<const Tensor&, const Tensor&>);
+  add<at::_ops::linspace_Tensor_Scalar>(linspace_rule<const Tensor&, const Scalar&>);
+  add<at::_ops::linspace_Scalar_Tensor>(linspace_rule<const Scalar&, const Tensor&>);
+  add<at::_ops::logspace_Tensor_Tensor>(logspace_rule<const Tensor&, const Tensor&>);
+  add<at::_ops::logspace_Tensor_Scalar>(logspace_rule<const Tensor&, const Scalar&>);
+  add<at::_ops::logspace_Scalar_Tensor>(logspace_rule<const Scalar&, const Tensor&>);
 
   add<at::_ops::copy_>(copy_in_place);
   add<at::_ops::copy>(copy_rule);

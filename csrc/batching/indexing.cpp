@@ -50,8 +50,9 @@ struct Indices {
       }
       TORCH_CHECK(
           !is_batched_at(index, level),
-          "functorch_ext.vmap: indexing with a boolean mask that differs between samples, whose "
-          "result has a shape that depends on the data. Use torch.where or masked_fill instead.");
+          "functorch_ext.vmap: aten::index: indexing with a boolean mask that differs between "
+          "samples, whose result has a shape that depends on the data. Use torch.where(mask, x, "
+          "fill) or masked_fill instead, or a mask that all samples share.");
       for (auto& each : value_of(index, level).nonzero().unbind(1)) {
         positions.push_back(std::move(each));
       }
@@ -184,6 +185,58 @@ at::Tensor put_by_mask(const Indices& indices, const at::Tensor& self, const at:
   return at::where(where, accumulate ? at::add(value, written) : written, value);
 }
 
+// The derivative of an assignment under a mask reads by that mask; that of a where doesn't. None
+// where the indices aren't one mask that differs between samples.
+std::optional<at::Tensor> put_as_where(Level& level, const at::Tensor& self,
+                                       const OptionalTensors& given, const at::Tensor& values,
+                                       bool accumulate) {
+  const Indices indices(given, level);
+  if (!indices.batched || !indices.masks) {
+    return std::nullopt;
+  }
+  const auto behind = self.dim() - indices.first - indices.indexed;
+  const bool single = values.sym_numel() == 1;
+  at::Tensor mask;
+  for (const auto& index : indices.tensors) {
+    if (index.defined()) {
+      if (mask.defined() || !is_mask(index)) {
+        return std::nullopt;
+      }
+      mask = index.to(at::kBool);
+    }
+  }
+  if (values.dim() > behind && !single) {
+    return std::nullopt;
+  }
+  for (int64_t dim = 0; dim < behind; ++dim) {
+    mask = mask.unsqueeze(-1);
+  }
+  const auto written =
+      (single && values.dim() > 0 ? values.reshape({}) : values).to(self.scalar_type());
+  return at::where(mask, accumulate ? self + written : written, self);
+}
+
+template <class... Unsafe>
+std::optional<at::Tensor> index_put_decomposition(Level& level, const at::Tensor& self,
+                                                  const OptionalTensors& indices,
+                                                  const at::Tensor& values, bool accumulate,
+                                                  Unsafe...) {
+  return put_as_where(level, self, indices, values, accumulate);
+}
+
+template <class... Unsafe>
+std::optional<at::Tensor> index_put_in_place_decomposition(Level& level, at::Tensor& self,
+                                                           const OptionalTensors& indices,
+                                                           const at::Tensor& values,
+                                                           bool accumulate, Unsafe...) {
+  auto result = put_as_where(level, self, indices, values, accumulate);
+  if (result) {
+    self.copy_(*result);
+    return self;
+  }
+  return std::nullopt;
+}
+
 // `put` writes into the physical value, or into a copy of it.
 template <class Put>
 at::Tensor index_put(const at::Tensor& self, const OptionalTensors& given, const at::Tensor& values,
@@ -265,16 +318,51 @@ at::Tensor& put_in_place(Level& level, at::Tensor& self, const at::Tensor& index
   return self;
 }
 
+// Where the mask is false, the indices may be out of range, and `fill` is read or nothing written.
+OptionalTensors indices_under(const at::Tensor& mask, const OptionalTensors& given) {
+  OptionalTensors indices;
+  for (size_t i = 0; i < given.size(); ++i) {
+    const std::optional<at::Tensor> index = given.get(i);
+    const bool is_given = index && index->defined();
+    indices.push_back(is_given ? std::optional(at::where(mask, *index, 0)) : std::nullopt);
+  }
+  return indices;
+}
+
+at::Tensor masked_index_rule(Level&, const at::Tensor& self, const at::Tensor& mask,
+                             const OptionalTensors& indices, const at::Scalar& fill) {
+  if (self.sym_numel() == 0) {
+    return at::_unsafe_index(self, indices).masked_fill(mask.logical_not(), fill);
+  }
+  const auto found = at::_unsafe_index(self, indices_under(mask, indices));
+  return found.masked_fill(mask.logical_not(), fill);
+}
+
+at::Tensor masked_index_put_accumulate_rule(Level&, const at::Tensor& self, const at::Tensor& mask,
+                                            const OptionalTensors& indices,
+                                            const at::Tensor& values) {
+  if (self.sym_numel() == 0) {
+    return self.clone();
+  }
+  return at::_unsafe_index_put(self, indices_under(mask, indices),
+                               values.masked_fill(mask.logical_not(), 0), /*accumulate=*/true);
+}
+
 }  // namespace
 
 void register_indexing_rules() {
   add<at::_ops::index_Tensor>(index_rule<at::_ops::index_Tensor>);
   add<at::_ops::_unsafe_index_Tensor>(index_rule<at::_ops::_unsafe_index_Tensor>);
-  add<at::_ops::index_put>(index_put_rule<at::_ops::index_put>);
+  add<at::_ops::index_put>(index_put_rule<at::_ops::index_put>, index_put_decomposition<>);
   add<at::_ops::_unsafe_index_put>(index_put_rule<at::_ops::_unsafe_index_put>);
-  add<at::_ops::_index_put_impl>(index_put_rule<at::_ops::_index_put_impl, bool>);
-  add<at::_ops::index_put_>(index_put_in_place<at::_ops::index_put_>);
-  add<at::_ops::_index_put_impl_>(index_put_in_place<at::_ops::_index_put_impl_, bool>);
+  add<at::_ops::_index_put_impl>(index_put_rule<at::_ops::_index_put_impl, bool>,
+                                 index_put_decomposition<bool>);
+  add<at::_ops::index_put_>(index_put_in_place<at::_ops::index_put_>,
+                            index_put_in_place_decomposition<>);
+  add<at::_ops::_index_put_impl_>(index_put_in_place<at::_ops::_index_put_impl_, bool>,
+                                  index_put_in_place_decomposition<bool>);
+  add<at::_ops::_unsafe_masked_index>(masked_index_rule);
+  add<at::_ops::_unsafe_masked_index_put_accumulate>(masked_index_put_accumulate_rule);
   add<at::_ops::take>(take_rule);
   add<at::_ops::put>(put_rule);
   add<at::_ops::put_>(put_in_place);

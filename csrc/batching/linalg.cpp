@@ -5,6 +5,8 @@
 
 #include <ATen/ExpandUtils.h>
 
+#include <limits>
+
 namespace functorch_ext {
 
 namespace {
@@ -93,6 +95,132 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> solve(Level& level,
           wrap(pivots, 0, level), wrap(info, 0, level)};
 }
 
+double epsilon(at::ScalarType dtype) {
+  return dtype == at::kDouble ? std::numeric_limits<double>::epsilon()
+                              : std::numeric_limits<float>::epsilon();
+}
+
+// How many singular values are larger than the tolerance, which is a number for each matrix.
+std::optional<at::Tensor> matrix_rank(Level&, const at::Tensor& self,
+                                      const std::optional<at::Tensor>& atol,
+                                      const std::optional<at::Tensor>& rtol, bool hermitian) {
+  TORCH_CHECK(self.dim() >= 2, "linalg.matrix_rank: expected a matrix, got rank ", self.dim());
+  if (self.sym_numel() == 0) {
+    return std::nullopt;
+  }
+  const auto values = hermitian ? at::linalg_eigvalsh(self).abs() : at::linalg_svdvals(self);
+  const auto largest = values.amax(-1);
+  const auto shape = std::max(self.size(-2), self.size(-1));
+  const auto usual = at::scalar_tensor(static_cast<double>(shape) * epsilon(values.scalar_type()),
+                                       values.options());
+  auto absolute = atol ? *atol : at::zeros({}, values.options());
+  auto relative = rtol ? *rtol : atol ? at::where(absolute.gt(0), 0, usual) : usual;
+  const auto tolerance = at::maximum(absolute.to(values.scalar_type()), relative * largest);
+  return values.gt(tolerance.unsqueeze(-1)).sum(-1);
+}
+
+// Least squares. Right-hand sides of one matrix that all samples share are more columns; some
+// results are empty, whichever driver fills them.
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> lstsq(
+    Level& level, const at::Tensor& matrix, const at::Tensor& right, std::optional<double> rcond,
+    std::optional<c10::string_view> driver) {
+  const auto matrix_stack = matrix.sym_sizes().slice(0, matrix.dim() - 2);
+  const bool is_vector =
+      right.dim() == 1 || (matrix.dim() - 1 == right.dim() &&
+                           right.sym_sizes() == matrix.sym_sizes().slice(0, matrix.dim() - 1));
+  const auto columns = is_vector ? right.unsqueeze(-1) : right;
+  const auto count = columns.sym_size(-1);
+  const bool shared = !is_batched_at(matrix, level) &&
+                      columns.sym_sizes().slice(0, columns.dim() - 2) == matrix_stack;
+  if (shared) {
+    const auto all = merge_into(at_front(columns, level), columns.dim() - 1);
+    auto [solution, residuals, rank, singular_values] =
+        at::linalg_lstsq(value_of(matrix, level), all, rcond, driver);
+    const auto solutions = split_from(solution, columns.dim() - 1, level, count);
+    residuals =
+        residuals.sym_numel() == 0 && columns.sym_numel() != 0
+            ? residuals.unsqueeze(0).expand_symint(physical_sizes(residuals.sym_sizes(), level))
+            : split_from(residuals, residuals.dim() - 1, level, count);
+    return {wrap(is_vector ? solutions.squeeze(-1) : solutions, 0, level),
+            wrap(residuals, 0, level), wrap(rank, no_bdim, level),
+            wrap(singular_values, no_bdim, level)};
+  }
+  const auto stack =
+      at::infer_size_symint(matrix_stack, columns.sym_sizes().slice(0, columns.dim() - 2));
+  const auto prepared = [&](const at::Tensor& tensor) {
+    auto sizes = physical_sizes(stack, level);
+    sizes.push_back(tensor.sym_size(-2));
+    sizes.push_back(tensor.sym_size(-1));
+    return stacked(tensor, 2, static_cast<int64_t>(stack.size()), level).expand_symint(sizes);
+  };
+  const auto [solution, residuals, rank, singular_values] =
+      at::linalg_lstsq(prepared(matrix), prepared(columns), rcond, driver);
+  const auto wrapped = [&](const at::Tensor& result) {
+    return result.dim() == 1 && result.sym_size(0) == 0 && level.batch_size != 0
+               ? wrap(result, no_bdim, level)
+               : wrap(result, 0, level);
+  };
+  return {wrap(is_vector ? solution.squeeze(-1) : solution, 0, level), wrapped(residuals),
+          wrapped(rank), wrapped(singular_values)};
+}
+
+// Weights of rows (or columns) with norms of their own. PyTorch's kernel for rows takes the samples
+// as more rows; columns are computed step by step.
+at::Tensor norm_of_rows(const at::Tensor& v, int64_t dim) {
+  return at::norm_except_dim(v, 2, dim);
+}
+
+bool along_rows(const at::Tensor& v, int64_t dim) {
+  return dim == 0 && v.dim() > 0;
+}
+
+std::tuple<at::Tensor, at::Tensor> weight_norm(Level& level, const at::Tensor& v,
+                                               const at::Tensor& g, int64_t dim) {
+  if (!along_rows(v, dim)) {
+    const auto norms = norm_of_rows(v, dim);
+    return {v * (g / norms), norms};
+  }
+  const auto rows = [&](const at::Tensor& tensor) {
+    return merge_into(expanded_at_front(tensor, level), 0);
+  };
+  const auto [weight, norms] =
+      at::_weight_norm_interface(rows(v).contiguous(), rows(g).contiguous(), 0);
+  return {wrap(split_from(weight, 0, level, v.sym_size(0)), 0, level),
+          wrap(split_from(norms, 0, level, v.sym_size(0)), 0, level)};
+}
+
+std::tuple<at::Tensor, at::Tensor> weight_norm_backward(Level& level, const at::Tensor& grad_w,
+                                                        const at::Tensor& v, const at::Tensor& g,
+                                                        const at::Tensor& norms, int64_t dim) {
+  if (!along_rows(v, dim)) {
+    std::vector<int64_t> others;
+    for (int64_t each = 0; each < v.dim() - 1; ++each) {
+      others.push_back(each);
+    }
+    const auto inner = (grad_w * v).sum(others, /*keepdim=*/true);
+    return {(g / norms) * (grad_w - v * (inner / norms.pow(2))), inner / norms};
+  }
+  const auto rows = [&](const at::Tensor& tensor) {
+    return merge_into(expanded_at_front(tensor, level), 0).contiguous();
+  };
+  const auto [of_v, of_g] =
+      at::_weight_norm_interface_backward(rows(grad_w), rows(v), rows(g), rows(norms), 0);
+  return {wrap(split_from(of_v, 0, level, v.sym_size(0)), 0, level),
+          wrap(split_from(of_g, 0, level, v.sym_size(0)), 0, level)};
+}
+
+// PyTorch has no forward-mode formula for the operator.
+std::optional<std::tuple<at::Tensor, at::Tensor>> weight_norm_steps(Level& level,
+                                                                    const at::Tensor& v,
+                                                                    const at::Tensor& g,
+                                                                    int64_t dim) {
+  if (level.forward_running == 0) {
+    return std::nullopt;
+  }
+  const auto norms = norm_of_rows(v, dim);
+  return std::make_tuple(v * (g / norms), norms);
+}
+
 // The errors of all samples at once.
 void check_errors(Level& level, const at::Tensor& info, std::string_view name, bool is_matrix) {
   at::_linalg_check_errors(at_front(info, level), name, /*is_matrix=*/false);
@@ -136,6 +264,11 @@ void register_linalg_rules() {
   add<lu_unpack, Stacked>({"LU_pivots"});
   add<linalg_householder_product, Stacked>({"tau"});
   add<ormqr, Stacked>({"input2"});
+
+  add_decomposition<linalg_matrix_rank_atol_rtol_tensor>(matrix_rank);
+  add<linalg_lstsq>(lstsq);
+  add<_weight_norm_interface>(weight_norm, weight_norm_steps);
+  add<_weight_norm_interface_backward>(weight_norm_backward);
 
   add<_linalg_check_errors>(check_errors);
 }

@@ -154,16 +154,16 @@ at::Tensor nll_backward_rule(Level& level, const at::Tensor& grad_output, const 
   return wrap(result, 0, level);
 }
 
-// The margin losses of (N, classes): the samples join N, or are N where there is none.
+// The margin losses of (N, classes): the samples join N, or are N where there is none. A number is
+// a vector of one class.
 struct Margin {
   Margin(const at::Tensor& self, Level& level_) : has_n(self.dim() == 2), level(level_) {
-    TORCH_CHECK(self.dim() == 1 || has_n, "expected a vector or a matrix of scores, got rank ",
-                self.dim());
+    TORCH_CHECK(self.dim() <= 2, "expected a vector or a matrix of scores, got rank ", self.dim());
   }
 
   at::Tensor merged(const at::Tensor& tensor) const {
     const auto value = expanded_at_front(tensor, level);
-    return has_n ? merge_into(value, 0) : value;
+    return has_n ? merge_into(value, 0) : value.dim() == 1 ? value.unsqueeze(1) : value;
   }
   // One class for each row; one vector may come with a class of shape (1,).
   at::Tensor merged_classes(const at::Tensor& target) const {
@@ -174,6 +174,9 @@ struct Margin {
   }
   at::Tensor loss(const at::Tensor& each, int64_t reduction) const {
     return wrap(reduced(split(each), reduction), 0, level);
+  }
+  at::Tensor like(const at::Tensor& tensor, const at::Tensor& result) const {
+    return wrap(tensor.dim() == 0 ? result.squeeze(1) : split(result), 0, level);
   }
   at::Tensor grad_of_each(const at::Tensor& grad_output, const at::Tensor& self,
                           int64_t reduction) const {
@@ -188,66 +191,102 @@ struct Margin {
   Level& level;
 };
 
-bool is_batched(const std::optional<at::Tensor>& tensor, const Level& level) {
-  return tensor && tensor->defined() && is_batched_at(*tensor, level);
-}
-
-std::optional<at::Tensor> below(const std::optional<at::Tensor>& tensor, const Level& level) {
-  return tensor && tensor->defined() ? std::optional(value_of(*tensor, level)) : tensor;
-}
-
-at::Tensor multi_margin_rule(const Operator<at::_ops::multi_margin_loss::schema>& op, Level& level,
-                             const at::Tensor& self, const at::Tensor& target, const at::Scalar& p,
-                             const at::Scalar& margin, const std::optional<at::Tensor>& weight,
-                             int64_t reduction) {
-  if (self.dim() == 0 || is_batched(weight, level)) {
-    return op.loop(self, target, p, margin, weight, reduction);
+// The weights of the classes: a factor of each row's loss, where they differ between samples.
+struct ClassWeights {
+  ClassWeights(const std::optional<at::Tensor>& given, const at::Tensor& target, const Margin& loss)
+      : weight(given) {
+    if (given && given->defined() && is_batched_at(*given, loss.level)) {
+      const auto rows = expanded_at_front(target, loss.level);
+      const auto found =
+          at_front(*given, loss.level).gather(1, rows.dim() == 1 ? rows.unsqueeze(1) : rows);
+      factor = found.flatten();
+      weight = std::nullopt;
+    } else if (given && given->defined()) {
+      weight = value_of(*given, loss.level);
+    }
   }
+  at::Tensor times(const at::Tensor& each) const {
+    return factor.defined() ? each * factor : each;
+  }
+
+  std::optional<at::Tensor> weight;
+  at::Tensor factor;
+};
+
+at::Tensor multi_margin_rule(Level& level, const at::Tensor& self, const at::Tensor& target,
+                             const at::Scalar& p, const at::Scalar& margin,
+                             const std::optional<at::Tensor>& weight, int64_t reduction) {
   const Margin loss(self, level);
+  const ClassWeights weights(weight, target, loss);
   const auto each = at::multi_margin_loss(loss.merged(self), loss.merged_classes(target), p, margin,
-                                          below(weight, level), None);
-  return loss.loss(each, reduction);
+                                          weights.weight, None);
+  return loss.loss(weights.times(each), reduction);
 }
 
-at::Tensor multi_margin_backward_rule(
-    const Operator<at::_ops::multi_margin_loss_backward::schema>& op, Level& level,
-    const at::Tensor& grad_output, const at::Tensor& self, const at::Tensor& target,
-    const at::Scalar& p, const at::Scalar& margin, const std::optional<at::Tensor>& weight,
-    int64_t reduction) {
-  if (self.dim() == 0 || is_batched(weight, level)) {
-    return op.loop(grad_output, self, target, p, margin, weight, reduction);
-  }
+at::Tensor multi_margin_backward_rule(Level& level, const at::Tensor& grad_output,
+                                      const at::Tensor& self, const at::Tensor& target,
+                                      const at::Scalar& p, const at::Scalar& margin,
+                                      const std::optional<at::Tensor>& weight, int64_t reduction) {
   const Margin loss(self, level);
-  const auto grad = loss.grad_of_each(grad_output, self, reduction);
+  const ClassWeights weights(weight, target, loss);
+  const auto grad = weights.times(loss.grad_of_each(grad_output, self, reduction));
   const auto result = at::multi_margin_loss_backward(
-      grad, loss.merged(self), loss.merged_classes(target), p, margin, below(weight, level), None);
-  return wrap(loss.split(result), 0, level);
+      grad, loss.merged(self), loss.merged_classes(target), p, margin, weights.weight, None);
+  return loss.like(self, result);
 }
 
-std::tuple<at::Tensor, at::Tensor> multilabel_margin_rule(
-    const Operator<at::_ops::multilabel_margin_loss_forward::schema>& op, Level& level,
-    const at::Tensor& self, const at::Tensor& target, int64_t reduction) {
-  if (self.dim() == 0) {
-    return op.loop(self, target, reduction);
-  }
+std::tuple<at::Tensor, at::Tensor> multilabel_margin_rule(Level& level, const at::Tensor& self,
+                                                          const at::Tensor& target,
+                                                          int64_t reduction) {
   const Margin loss(self, level);
   const auto [each, is_target] =
       at::multilabel_margin_loss_forward(loss.merged(self), loss.merged(target), None);
-  return {loss.loss(each, reduction), wrap(loss.split(is_target), 0, level)};
+  return {loss.loss(each, reduction), loss.like(target, is_target)};
 }
 
-at::Tensor multilabel_margin_backward_rule(
-    const Operator<at::_ops::multilabel_margin_loss_backward::schema>& op, Level& level,
-    const at::Tensor& grad_output, const at::Tensor& self, const at::Tensor& target,
-    int64_t reduction, const at::Tensor& is_target) {
-  if (self.dim() == 0) {
-    return op.loop(grad_output, self, target, reduction, is_target);
-  }
+at::Tensor multilabel_margin_backward_rule(Level& level, const at::Tensor& grad_output,
+                                           const at::Tensor& self, const at::Tensor& target,
+                                           int64_t reduction, const at::Tensor& is_target) {
   const Margin loss(self, level);
   const auto grad = loss.grad_of_each(grad_output, self, reduction);
   const auto result = at::multilabel_margin_loss_backward(
       grad, loss.merged(self), loss.merged(target), None, loss.merged(is_target));
-  return wrap(loss.split(result), 0, level);
+  return loss.like(self, result);
+}
+
+// Cross entropy with smoothed labels. PyTorch's form picks the targets that count by a mask; here
+// the others weigh nothing.
+std::optional<at::Tensor> smoothed_cross_entropy(Level&, const at::Tensor& self,
+                                                 const at::Tensor& target,
+                                                 const std::optional<at::Tensor>& weight,
+                                                 int64_t reduction, c10::SymInt ignore_index,
+                                                 double label_smoothing) {
+  if (label_smoothing == 0 || self.sym_sizes() == target.sym_sizes()) {
+    return std::nullopt;
+  }
+  const int64_t class_dim = self.dim() == 1 ? 0 : 1;
+  const auto classes = self.sym_size(class_dim);
+  const bool weighted = weight && weight->defined();
+  const auto scores = at::log_softmax(self, class_dim);
+  const auto likelihood = at::nll_loss_nd_symint(scores, target, weight, reduction, ignore_index);
+  const auto counts = target.ne(ignore_index);
+  auto weighted_scores = scores;
+  if (weighted) {
+    auto factor = *weight;
+    for (auto behind = self.dim() - class_dim - 1; behind > 0; --behind) {
+      factor = factor.unsqueeze(-1);
+    }
+    weighted_scores = scores * factor;
+  }
+  auto smooth = at::where(counts, -weighted_scores.sum(class_dim), 0);
+  if (reduction == Mean) {
+    const auto chosen = at::where(counts, target, 0);
+    const auto each = weighted ? weight->index({chosen}) : at::ones({}, scores.options());
+    smooth = smooth.sum() / at::where(counts, each, 0).sum();
+  } else if (reduction != None) {
+    smooth = smooth.sum();
+  }
+  return likelihood * (1 - label_smoothing) + smooth * (label_smoothing / classes);
 }
 
 }  // namespace
@@ -269,6 +308,8 @@ void register_losses_rules() {
   add<at::_ops::nll_loss2d_forward>(nll_rule);
   add<at::_ops::nll_loss_backward>(nll_backward_rule);
   add<at::_ops::nll_loss2d_backward>(nll_backward_rule);
+
+  add_decomposition<at::_ops::cross_entropy_loss>(smoothed_cross_entropy);
 
   add<at::_ops::multi_margin_loss>(multi_margin_rule);
   add<at::_ops::multi_margin_loss_backward>(multi_margin_backward_rule);

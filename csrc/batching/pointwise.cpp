@@ -21,12 +21,42 @@ void register_pointwise_rules() {
   add<floor_divide__Tensor, Pointwise>();
   add<floor_divide__Scalar, Pointwise>();
   add<polar, Pointwise>();
+  add<_add_relu_Scalar, Pointwise>();
+  add<_add_relu_Tensor, Pointwise>();
+  add<_add_relu__Scalar, Pointwise>();
+  add<_add_relu__Tensor, Pointwise>();
+  add<_dirichlet_grad, Pointwise>();
+  add<_standard_gamma_grad, Pointwise>();
   add<complex, Pointwise>();
   add<hardswish, Pointwise>();
   add<hardswish_, Pointwise>();
   add<log_sigmoid_forward, Pointwise>();
   add<_prelu_kernel, Pointwise>();
   add<fake_quantize_per_tensor_affine_cachemask, Pointwise>();
+
+  // In-place forms that lack the tag.
+  add<abs_, Pointwise>();
+  add<copysign__Scalar, Pointwise>();
+  add<copysign__Tensor, Pointwise>();
+  add<eq__Scalar, Pointwise>();
+  add<eq__Tensor, Pointwise>();
+  add<gcd_, Pointwise>();
+  add<ge__Scalar, Pointwise>();
+  add<ge__Tensor, Pointwise>();
+  add<gelu_, Pointwise>();
+  add<gt__Scalar, Pointwise>();
+  add<gt__Tensor, Pointwise>();
+  add<heaviside_, Pointwise>();
+  add<lcm_, Pointwise>();
+  add<le__Scalar, Pointwise>();
+  add<le__Tensor, Pointwise>();
+  add<lt__Scalar, Pointwise>();
+  add<lt__Tensor, Pointwise>();
+  add<mish_, Pointwise>();
+  add<ne__Scalar, Pointwise>();
+  add<ne__Tensor, Pointwise>();
+  add<threshold_, Pointwise>();
+  add<xlogy__Scalar_Other, Pointwise>();
 
   // Their derivatives.
   add<elu_backward, Pointwise>();

@@ -145,6 +145,7 @@ void register_resizing() {
   add<at::_ops::upsample_trilinear3d, JoinsN>();
   add<at::_ops::upsample_bicubic2d, JoinsN>();
   add<at::_ops::_upsample_bilinear2d_aa, JoinsN>();
+  add<at::_ops::_upsample_lanczos2d_aa, JoinsN>();
   add<at::_ops::_upsample_bicubic2d_aa, JoinsN>();
 
   add<at::_ops::upsample_nearest1d_backward, ResizingBackward>();
@@ -158,6 +159,7 @@ void register_resizing() {
   add<at::_ops::upsample_trilinear3d_backward, ResizingBackward>();
   add<at::_ops::upsample_bicubic2d_backward, ResizingBackward>();
   add<at::_ops::_upsample_bilinear2d_aa_backward, ResizingBackward>();
+  add<at::_ops::_upsample_lanczos2d_aa_backward, ResizingBackward>();
   add<at::_ops::_upsample_bicubic2d_aa_backward, ResizingBackward>();
 }
 

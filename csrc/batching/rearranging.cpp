@@ -113,18 +113,34 @@ at::Tensor select_scatter_rule(Level& level, const at::Tensor& self, const at::T
       0, level);
 }
 
-at::Tensor as_strided_scatter_rule(const Operator<at::_ops::as_strided_scatter::schema>& op,
-                                   Level& level, const at::Tensor& self, const at::Tensor& src,
+// Strides and offset are those of one sample, in memory that all of its numbers lie in; each sample
+// gets a copy of it.
+at::Tensor as_strided_scatter_rule(Level& level, const at::Tensor& self, const at::Tensor& src,
                                    c10::SymIntArrayRef size, c10::SymIntArrayRef stride,
                                    std::optional<c10::SymInt> storage_offset) {
-  if (!is_batched_at(self, level)) {
-    return op.loop(self, src, size, stride, storage_offset);
-  }
-  const auto value = at_front(self, level);
-  std::vector<c10::SymInt> strides = {value.sym_stride(0)};
+  auto value = at_front(self, level);
+  std::vector<c10::SymInt> strides = {0};
   strides.insert(strides.end(), stride.begin(), stride.end());
+  if (is_batched_at(self, level)) {
+    strides[0] = value.sym_stride(0);
+  } else {
+    const auto offset = value.sym_storage_offset();
+    c10::SymInt extent = offset + 1;
+    for (int64_t dim = 0; dim < value.dim(); ++dim) {
+      extent += (value.sym_size(dim) - 1).max(0) * value.sym_stride(dim);
+    }
+    const auto memory = value.as_strided_symint({extent}, {1}, 0)
+                            .expand_symint({level.batch_size, extent})
+                            .contiguous();
+    auto own_sizes = physical_sizes(value.sym_sizes(), level);
+    std::vector<c10::SymInt> own_strides = {extent};
+    own_strides.insert(own_strides.end(), value.sym_strides().begin(), value.sym_strides().end());
+    value = memory.as_strided_symint(own_sizes, own_strides, offset);
+    strides[0] = extent;
+  }
   return wrap(at::as_strided_scatter_symint(value, expanded_at_front(src, level),
-                                            physical_sizes(size, level), strides, storage_offset),
+                                            physical_sizes(size, level), strides,
+                                            std::move(storage_offset)),
               0, level);
 }
 

@@ -1,10 +1,76 @@
-// Products of scaled low-precision matrices.
+// Products of matrices in numbers of few bits. They have no batched form: the samples are
+// multiplied in the wider numbers that the operators add up in.
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 
 namespace functorch_ext {
 
-void register_scaled_matmul_rules() {}
+namespace {
+
+// One scale for a matrix, or one for each row of the first or column of the second. Others scale
+// blocks in layouts of their own.
+bool scales_rows(const at::Tensor& scale, const at::Tensor& matrix, int64_t dim) {
+  return scale.sym_numel() == 1 ||
+         (scale.dim() == 2 && scale.sym_size(dim) == matrix.sym_size(dim) &&
+          scale.sym_size(1 - dim) == 1);
+}
+
+at::Tensor scaled(const at::Tensor& matrix, const at::Tensor& scale) {
+  return matrix.to(at::kFloat) * (scale.sym_numel() == 1 ? scale.reshape({}) : scale);
+}
+
+at::Tensor scaled_product(const at::Tensor& self, const at::Tensor& other,
+                          const at::Tensor& scale_self, const at::Tensor& scale_other,
+                          const std::optional<at::Tensor>& bias,
+                          const std::optional<at::Tensor>& scale_result,
+                          std::optional<at::ScalarType> dtype) {
+  auto product = at::matmul(scaled(self, scale_self), scaled(other, scale_other));
+  if (bias && bias->defined()) {
+    product = product + *bias;
+  }
+  if (scale_result && scale_result->defined()) {
+    product = product / scale_result->reshape({});
+  }
+  return product.to(dtype.value_or(self.scalar_type()));
+}
+
+at::Tensor scaled_mm_rule(const Operator<at::_ops::_scaled_mm::schema>& op, Level&,
+                          const at::Tensor& self, const at::Tensor& mat2, const at::Tensor& scale_a,
+                          const at::Tensor& scale_b, const std::optional<at::Tensor>& bias,
+                          const std::optional<at::Tensor>& scale_result,
+                          std::optional<at::ScalarType> out_dtype, bool use_fast_accum) {
+  if (!scales_rows(scale_a, self, 0) || !scales_rows(scale_b, mat2, 1)) {
+    return op.loop(self, mat2, scale_a, scale_b, bias, scale_result, out_dtype, use_fast_accum);
+  }
+  return scaled_product(self, mat2, scale_a, scale_b, bias, scale_result, out_dtype);
+}
+
+at::Tensor scaled_mm_v2_rule(const Operator<at::_ops::_scaled_mm_v2::schema>& op, Level&,
+                             const at::Tensor& self, const at::Tensor& mat2, at::TensorList scale_a,
+                             at::IntArrayRef recipe_a, at::IntArrayRef swizzle_a,
+                             at::TensorList scale_b, at::IntArrayRef recipe_b,
+                             at::IntArrayRef swizzle_b, const std::optional<at::Tensor>& bias,
+                             std::optional<at::ScalarType> out_dtype,
+                             at::IntArrayRef contraction_dim, bool use_fast_accum) {
+  if (scale_a.size() != 1 || scale_b.size() != 1 || !contraction_dim.empty() ||
+      !scales_rows(scale_a[0], self, 0) || !scales_rows(scale_b[0], mat2, 1)) {
+    return op.loop(self, mat2, scale_a, recipe_a, swizzle_a, scale_b, recipe_b, swizzle_b, bias,
+                   out_dtype, contraction_dim, use_fast_accum);
+  }
+  return scaled_product(self, mat2, scale_a[0], scale_b[0], bias, std::nullopt, out_dtype);
+}
+
+at::Tensor int_mm_rule(Level&, const at::Tensor& self, const at::Tensor& mat2) {
+  return at::matmul(self.to(at::kInt), mat2.to(at::kInt));
+}
+
+}  // namespace
+
+void register_scaled_matmul_rules() {
+  add<at::_ops::_scaled_mm>(scaled_mm_rule);
+  add<at::_ops::_scaled_mm_v2>(scaled_mm_v2_rule);
+  add<at::_ops::_int_mm>(int_mm_rule);
+}
 
 }  // namespace functorch_ext

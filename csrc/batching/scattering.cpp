@@ -3,6 +3,8 @@
 #include "batching/operators.h"
 #include "batching/rules.h"
 
+#include <c10/core/WrapDimMinimal.h>
+
 namespace functorch_ext {
 
 namespace {
@@ -171,6 +173,36 @@ ResultFor<Self> index_fill_tensor_rule(Level& level, Self self, int64_t dim,
   return finish(self, filled, level);
 }
 
+// The derivatives of index_fill look for the different ones among the indices; by a mask there is
+// nothing to look for.
+std::optional<at::Tensor> fill_by_mask(Level& level, const at::Tensor& self, int64_t dim,
+                                       const at::Tensor& index, const at::Tensor& number) {
+  if (!is_batched_at(index, level)) {
+    return std::nullopt;
+  }
+  const auto size = self.dim() == 0 ? c10::SymInt(1) : self.sym_size(dim);
+  auto mask =
+      index.new_zeros_symint({size}, at::kBool).scatter(0, index.reshape({-1}).to(at::kLong), true);
+  if (self.dim() == 0) {
+    mask = mask.reshape({});
+  } else {
+    for (auto behind = self.dim() - c10::maybe_wrap_dim(dim, self.dim()) - 1; behind > 0;
+         --behind) {
+      mask = mask.unsqueeze(-1);
+    }
+  }
+  return at::where(mask, number.to(self.scalar_type()), self);
+}
+
+std::optional<at::Tensor> fill_by_mask_in_place(Level& level, at::Tensor& self, int64_t dim,
+                                                const at::Tensor& index, const at::Tensor& number) {
+  if (const auto filled = fill_by_mask(level, self, dim, index, number)) {
+    self.copy_(*filled);
+    return self;
+  }
+  return std::nullopt;
+}
+
 // masked_fill takes a number alone; one that differs between samples is a where.
 at::Tensor masked_fill_rule(const Operator<at::_ops::masked_fill_Tensor::schema>& op, Level& level,
                             const at::Tensor& self, const at::Tensor& mask,
@@ -281,9 +313,9 @@ void register_scattering_rules() {
   add<at::_ops::index_fill__int_Scalar>(
       index_fill_rule<at::_ops::index_fill__int_Scalar, at::_ops::scatter__value, Tensor&>);
   add<at::_ops::index_fill_int_Tensor>(
-      index_fill_tensor_rule<at::_ops::index_fill_int_Tensor, const Tensor&>);
+      index_fill_tensor_rule<at::_ops::index_fill_int_Tensor, const Tensor&>, fill_by_mask);
   add<at::_ops::index_fill__int_Tensor>(
-      index_fill_tensor_rule<at::_ops::index_fill__int_Tensor, Tensor&>);
+      index_fill_tensor_rule<at::_ops::index_fill__int_Tensor, Tensor&>, fill_by_mask_in_place);
 
   add<at::_ops::masked_fill__Scalar, Pointwise>();
   add<at::_ops::masked_fill_Tensor>(masked_fill_rule);

@@ -1,10 +1,176 @@
-// Operators that select: by a mask that all samples share, by repetition.
+// Selections whose size depends on numbers in a tensor, where the samples agree on it or where
+// there is a static form.
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "batching/values.h"
 
 namespace functorch_ext {
 
-void register_selection_rules() {}
+namespace {
+
+at::Tensor masked_select_rule(Level& level, const at::Tensor& self, const at::Tensor& mask) {
+  TORCH_CHECK(!is_batched_at(mask, level),
+              "functorch_ext.vmap: the shape of the result of aten::masked_select depends on the "
+              "data, so it may differ between samples. Use an operation whose result has a static "
+              "shape (torch.where instead of a mask, for example).");
+  TORCH_CHECK(mask.scalar_type() == at::kBool, "masked_select: expected BoolTensor for mask");
+  const auto both = at::broadcast_tensors({self, mask});
+  auto value = at_front(both[0], level);
+  auto where = value_of(both[1], level);
+  if (where.dim() == 0) {
+    value = value.unsqueeze(1);
+    where = where.unsqueeze(0);
+  }
+  return wrap(at::index(value, {std::nullopt, where}), 0, level);
+}
+
+// Each number that isn't zero goes to its place among them; those beyond `size` to one more place.
+at::Tensor nonzero_static_rule(Level& level, const at::Tensor& self, c10::SymInt size,
+                               int64_t fill_value) {
+  const auto value = at_front(self, level);
+  const auto options = value.options().dtype(at::kLong);
+  if (self.dim() == 0 || self.sym_numel() == 0) {
+    return wrap(at::full_symint({level.batch_size, size, self.dim()}, fill_value, options), 0,
+                level);
+  }
+  const auto counts = value.flatten(1).ne(0);
+  const auto place = counts.cumsum(1).sub_(1);
+  const auto slot = at::where(counts.logical_and(place.lt(size)), place, size);
+  const auto number = at::arange(slot.sym_size(1), options).expand_symint(slot.sym_sizes());
+  auto found = at::full_symint({level.batch_size, size + 1}, -1, options)
+                   .scatter(1, slot, number)
+                   .narrow_symint(1, 0, size);
+  const auto missing = found.lt(0);
+  std::vector<at::Tensor> coordinates(self.dim());
+  for (auto dim = self.dim() - 1; dim >= 0; --dim) {
+    const auto along = self.sym_size(dim);
+    coordinates[dim] = at::where(missing, fill_value, found.remainder(along));
+    found = at::floor_divide(found, along);
+  }
+  return wrap(at::stack(coordinates, -1), 0, level);
+}
+
+// repeats of (2, 0, 1) are the indices (0, 0, 2).
+at::Tensor repeat_interleave_rule(Level& level, const at::Tensor& repeats,
+                                  std::optional<c10::SymInt> output_size) {
+  TORCH_CHECK(repeats.dim() == 1 && holds_for_all(repeats.ge(0)),
+              "repeat_interleave: repeats must be a vector of numbers that aren't negative");
+  const auto ends = at_front(repeats, level).cumsum(1);
+  const auto total =
+      ends.sym_size(1) == 0 ? ends.new_zeros_symint({level.batch_size}) : ends.select(1, -1);
+  if (output_size) {
+    TORCH_CHECK(holds_for_all(total.eq(*output_size)),
+                "repeat_interleave: the repeats of a sample don't add up to output_size");
+  } else {
+    const auto agreed = agreed_value(wrap(total, 0, level));
+    TORCH_CHECK(
+        agreed || level.batch_size == 0,
+        "functorch_ext.vmap: the shape of the result of aten::repeat_interleave depends on "
+        "the data: the repeats of the samples don't add up to the same number. Use a number "
+        "for repeats, or repeats that all samples share.");
+    output_size = agreed ? c10::SymInt(agreed->item<int64_t>()) : c10::SymInt(0);
+  }
+  const auto places = at::arange(*output_size, ends.options())
+                          .expand_symint({level.batch_size, *output_size})
+                          .contiguous();
+  const auto found = at::searchsorted(ends, places, repeats.scalar_type() == at::kInt,
+                                      /*right=*/true);
+  return wrap(found, 0, level);
+}
+
+// Classes are checked and counted over all samples.
+std::optional<at::Tensor> one_hot(Level& level, const at::Tensor& self, int64_t num_classes) {
+  TORCH_CHECK(self.scalar_type() == at::kLong,
+              "one_hot is only applicable to index tensor of type LongTensor.");
+  TORCH_CHECK(num_classes == -1 || num_classes > 0,
+              "num_classes should be positive, or -1 for one more than the largest class");
+  if (num_classes == -1 && level.batch_size != 0) {
+    TORCH_CHECK(self.sym_numel() > 0, "Can not infer total number of classes from empty tensor.");
+    const auto agreed = agreed_value(self.amax() + 1);
+    TORCH_CHECK(agreed,
+                "functorch_ext.vmap: the shape of the result of aten::one_hot depends on the data: "
+                "the largest class differs between samples. Give num_classes.");
+    num_classes = agreed->item<int64_t>();
+  }
+  TORCH_CHECK(holds_for_all(self.ge(0)), "Class values must be non-negative.");
+  TORCH_CHECK(holds_for_all(self.lt(num_classes)),
+              "Class values must be smaller than num_classes.");
+  const auto classes = at::arange(std::max<int64_t>(num_classes, 0), self.options());
+  return self.unsqueeze(-1).eq(classes).to(at::kLong);
+}
+
+// A view where the samples agree on the start, else a selection.
+std::optional<at::Tensor> narrow_at(Level& level, const at::Tensor& self, int64_t dim,
+                                    const at::Tensor& start, c10::SymInt length) {
+  TORCH_CHECK(start.dim() == 0 && at::isIntegralType(start.scalar_type(), false),
+              "start must be an 0-dim integral Tensor.");
+  TORCH_CHECK(self.dim() > 0, "narrow() cannot be applied to a 0-dim tensor.");
+  if (!is_batched_at(start, level)) {
+    return std::nullopt;
+  }
+  if (const auto agreed = agreed_value(start)) {
+    return at::narrow_symint(self, dim, agreed->item<int64_t>(), length);
+  }
+  const auto size = self.sym_size(dim);
+  const auto first = at::where(start.lt(0), start + size, start);
+  TORCH_CHECK(holds_for_all(first.ge(0).logical_and(first.le(size - length))),
+              "narrow: start and length reach beyond dimension ", dim, ", which has size ", size);
+  return at::index_select(self, dim, first + at::arange(length, start.options()));
+}
+
+std::optional<std::vector<at::Tensor>> tensor_split(Level&, const at::Tensor& self,
+                                                    const at::Tensor& indices_or_sections,
+                                                    int64_t dim) {
+  if (!is_wrapper(indices_or_sections)) {
+    return std::nullopt;
+  }
+  const auto agreed = agreed_value(indices_or_sections);
+  TORCH_CHECK(agreed,
+              "functorch_ext.vmap: the shapes of the results of aten::tensor_split depend on the "
+              "data: on indices that differ between samples. Use indices that all samples share.");
+  return at::tensor_split(self, *agreed, dim);
+}
+
+// Each sample is asserted.
+template <class... Message>
+void assert_rule(Level& level, const at::Tensor& self, Message... message) {
+  TORCH_CHECK(self.sym_numel() == 1, "_assert_async: expected one number, got ", self.sym_numel());
+  at::_assert_async(value_of(self, level).ne(0).all(), message...);
+}
+
+// Results that aren't strided can't hold samples.
+template <class Signature>
+struct NotStrided;
+template <class Return, class... Parameters>
+struct NotStrided<Return(Parameters...)> {
+  static Return rule(const Operator<Return(Parameters...)>& op, Level&, Parameters...) {
+    TORCH_CHECK(false, "functorch_ext.vmap: ", op.handle.operator_name(),
+                " of a batched tensor: what is zero differs between samples, so sparse samples "
+                "don't fit together. Return the dense tensor and call to_sparse() on the result "
+                "of vmap.");
+  }
+};
+
+}  // namespace
+
+void register_selection_rules() {
+  add<at::_ops::masked_select>(masked_select_rule);
+  add<at::_ops::nonzero_static>(nonzero_static_rule);
+  add<at::_ops::repeat_interleave_Tensor>(repeat_interleave_rule);
+  add_decomposition<at::_ops::one_hot>(one_hot);
+  add_decomposition<at::_ops::narrow_Tensor>(narrow_at);
+  add_decomposition<at::_ops::tensor_split_tensor_indices_or_sections>(functorch_ext::tensor_split);
+
+  add<at::_ops::_assert_async>(assert_rule<>);
+  add<at::_ops::_assert_async_msg>(assert_rule<c10::string_view>);
+
+  add<at::_ops::_to_sparse, NotStrided>();
+  add<at::_ops::_to_sparse_sparse_dim, NotStrided>();
+  add<at::_ops::_to_sparse_csr, NotStrided>();
+  add<at::_ops::_to_sparse_csc, NotStrided>();
+  add<at::_ops::_to_sparse_bsr, NotStrided>();
+  add<at::_ops::_to_sparse_bsc, NotStrided>();
+}
 
 }  // namespace functorch_ext

@@ -137,7 +137,6 @@ void register_sorting_rules() {
   add<at::_ops::unique_consecutive, DataDependent>();
   add<at::_ops::unique_dim_consecutive, DataDependent>();
   add<at::_ops::nonzero, DataDependent>();
-  add<at::_ops::masked_select, DataDependent>();
 }
 
 }  // namespace functorch_ext

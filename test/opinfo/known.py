@@ -44,20 +44,12 @@ class Reason(NamedTuple):
 DATA_DEPENDENT_SHAPE = Reason(
     "the shape of its output depends on the data", "depends on the data|boolean mask that differs"
 )
-TAGGED = Reason(
-    "PyTorch tags the shape of its output as dependent on the data, though here it isn't",
-    "depends on the data",
-)
-DATA_DEPENDENT_VALUE = Reason(
-    "it reads a number out of a tensor",
-    "reads the value of a batched tensor|reads the memory of a batched tensor",
-)
 WRITES = Reason(
     "it writes a sample's values into an argument that all samples share",
     "which all samples share|write in-place a value that differs",
 )
 BUFFER = Reason(
-    "its derivative writes a sample's values into a buffer made for all samples",
+    "its derivative is Python code that computes into buffers, with out=",
     "write in-place a value that differs",
 )
 DRAWS = Reason(
@@ -65,7 +57,7 @@ DRAWS = Reason(
     "parameters differ between samples",
 )
 RESIZES = Reason("a batched tensor's memory holds all samples", "memory holds all samples")
-LAYOUT = Reason("its output is not strided", "SparseCPU")
+LAYOUT = Reason("its output is not strided", "sparse samples don't fit together")
 NO_RULE = Reason("it has no rule yet")
 
 FORWARD = ("vmap", "vmap(vmap)")
@@ -82,7 +74,6 @@ ERRORS = {
         DATA_DEPENDENT_SHAPE,
         FORWARD,
         "argwhere",
-        "bincount",
         "nonzero",
         "unique",
         "unique_consecutive",
@@ -91,30 +82,6 @@ ERRORS = {
         DATA_DEPENDENT_SHAPE,
         EVERY,
         "masked_select",
-        "repeat_interleave",
-    ),
-    # their derivatives drop repeated indices, or index by a mask
-    **rows(
-        DATA_DEPENDENT_SHAPE,
-        ["vmap(vjp)"],
-        "index_fill",
-        "index_put",
-    ),
-    # combinations selects by a mask that is the same for all samples
-    **rows(
-        TAGGED,
-        EVERY,
-        "combinations",
-    ),
-    **rows(
-        DATA_DEPENDENT_VALUE,
-        EVERY,
-        "tensor_split",
-    ),
-    **rows(
-        WRITES,
-        FORWARD,
-        "nn.functional.one_hot",
     ),
     **rows(
         WRITES,
@@ -151,45 +118,13 @@ ERRORS = {
 LOOPS = {
     **rows(
         NO_RULE,
-        FORWARD,
-        "_chunk_cat",
-        "histogram",
-        "histogramdd",
-        "linspace.tensor_overload",
-        "logspace.tensor_overload",
-        "nonzero_static",
-        "torch._scaled_mm",
-        "torch._scaled_mm_v2",
-    ),
-    **rows(
-        NO_RULE,
         ["vmap", "vmap(vjp)"],
         "nn.functional.scaled_dot_product_attention",
     ),
     **rows(
-        NO_RULE,
+        BUFFER,
         ["vmap(vjp)"],
         "nn.functional.linear_cross_entropy.chunked_none",
-    ),
-    **rows(
-        NO_RULE,
-        [*FORWARD, "vmap(vjp)"],
-        "_segment_reduce.lengths",
-        "_segment_reduce.offsets",
-        "linalg.lstsq",
-        "nn.functional.ctc_loss",
-        "nn.functional.embedding_bag",
-        "nn.functional.multi_margin_loss",
-        "nn.functional.multilabel_margin_loss",
-    ),
-    **rows(
-        NO_RULE,
-        EVERY,
-        "_unsafe_masked_index",
-        "_unsafe_masked_index_put_accumulate",
-        "as_strided_scatter",
-        "linalg.lstsq.grad_oriented",
-        "narrow_copy",
     ),
 }
 

@@ -1,0 +1,66 @@
+#include "batching/values.h"
+
+#include "batching/operators.h"
+#include "engine/wrapper.h"
+
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+namespace functorch_ext {
+
+namespace {
+
+at::Tensor below_all_levels(at::Tensor tensor) {
+  while (is_wrapper(tensor)) {
+    tensor = wrapper_of(tensor)->value();
+  }
+  return tensor.detach();
+}
+
+bool has_numbers(const at::Tensor& plain) {
+  return !plain.is_meta() && !plain.key_set().has(c10::DispatchKey::Python);
+}
+
+}  // namespace
+
+bool holds_for_all(const at::Tensor& condition) {
+  const auto plain = below_all_levels(condition);
+  // A check is not part of what a tracer records.
+  const c10::impl::ExcludeDispatchKeyGuard untraced(
+      c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
+  return !has_numbers(plain) || plain.all().item<bool>();
+}
+
+std::optional<at::Tensor> agreed_value(const at::Tensor& tensor) {
+  at::Tensor value = tensor;
+  while (is_wrapper(value)) {
+    const auto* wrapper = wrapper_of(value);
+    if (!wrapper->is_batched()) {
+      value = wrapper->value();
+      continue;
+    }
+    const auto samples = wrapper->value().movedim(wrapper->bdim(), 0);
+    if (samples.sym_size(0) == 0) {
+      return std::nullopt;
+    }
+    const auto first = samples.select(0, 0);
+    if (!below_all_levels(samples.eq(first)).all().item<bool>()) {
+      return std::nullopt;
+    }
+    value = first;
+  }
+  return value;
+}
+
+at::Tensor evenly_spaced(const at::Tensor& start, const at::Tensor& end, int64_t steps) {
+  const auto first = start.unsqueeze(-1);
+  if (steps == 1) {
+    // As wide as both.
+    return first + at::zeros_like(end).unsqueeze(-1);
+  }
+  const auto last = end.unsqueeze(-1);
+  const auto place = at::arange(steps, start.options().dtype(at::kLong));
+  const auto step = (last - first) / (steps - 1);
+  return at::where(place.lt(steps / 2), first + step * place, last - step * (steps - 1 - place));
+}
+
+}  // namespace functorch_ext

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+// What a rule may know of the numbers in a batched tensor: what is true of all samples.
+namespace functorch_ext {
+
+// Is a condition true everywhere, in every sample of every level? Of tensors without numbers, as
+// tracing has them, it is taken to be.
+bool holds_for_all(const at::Tensor& condition);
+
+// The tensor below all levels that each sample would see, if all of them see the same one.
+std::optional<at::Tensor> agreed_value(const at::Tensor& tensor);
+
+// Evenly spaced numbers from `start` to `end` along a new last dimension, counted from either end
+// as torch.linspace does.
+at::Tensor evenly_spaced(const at::Tensor& start, const at::Tensor& end, int64_t steps);
+
+}  // namespace functorch_ext

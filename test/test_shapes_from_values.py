@@ -1,0 +1,73 @@
+"""Operators whose result has a shape that depends on values: an answer where the samples agree."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from functorch_ext import grad, vmap
+from test.oracle import assert_close, loop, rand
+
+AGREED = torch.tensor([[1, 3], [1, 3], [1, 3]])
+DIFFERENT = torch.tensor([[1, 3], [3, 1], [2, 4]])
+
+
+def pack(x, lengths):
+    return torch._VF._pack_padded_sequence(x, lengths, False)[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "numbers"),
+    [
+        (lambda x, n: x.tensor_split(n)[1], (3, 5), AGREED),
+        (lambda x, n: pack(x, n.flip(0)), (3, 3, 2, 4), AGREED),
+        (lambda x, n: torch.bincount(n, x), (3, 2), torch.tensor([[1, 4], [4, 0], [4, 4]])),
+        (
+            lambda x, n: F.one_hot(n) * x.unsqueeze(-1),
+            (3, 2),
+            torch.tensor([[1, 2], [2, 0], [2, 2]]),
+        ),
+        (lambda x, n: x.repeat_interleave(n), (3, 2), torch.tensor([[1, 3], [4, 0], [2, 2]])),
+    ],
+    ids=["tensor_split", "pack", "bincount", "one_hot", "repeat_interleave"],
+)
+def test_agreement(function, shape, numbers):
+    x = rand(*shape)
+    assert_close(vmap(function)(x, numbers), loop(function, (0, 0))(x, numbers))
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "message"),
+    [
+        (lambda x, n: x.tensor_split(n), (3, 5), "tensor_split depend on the data"),
+        (lambda x, n: pack(x, n), (3, 4, 2, 4), "the lengths of the sequences differ"),
+        (lambda x, n: torch.bincount(n * n), (3, 2), "bincount depends on the data .* minlength"),
+        (lambda x, n: F.one_hot(n), (3, 2), "one_hot depends on the data.* Give num_classes"),
+        (lambda x, n: x.repeat_interleave(n), (3, 2), "repeat_interleave depends on the data"),
+        (lambda x, n: x[x > 0], (3, 2), r"aten::index: .* Use torch.where\(mask, x, fill\)"),
+        (lambda x, n: x.masked_select(x > 0), (3, 2), "masked_select depends on the data"),
+        (lambda x, n: x.to_sparse(), (3, 2), r"call to_sparse\(\) on the result of vmap"),
+        (lambda x, n: F.one_hot(n, 3), (3, 2), "smaller than num_classes"),
+        (lambda x, n: x.narrow(0, n[1], 2), (3, 5), "narrow: start and length reach beyond"),
+    ],
+)
+def test_disagreement(function, shape, message):
+    with pytest.raises(RuntimeError, match=message):
+        vmap(function)(rand(*shape), DIFFERENT)
+
+
+def test_gradient_scaled_by_frequency():
+    """As documented; PyTorch's kernel for CPU divides by the count of another row."""
+    weight, indices = rand(6, 2), torch.randint(6, (3, 9))
+
+    def total(weight, indices):
+        bags = F.embedding_bag(indices, weight, torch.tensor([0, 4]), scale_grad_by_freq=True)
+        return bags.sum()
+
+    def expected(indices):
+        sizes = torch.tensor([4.0] * 4 + [5.0] * 5, dtype=torch.float64)
+        counts = indices.bincount(minlength=6)
+        shares = torch.zeros(6, dtype=torch.float64).index_add(0, indices, 1 / sizes)
+        return (shares / counts.clamp(min=1)).unsqueeze(1).expand(6, 2)
+
+    actual = vmap(grad(total), (None, 0))(weight, indices)
+    assert_close(actual, torch.stack([expected(row) for row in indices]))
