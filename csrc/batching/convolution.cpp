@@ -203,6 +203,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
 
 }  // namespace
 
+void register_convolution_kernel_rules();
+
 void register_convolution_rules() {
   add<at::_ops::convolution>(convolution);
   add<at::_ops::convolution_overrideable>(convolution);
@@ -216,6 +218,8 @@ void register_convolution_rules() {
   add_decomposition<at::_ops::conv_transpose1d>();
   add_decomposition<at::_ops::conv_transpose2d_input>();
   add_decomposition<at::_ops::conv_transpose3d_input>();
+
+  register_convolution_kernel_rules();
 
   // Patches as columns: (N, C, H, W) or (C, H, W), and back.
   add<at::_ops::im2col, MergedIntoN<4>::template Family>();
