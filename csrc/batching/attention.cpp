@@ -153,8 +153,9 @@ std::optional<at::Tensor> attention(Level&, const at::Tensor& query, const at::T
   const bool has_mask = mask && mask->defined();
   const bool fits = same_leading && !(has_mask && (rank > 4 || mask->dim() < 2));
   if (dropout_p > 0 || is_mask_differentiated(mask) || any_tangent(query, key, value)) {
-    return std::get<0>(at::_scaled_dot_product_attention_math(query, key, value, mask, dropout_p,
-                                                              is_causal, {}, scale, enable_gqa));
+    return std::get<0>(at::_scaled_dot_product_attention_math(
+        query, key, value, additive_mask(mask, query.scalar_type()), dropout_p, is_causal, {},
+        scale, enable_gqa));
   }
   if (!fits || (rank == 4 && !(has_mask && mask->dim() == 3))) {
     return std::nullopt;
@@ -237,6 +238,7 @@ void register_attention_rules() {
   add_derivative_kernel<at::_ops::_scaled_dot_product_flash_attention_for_cpu_backward>(
       flash_backward_recorded);
 
+  register_softmax_derivatives();
   register_cuda_attention_rules();
   register_attention_layer_rules();
 }

@@ -4,6 +4,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "engine/own_memory.h"
 
 namespace functorch_ext {
 
@@ -58,8 +59,12 @@ class RunningStatistic {
 // does.
 void check_running_statistics(const OptionalTensor& running_mean, const OptionalTensor& running_var,
                               const Level& level) {
+  const auto differs = [&](const OptionalTensor& statistic) {
+    return is_batched(statistic, level) ||
+           (statistic && statistic->defined() && make_batched(*statistic, level));
+  };
   TORCH_CHECK(
-      is_batched(running_mean, level) && is_batched(running_var, level),
+      differs(running_mean) && differs(running_var),
       "functorch_ext.vmap: batch_norm in training would write running statistics that differ "
       "between samples into running_mean and running_var, which all samples share. Either map "
       "over the running statistics too (stack_module_state does), or replace them: "
