@@ -16,6 +16,7 @@ from functorch_ext import (
     functional_call,
     grad,
     hessian,
+    jacrev,
     jvp,
     stack_module_state,
     vmap,
@@ -264,6 +265,8 @@ def test_packed_sequences(name, options):
     assert_close(got, want)
     forward = jvp(lambda x: loss(parameters, x), (x[0],), (x[0].cos(),))[1]
     assert_close(forward, (want[1][0] * x[0].cos()).sum())
+    rows = jacrev(lambda x: call(parameters, x)[0])(x[0])
+    assert_close(rows, oracle.jacobian(lambda x: call(parameters, x)[0])(x[0]))
     with pytest.raises(RuntimeError, match="lengths differ between samples"):
         vmap(lambda x, lengths: pack_padded_sequence(x, lengths, enforce_sorted=False).data)(
             x, lengths.expand(BATCH, 3).clone()

@@ -152,6 +152,30 @@ Two pack_with_tangents(c10::DispatchKeySet keys, const at::Tensor& input, const 
                                                      batch_first);
 }
 
+// The gradient of padding is zero: each row of the result is a row of `grad`, or one of zeros.
+std::optional<at::Tensor> pack_backward(Level&, const at::Tensor& grad,
+                                        c10::SymIntArrayRef input_size,
+                                        const at::Tensor& batch_sizes, bool batch_first) {
+  const auto counts = counts_of(batch_sizes);
+  if (!counts) {
+    return std::nullopt;
+  }
+  const auto steps = input_size[batch_first ? 1 : 0].guard_int(__FILE__, __LINE__);
+  const auto sequences = input_size[batch_first ? 0 : 1].guard_int(__FILE__, __LINE__);
+  std::vector<int64_t> sources(steps * sequences, 0);
+  int64_t row = 0;
+  for (size_t step = 0; step < counts->size(); ++step) {
+    for (int64_t sequence = 0; sequence < (*counts)[step]; ++sequence) {
+      sources[step * sequences + sequence] = ++row;
+    }
+  }
+  const auto zeros = at::zeros_like(grad.narrow(0, 0, 1));
+  const auto positions = at::tensor(sources, at::kLong).to(grad.device());
+  const auto gradient =
+      at::cat({zeros, grad}).index_select(0, positions).unflatten(0, {steps, sequences});
+  return batch_first ? gradient.transpose(0, 1) : gradient;
+}
+
 std::optional<Two> pad(Level&, const at::Tensor& data, const at::Tensor& batch_sizes,
                        bool batch_first, const at::Scalar& padding_value, int64_t total_length) {
   const auto plain_sizes = plain(batch_sizes);
@@ -178,6 +202,7 @@ void register_packed_sequence_rules() {
   add_decomposition<at::_ops::rnn_relu_data>(simple<RecurrentKind::Relu>);
 
   add<at::_ops::_pack_padded_sequence>(pack_rule, pack);
+  add_decomposition<at::_ops::_pack_padded_sequence_backward>(pack_backward);
   add_decomposition<at::_ops::_pad_packed_sequence>(pad);
   add_derivative_kernel<at::_ops::_pack_padded_sequence>(pack_with_tangents);
 }
