@@ -7,20 +7,12 @@ import torch
 
 from functorch_ext import vmap
 from test.oracle import assert_close
-from test.random_operators import CALLS, ELEMENTS, FACTORIES, IN_PLACE, LAYERS, NOT_CALLED, tagged
+from test.random_operators import CALLS, ELEMENTS, FACTORIES, IN_PLACE, NOT_CALLED, tagged
 
 BATCH = 32
 
 
-def each(broken=(), reason="", names=CALLS):
-    """All operators; those that are broken must fail until they are repaired."""
-    fails = pytest.mark.xfail(strict=True, reason=reason)
-    marks = {name: [fails] for name in broken}
-    found = [pytest.param(name, marks=marks.get(name, ())) for name in names]
-    return pytest.mark.parametrize("name", found)
-
-
-EACH = each()
+EACH = pytest.mark.parametrize("name", CALLS)
 
 
 def zeros(*shape):
@@ -59,10 +51,7 @@ def test_different(name, in_dim):
         assert_independent(samples, CALLS[name].mean, CALLS[name].deviation)
 
 
-@each(
-    [name for name in LAYERS if name.startswith(("lstm", "rnn"))],
-    "a layer adds to the unbatched result of the one below, in place, what the dropout made differ",
-)
+@EACH
 def test_different_for_an_unbatched_argument(name):
     torch.manual_seed(1)
     shared = zeros()
@@ -86,14 +75,14 @@ def test_same(name):
     torch.manual_seed(1)
     samples = vmap(lambda x: CALLS[name].function(shared.clone()), randomness="same")(zeros(BATCH))
     assert samples.dtype == expected.dtype
-    assert torch.equal(samples, expected.expand(BATCH, *expected.shape))
+    assert_close(samples, expected.expand(BATCH, *expected.shape))
 
 
 # Their parameters may differ between the samples, and then there is no draw that is the same.
 NO_SAME = {"binomial", "multinomial", "poisson", "_standard_gamma", "_sample_dirichlet"}
 
 
-@each(["rrelu_with_noise_functional"], "its draws differ under randomness='same'")
+@EACH
 def test_same_for_batched_arguments(name):
     try:
         samples = draw(name, "same")
@@ -124,14 +113,8 @@ def test_no_samples(name):
 @EACH
 @pytest.mark.parametrize("outer", ["same", "different"])
 @pytest.mark.parametrize("inner", ["same", "different"])
-def test_nested(name, outer, inner, request):
+def test_nested(name, outer, inner):
     """The same along each vmap that asks for it, different along the others."""
-    if "rrelu" in name and (outer == inner == "different") == ("functional" not in name):
-        reason = "its draws differ under 'same', or two vmaps with 'different' raise"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
-    if name in LAYERS and name.endswith(".data"):
-        reason = "the lengths of sequences made inside two vmaps have no memory to read them from"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     if name in NO_SAME and "same" in (outer, inner):
         return
     torch.manual_seed(1)

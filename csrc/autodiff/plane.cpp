@@ -1,5 +1,7 @@
 #include "autodiff/plane.h"
 
+#include "engine/derivatives.h"
+
 namespace functorch_ext {
 
 bool is_differentiated_anywhere(const at::Tensor& tensor) {
@@ -8,6 +10,7 @@ bool is_differentiated_anywhere(const at::Tensor& tensor) {
 }
 
 void begin_differentiation(const LevelPtr& plane, Direction direction, bool mode_below) {
+  include_derivative_key();
   if (!plane) {
     return;
   }
@@ -21,6 +24,7 @@ void begin_differentiation(const LevelPtr& plane, Direction direction, bool mode
 }
 
 void end_differentiation(const LevelPtr& plane, Direction direction) {
+  exclude_derivative_key();
   if (plane) {
     --(direction == Direction::Reverse ? plane->reverse_running : plane->forward_running);
   }

@@ -1,10 +1,246 @@
-// Scaled dot-product attention.
-#include "batching/families.h"
+// Scaled dot-product attention: what chooses a kernel, and the fused one for CPUs. That has no
+// forward mode and no second derivative; where those are asked for, while a transform
+// differentiates, products of matrices take its place.
+#include "batching/attention.h"
+
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "engine/derivatives.h"
 
 namespace functorch_ext {
 
-void register_attention_rules() {}
+namespace {
+
+using Two = std::tuple<at::Tensor, at::Tensor>;
+using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+
+double scale_of(const at::Tensor& query, const AttentionSettings& settings) {
+  if (settings.scale) {
+    return *settings.scale;
+  }
+  const auto features = query.sym_size(-1).guard_int(__FILE__, __LINE__);
+  return 1 / std::sqrt(static_cast<double>(features));
+}
+
+// Keys or values for each head of the query; several heads may share one.
+at::Tensor for_heads_of(const at::Tensor& query, const at::Tensor& tensor) {
+  if (query.dim() < 3 || query.sym_size(-3) == tensor.sym_size(-3)) {
+    return tensor;
+  }
+  return tensor.repeat_interleave_symint(query.sym_size(-3) / tensor.sym_size(-3), -3);
+}
+
+// The reverse: what came of them for each head of the query, summed over the heads that share one.
+at::Tensor sum_for_heads_of(const at::Tensor& like, const at::Tensor& gradient) {
+  if (gradient.dim() < 3 || gradient.sym_size(-3) == like.sym_size(-3)) {
+    return gradient;
+  }
+  const auto shared = gradient.sym_size(-3) / like.sym_size(-3);
+  return gradient.unflatten_symint(-3, {like.sym_size(-3), shared}).sum(-3);
+}
+
+}  // namespace
+
+OptionalTensor additive_mask(const OptionalTensor& mask, at::ScalarType dtype) {
+  if (!mask || !mask->defined() || mask->scalar_type() != at::kBool) {
+    return mask;
+  }
+  return at::zeros_like(*mask, mask->options().dtype(dtype))
+      .masked_fill(mask->logical_not(), -std::numeric_limits<double>::infinity());
+}
+
+namespace {
+
+at::Tensor scores_of(const at::Tensor& query, const at::Tensor& key, const OptionalTensor& mask,
+                     const AttentionSettings& settings) {
+  auto scores = at::matmul(query * scale_of(query, settings), key.transpose(-2, -1));
+  if (settings.is_causal) {
+    const auto seen =
+        at::ones_symint({query.sym_size(-2), key.sym_size(-2)}, scores.options().dtype(at::kBool))
+            .tril();
+    scores = scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
+  }
+  if (mask && mask->defined()) {
+    scores = scores + *additive_mask(mask, scores.scalar_type());
+  }
+  return scores;
+}
+
+}  // namespace
+
+Two attention_of_products(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                          const OptionalTensor& mask, const AttentionSettings& settings) {
+  const auto scores = scores_of(query, for_heads_of(query, key), mask, settings);
+  const auto weights = at::_safe_softmax(scores, -1);
+  // Not differentiable, as that of the fused kernel.
+  const auto constant = std::get<0>(at::_unpack_dual(scores, /*level=*/0)).detach();
+  return {at::matmul(weights, for_heads_of(query, value)), at::logsumexp(constant, {-1})};
+}
+
+Three attention_gradients(const at::Tensor& grad, const at::Tensor& query, const at::Tensor& key,
+                          const at::Tensor& value, const OptionalTensor& mask,
+                          const AttentionSettings& settings) {
+  const auto keys = for_heads_of(query, key);
+  const auto weights = at::_safe_softmax(scores_of(query, keys, mask, settings), -1);
+  const auto grad_weights =
+      weights * at::matmul(grad, for_heads_of(query, value).transpose(-2, -1));
+  const auto grad_scores =
+      (grad_weights - weights * grad_weights.sum(-1, /*keepdim=*/true)) * scale_of(query, settings);
+  return {at::matmul(grad_scores, keys),
+          sum_for_heads_of(key, at::matmul(grad_scores.transpose(-2, -1), query)),
+          sum_for_heads_of(value, at::matmul(weights.transpose(-2, -1), grad))};
+}
+
+OptionalTensor JoinedAttention::mask(const OptionalTensor& mask, bool whole) const {
+  if (!mask || !mask->defined()) {
+    return {};
+  }
+  const bool batched = is_batched_at(*mask, level_);
+  auto value = at_front(*mask, level_);
+  const auto front = batched ? 1 : 0;
+  while (value.dim() < 4 + front) {
+    value = value.unsqueeze(front);
+  }
+  if (!batched && !whole && value.sym_size(0) == 1) {
+    return value;
+  }
+  auto sizes = value.sym_sizes().vec();
+  if (!batched) {
+    sizes.insert(sizes.begin(), level_.batch_size);
+  }
+  sizes[1] = n_;
+  return merge_into(value.expand_symint(sizes), 0);
+}
+
+bool is_mask_differentiated(const OptionalTensor& mask) {
+  if (!mask || !mask->defined()) {
+    return false;
+  }
+  for (at::Tensor each = *mask;; each = wrapper_of(each)->value()) {
+    if (each.requires_grad() || any_tangent(each)) {
+      return true;
+    }
+    if (!is_wrapper(each)) {
+      return false;
+    }
+  }
+}
+
+namespace {
+
+at::Tensor with_rank_4(const at::Tensor& tensor) {
+  if (tensor.dim() > 4) {
+    return tensor.flatten(0, -4);
+  }
+  auto result = tensor;
+  while (result.dim() < 4) {
+    result = result.unsqueeze(0);
+  }
+  return result;
+}
+
+// Fused kernels want rank 4; one sample has any other rank as often. They don't differentiate by
+// the mask, nor draw the dropout that is asked for.
+std::optional<at::Tensor> attention(Level&, const at::Tensor& query, const at::Tensor& key,
+                                    const at::Tensor& value, const OptionalTensor& mask,
+                                    double dropout_p, bool is_causal, std::optional<double> scale,
+                                    bool enable_gqa) {
+  const auto rank = query.dim();
+  const bool same_leading =
+      rank >= 2 && key.dim() == rank && value.dim() == rank &&
+      query.sym_sizes().slice(0, rank - 2) == key.sym_sizes().slice(0, rank - 2) &&
+      key.sym_sizes().slice(0, rank - 2) == value.sym_sizes().slice(0, rank - 2);
+  const bool has_mask = mask && mask->defined();
+  const bool fits = same_leading && !(has_mask && (rank > 4 || mask->dim() < 2));
+  if (dropout_p > 0 || is_mask_differentiated(mask) || any_tangent(query, key, value)) {
+    return std::get<0>(at::_scaled_dot_product_attention_math(
+        query, key, value, additive_mask(mask, query.scalar_type()), dropout_p, is_causal, {},
+        scale, enable_gqa));
+  }
+  if (!fits || (rank == 4 && !(has_mask && mask->dim() == 3))) {
+    return std::nullopt;
+  }
+  const auto output = at::scaled_dot_product_attention(
+      with_rank_4(query), with_rank_4(key), with_rank_4(value),
+      has_mask && mask->dim() != 2 ? OptionalTensor(with_rank_4(*mask)) : mask, dropout_p,
+      is_causal, scale, enable_gqa);
+  auto sizes = query.sym_sizes().vec();
+  sizes.back() = value.sym_size(-1);
+  return output.view_symint(sizes);
+}
+
+Two flash(Level& level, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+          double dropout_p, bool is_causal, const OptionalTensor& mask,
+          std::optional<double> scale) {
+  const bool has_mask = mask && mask->defined();
+  if (!is_batched_at(key, level) && !is_batched_at(value, level) && !has_mask && !is_causal &&
+      is_batched_at(query, level)) {
+    // Shared keys and values: the samples are more queries.
+    const auto [output, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
+        merge_into(at_front(query, level), 2), value_of(key, level), value_of(value, level),
+        dropout_p, is_causal, {}, scale);
+    const auto part = [&](const at::Tensor& result) {
+      return wrap(split_from(result, 2, level, query.sym_size(2)), 0, level);
+    };
+    return {part(output), part(logsumexp)};
+  }
+  const JoinedAttention joined(query, level);
+  const auto [output, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(
+      joined(query), joined(key), joined(value), dropout_p, is_causal, joined.mask(mask), scale);
+  return {joined.part(output), joined.part(logsumexp)};
+}
+
+Three flash_backward(Level& level, const at::Tensor& grad, const at::Tensor& query,
+                     const at::Tensor& key, const at::Tensor& value, const at::Tensor& output,
+                     const at::Tensor& logsumexp, double dropout_p, bool is_causal,
+                     const OptionalTensor& mask, std::optional<double> scale) {
+  const JoinedAttention joined(query, level);
+  const auto [grad_query, grad_key, grad_value] =
+      at::_scaled_dot_product_flash_attention_for_cpu_backward(
+          joined(grad), joined(query), joined(key), joined(value), joined(output),
+          joined(logsumexp), dropout_p, is_causal, joined.mask(mask), scale);
+  return {joined.part(grad_query), joined.part(grad_key), joined.part(grad_value)};
+}
+
+// While a transform differentiates.
+
+Two flash_with_tangents(c10::DispatchKeySet keys, const at::Tensor& query, const at::Tensor& key,
+                        const at::Tensor& value, double dropout_p, bool is_causal,
+                        const OptionalTensor& mask, std::optional<double> scale) {
+  if (any_tangent(query, key, value, mask)) {
+    return attention_of_products(query, key, value, mask, {is_causal, scale});
+  }
+  return at::_ops::_scaled_dot_product_flash_attention_for_cpu::redispatch(
+      below_derivatives(keys), query, key, value, dropout_p, is_causal, mask, scale);
+}
+
+Three flash_backward_recorded(c10::DispatchKeySet keys, const at::Tensor& grad,
+                              const at::Tensor& query, const at::Tensor& key,
+                              const at::Tensor& value, const at::Tensor& output,
+                              const at::Tensor& logsumexp, double dropout_p, bool is_causal,
+                              const OptionalTensor& mask, std::optional<double> scale) {
+  if (grad.defined() && any_differentiated(grad, query, key, value, mask)) {
+    return attention_gradients(grad, query, key, value, mask, {is_causal, scale});
+  }
+  return at::_ops::_scaled_dot_product_flash_attention_for_cpu_backward::redispatch(
+      below_derivatives(keys), grad, query, key, value, output, logsumexp, dropout_p, is_causal,
+      mask, scale);
+}
+
+}  // namespace
+
+void register_attention_rules() {
+  add_decomposition<at::_ops::scaled_dot_product_attention>(attention);
+  add<at::_ops::_scaled_dot_product_flash_attention_for_cpu>(flash);
+  add<at::_ops::_scaled_dot_product_flash_attention_for_cpu_backward>(flash_backward);
+
+  add_derivative_kernel<at::_ops::_scaled_dot_product_flash_attention_for_cpu>(flash_with_tangents);
+  add_derivative_kernel<at::_ops::_scaled_dot_product_flash_attention_for_cpu_backward>(
+      flash_backward_recorded);
+
+  register_softmax_derivatives();
+  register_cuda_attention_rules();
+  register_attention_layer_rules();
+}
 
 }  // namespace functorch_ext

@@ -216,6 +216,8 @@ std::optional<at::Tensor> conv_tbc_as_conv1d(Level& level, const at::Tensor& sel
 
 }  // namespace
 
+void register_convolution_kernel_rules();
+
 void register_convolution_rules() {
   add<at::_ops::convolution>(convolution);
   add<at::_ops::convolution_overrideable>(convolution);
@@ -230,6 +232,8 @@ void register_convolution_rules() {
   add_decomposition<at::_ops::conv_transpose1d>();
   add_decomposition<at::_ops::conv_transpose2d_input>();
   add_decomposition<at::_ops::conv_transpose3d_input>();
+
+  register_convolution_kernel_rules();
 
   // Patches as columns: (N, C, H, W) or (C, H, W), and back.
   add<at::_ops::im2col, MergedIntoN<4>::template Family>();

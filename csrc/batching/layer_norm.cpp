@@ -4,6 +4,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "engine/derivatives.h"
 
 namespace functorch_ext {
 
@@ -177,6 +178,40 @@ Three group_norm_backward(Level& level, const at::Tensor& grad_output, const at:
   return gradients;
 }
 
+// The same of operators that have forward mode, which the fused one lacks.
+Three group_norm_backward_with_tangents(c10::DispatchKeySet keys, const at::Tensor& grad_output,
+                                        const at::Tensor& input, const at::Tensor& mean,
+                                        const at::Tensor& rstd, const OptionalTensor& weight,
+                                        c10::SymInt n, c10::SymInt channels,
+                                        c10::SymInt channel_size, int64_t group,
+                                        std::array<bool, 3> output_mask) {
+  if (!any_tangent(grad_output, input, mean, rstd, weight)) {
+    return at::_ops::native_group_norm_backward::redispatch(below_derivatives(keys), grad_output,
+                                                            input, mean, rstd, weight, n, channels,
+                                                            channel_size, group, output_mask);
+  }
+  const std::vector<c10::SymInt> by_group = {n, group, channels / group, channel_size};
+  const auto of_group = [](const at::Tensor& tensor) { return tensor.unsqueeze(-1).unsqueeze(-1); };
+  const auto grad = grad_output.reshape_symint(by_group);
+  const auto normalized = (input.reshape_symint(by_group) - of_group(mean)) * of_group(rstd);
+  Three gradients;
+  if (output_mask[0]) {
+    const auto scaled = weight && weight->defined()
+                            ? grad * weight->reshape_symint({1, group, channels / group, 1})
+                            : grad;
+    const auto average = [](const at::Tensor& tensor) { return tensor.mean({2, 3}, true); };
+    const auto centred = scaled - average(scaled) - normalized * average(scaled * normalized);
+    std::get<0>(gradients) = (centred * of_group(rstd)).reshape_symint(input.sym_sizes());
+  }
+  if (output_mask[1]) {
+    std::get<1>(gradients) = (grad * normalized).sum({0, 3}).flatten();
+  }
+  if (output_mask[2]) {
+    std::get<2>(gradients) = grad.sum({0, 3}).flatten();
+  }
+  return gradients;
+}
+
 }  // namespace
 
 void register_layer_norm_rules() {
@@ -184,6 +219,7 @@ void register_layer_norm_rules() {
   add<at::_ops::native_layer_norm_backward>(layer_norm_backward);
   add<at::_ops::native_group_norm>(group_norm);
   add<at::_ops::native_group_norm_backward>(group_norm_backward);
+  add_derivative_kernel<at::_ops::native_group_norm_backward>(group_norm_backward_with_tangents);
 
   // Made of the above.
   add_decomposition<at::_ops::layer_norm>();

@@ -4,6 +4,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "engine/own_memory.h"
 
 namespace functorch_ext {
 
@@ -54,6 +55,23 @@ class RunningStatistic {
   at::Tensor value_;
 };
 
+// Training writes to the running statistics, so these must differ between samples as the input
+// does.
+void check_running_statistics(const OptionalTensor& running_mean, const OptionalTensor& running_var,
+                              const Level& level) {
+  const auto differs = [&](const OptionalTensor& statistic) {
+    return is_batched(statistic, level) ||
+           (statistic && statistic->defined() && make_batched(*statistic, level));
+  };
+  TORCH_CHECK(
+      differs(running_mean) && differs(running_var),
+      "functorch_ext.vmap: batch_norm in training would write running statistics that differ "
+      "between samples into running_mean and running_var, which all samples share. Either map "
+      "over the running statistics too (stack_module_state does), or replace them: "
+      "functorch_ext.replace_all_batch_norm_modules_(model) makes batch normalisation use the "
+      "statistics of the batch alone; or call model.eval().");
+}
+
 Three batch_norm(Level& level, const at::Tensor& input, const OptionalTensor& weight,
                  const OptionalTensor& bias, const OptionalTensor& running_mean,
                  const OptionalTensor& running_var, bool training, double momentum, double eps) {
@@ -75,13 +93,9 @@ Three batch_norm(Level& level, const at::Tensor& input, const OptionalTensor& we
                               optional_value(running_var, level), training, momentum, eps);
     return {with_n.part(output), wrap_if(mean, false, level), wrap_if(invstd, false, level)};
   }
-  TORCH_CHECK(
-      !updates || (is_batched(running_mean, level) && is_batched(running_var, level)),
-      "functorch_ext.vmap: batch_norm in training would write running statistics that differ "
-      "between samples into running_mean and running_var, which all samples share. Either map "
-      "over the running statistics too (stack_module_state does), or replace them: "
-      "functorch_ext.replace_all_batch_norm_modules_(model) makes batch normalisation use the "
-      "statistics of the batch alone; or call model.eval().");
+  if (updates) {
+    check_running_statistics(running_mean, running_var, level);
+  }
   if (has_no_samples(level)) {
     const auto channels = input.sym_sizes().slice(1, 1);
     const auto statistic = of_no_samples(input, channels, level);
@@ -139,6 +153,52 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_no_update(
   auto [output, mean, invstd] =
       batch_norm(level, input, weight, bias, running_mean, running_var, false, momentum, eps);
   return {output, mean, invstd, nothing_reserved(input, level)};
+}
+
+// Out of place, the running statistics that training has changed are results.
+std::pair<at::Tensor, at::Tensor> copies_to_update(const at::Tensor& running_mean,
+                                                   const at::Tensor& running_var,
+                                                   const Level& level) {
+  const auto copied = [&](const at::Tensor& statistic) {
+    return wrap(expanded_at_front(statistic, level).clone(at::MemoryFormat::Contiguous), 0, level);
+  };
+  return {copied(running_mean), copied(running_var)};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_functional(
+    Level& level, const at::Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
+    const at::Tensor& running_mean, const at::Tensor& running_var, bool training, double momentum,
+    double eps) {
+  const auto [new_mean, new_var] = copies_to_update(running_mean, running_var, level);
+  const auto [output, mean, invstd] =
+      batch_norm(level, input, weight, bias, new_mean, new_var, training, momentum, eps);
+  return {output, mean, invstd, new_mean, new_var};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
+batch_norm_with_update_functional(Level& level, const at::Tensor& input,
+                                  const OptionalTensor& weight, const OptionalTensor& bias,
+                                  const at::Tensor& running_mean, const at::Tensor& running_var,
+                                  double momentum, double eps) {
+  const auto [new_mean, new_var] = copies_to_update(running_mean, running_var, level);
+  const auto [output, mean, invstd] =
+      batch_norm(level, input, weight, bias, new_mean, new_var, true, momentum, eps);
+  return {output, mean, invstd, nothing_reserved(input, level), new_mean, new_var};
+}
+
+// The statistics alone: (mean, variance); the running ones are updated in place.
+std::tuple<at::Tensor, at::Tensor> batch_norm_update_stats(Level& level, const at::Tensor& input,
+                                                           const OptionalTensor& running_mean,
+                                                           const OptionalTensor& running_var,
+                                                           double momentum) {
+  check_running_statistics(running_mean, running_var, level);
+  const RunningStatistic means(running_mean, level);
+  const RunningStatistic variances(running_var, level);
+  const auto [mean, var] = at::batch_norm_update_stats(
+      join_channels(expanded_at_front(input, level), 1), means.get(), variances.get(), momentum);
+  means.write_back();
+  variances.write_back();
+  return {part_channels(mean, 0, level), part_channels(var, 0, level)};
 }
 
 // With fixed statistics a channel is scaled and shifted, so no tensor has to be expanded.
@@ -222,6 +282,42 @@ Three batch_norm_backward_reserved(Level& level, const at::Tensor& grad_output,
                              save_mean, save_invstd, update, eps, output_mask);
 }
 
+// The names that batch normalisation has on GPUs.
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_cudnn(
+    Level& level, const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+    const OptionalTensor& running_mean, const OptionalTensor& running_var, bool training,
+    double momentum, double eps) {
+  auto [output, mean, invstd] =
+      batch_norm(level, input, weight, bias, running_mean, running_var, training, momentum, eps);
+  return {output, mean, invstd, nothing_reserved(input, level)};
+}
+
+Three batch_norm_cudnn_backward(Level& level, const at::Tensor& input,
+                                const at::Tensor& grad_output, const at::Tensor& weight,
+                                const OptionalTensor& running_mean,
+                                const OptionalTensor& running_var, const OptionalTensor& save_mean,
+                                const OptionalTensor& save_invstd, double eps,
+                                const at::Tensor& reserve) {
+  return batch_norm_backward(level, grad_output, input, weight, running_mean, running_var,
+                             save_mean, save_invstd, true, eps, {true, true, true});
+}
+
+Three batch_norm_miopen(Level& level, const at::Tensor& input, const at::Tensor& weight,
+                        const OptionalTensor& bias, const OptionalTensor& running_mean,
+                        const OptionalTensor& running_var, bool training, double momentum,
+                        double eps) {
+  return batch_norm(level, input, weight, bias, running_mean, running_var, training, momentum, eps);
+}
+
+Three batch_norm_miopen_backward(Level& level, const at::Tensor& input,
+                                 const at::Tensor& grad_output, const at::Tensor& weight,
+                                 const OptionalTensor& running_mean,
+                                 const OptionalTensor& running_var, const OptionalTensor& save_mean,
+                                 const OptionalTensor& save_invstd, double eps) {
+  return batch_norm_backward(level, grad_output, input, weight, running_mean, running_var,
+                             save_mean, save_invstd, true, eps, {true, true, true});
+}
+
 }  // namespace
 
 void register_layer_norm_rules();
@@ -233,8 +329,15 @@ void register_normalization_rules() {
   add<at::_ops::_native_batch_norm_legit_no_training>(batch_norm_no_training);
   add<at::_ops::_batch_norm_with_update>(batch_norm_with_update);
   add<at::_ops::_batch_norm_no_update>(batch_norm_no_update);
+  add<at::_ops::_native_batch_norm_legit_functional>(batch_norm_functional);
+  add<at::_ops::_batch_norm_with_update_functional>(batch_norm_with_update_functional);
+  add<at::_ops::batch_norm_update_stats>(batch_norm_update_stats);
   add<at::_ops::native_batch_norm_backward>(batch_norm_backward);
   add<at::_ops::batch_norm_backward>(batch_norm_backward_reserved);
+  add<at::_ops::cudnn_batch_norm>(batch_norm_cudnn);
+  add<at::_ops::cudnn_batch_norm_backward>(batch_norm_cudnn_backward);
+  add<at::_ops::miopen_batch_norm>(batch_norm_miopen);
+  add<at::_ops::miopen_batch_norm_backward>(batch_norm_miopen_backward);
 
   // Made of the above.
   add_decomposition<at::_ops::batch_norm>();

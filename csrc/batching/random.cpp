@@ -56,7 +56,8 @@ struct LikeSelf<at::Tensor(const at::Tensor&, Rest...)> {
   }
 };
 
-// randint_like(x, bound): a bound that differs between samples has no operator to draw it with.
+// randint_like(x, bound). Where the bound differs between samples, a uniform number is scaled by it
+// (53 random bits, as PyTorch's own draws in floating point have).
 template <class Signature>
 struct LikeSelfBounded;
 
@@ -70,7 +71,16 @@ struct LikeSelfBounded<at::Tensor(const at::Tensor&, const at::Tensor&, Rest...)
       if (same) {
         raise_same_of_batched(op.handle);
       }
-      return op.loop(self, bound, rest...);
+      const auto arguments = std::make_tuple(rest...);
+      const auto dtype = std::get<std::optional<at::ScalarType>>(arguments);
+      std::optional<at::Generator> generator;
+      if constexpr ((std::is_same_v<Rest, std::optional<at::Generator>> || ...)) {
+        generator = std::get<std::optional<at::Generator>>(arguments);
+      }
+      const auto uniform = at::rand_symint(physical_sizes(self.sym_sizes(), level), generator,
+                                           value_of(self, level).options().dtype(at::kDouble));
+      const auto drawn = at::mul(uniform, aligned(bound.reshape({}), self.dim(), level)).floor();
+      return wrap(drawn.to(dtype.value_or(self.scalar_type())), 0, level);
     }
     const auto like = same ? empty_sample(self, level) : expanded_at_front(self, level);
     return wrap(op.call(like, value_of(bound, level), without_channels_last<Rest>(rest)...),
@@ -269,9 +279,11 @@ std::tuple<at::Tensor, at::Tensor> native_dropout(
 at::Tensor draw_slopes(const at::Tensor& self, const at::Scalar& lower, const at::Scalar& upper,
                        const Generator& generator, bool same, Level& level) {
   const auto value = at_front(self, level);
-  auto slopes = same ? empty_sample(self, level)
-                     : at::empty_symint(physical_sizes(self.sym_sizes(), level), value.options());
-  slopes.uniform_(lower.toDouble(), upper.toDouble(), generator);
+  // Not filled in place: an outer vmap may draw as well.
+  const auto sizes = same ? self.sym_sizes().vec() : physical_sizes(self.sym_sizes(), level);
+  const auto width = upper.toDouble() - lower.toDouble();
+  const auto slopes =
+      at::rand_symint(sizes, generator, value_of(self, level).options()) * width + lower;
   return at::where(at::le(value, 0), slopes, at::ones({}, value.options()));
 }
 
@@ -288,14 +300,27 @@ at::Tensor rrelu(const Operator<at::_ops::rrelu_with_noise::schema>& op, Level& 
                  const at::Scalar& upper, bool training, Generator generator) {
   const auto value = at_front(self, level);
   if (!training) {
-    const auto slope = (lower.toDouble() + upper.toDouble()) / 2;
-    return wrap(at::leaky_relu(value, slope), is_batched_at(self, level) ? 0 : no_bdim, level);
+    return at::leaky_relu(self, (lower.toDouble() + upper.toDouble()) / 2);
   }
   const bool same = draws_same(op, level);
   const bool batched = !same || is_batched_at(self, level);
   const auto slopes = draw_slopes(self, lower, upper, generator, same, level);
   tell_noise(noise, slopes, batched, level);
   return wrap(at::mul(value, slopes), batched ? 0 : no_bdim, level);
+}
+
+// Out of place, the noise is a result.
+std::tuple<at::Tensor, at::Tensor> rrelu_functional(
+    const Operator<at::_ops::rrelu_with_noise_functional::schema>& op, Level& level,
+    const at::Tensor& self, const at::Tensor& noise, const at::Scalar& lower,
+    const at::Scalar& upper, bool training, Generator generator) {
+  if (!training) {
+    return {at::leaky_relu(self, (lower.toDouble() + upper.toDouble()) / 2), noise.clone()};
+  }
+  const bool same = draws_same(op, level);
+  const auto bdim = same && !is_batched_at(self, level) ? no_bdim : 0;
+  const auto slopes = draw_slopes(self, lower, upper, generator, same, level);
+  return {wrap(at::mul(at_front(self, level), slopes), bdim, level), wrap(slopes, bdim, level)};
 }
 
 at::Tensor& rrelu_in_place(const Operator<at::_ops::rrelu_with_noise_::schema>& op, Level& level,
@@ -366,6 +391,7 @@ void register_random_rules() {
   add<at::_ops::native_dropout>(native_dropout);
   add<at::_ops::rrelu_with_noise>(rrelu);
   add<at::_ops::rrelu_with_noise_>(rrelu_in_place);
+  add<at::_ops::rrelu_with_noise_functional>(rrelu_functional);
   add<at::_ops::rrelu_with_noise_backward, Pointwise>();
 
   register_randomness_kernels();

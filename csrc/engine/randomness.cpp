@@ -180,7 +180,8 @@ void register_randomness_kernels() {
   static_cast<void>(fallback);
   for (const auto& name : dispatcher.getAllOpNames()) {
     const auto op = dispatcher.findSchema(name);
-    if (op && draws_tensors(*op)) {
+    // Those that a family gave a kernel of their own draw through others.
+    if (op && draws_tensors(*op) && !op->hasKernelForDispatchKey(randomness_key)) {
       register_kernel(*op, randomness_key,
                       c10::KernelFunction::makeFromBoxedFunction<&random_operator>());
     }

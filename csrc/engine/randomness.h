@@ -8,8 +8,8 @@
 // nothing batched among their arguments learn of it.
 namespace functorch_ext {
 
-// In thread-local state while a vmap runs. Random operators alone have kernels on it: the others
-// fall through at no cost.
+// In thread-local state while a vmap runs. Random operators alone, and those of derivatives.h, have
+// kernels on it: the others fall through at no cost.
 constexpr auto randomness_key = c10::DispatchKey::TESTING_ONLY_GenericMode;
 
 // The vmap whose `randomness` applies to an operator called now: the innermost one around the

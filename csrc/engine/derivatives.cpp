@@ -1,0 +1,29 @@
+#include "engine/derivatives.h"
+
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+namespace functorch_ext {
+
+namespace {
+
+// How many differentiations run on this thread, and whether the key was there before the first (an
+// autograd thread inherits it).
+thread_local int64_t running = 0;
+thread_local bool was_included = false;
+
+}  // namespace
+
+void include_derivative_key() {
+  if (running++ == 0) {
+    was_included = c10::impl::tls_is_dispatch_key_included(derivative_key);
+    c10::impl::tls_set_dispatch_key_included(derivative_key, true);
+  }
+}
+
+void exclude_derivative_key() {
+  if (--running == 0) {
+    c10::impl::tls_set_dispatch_key_included(derivative_key, was_included);
+  }
+}
+
+}  // namespace functorch_ext

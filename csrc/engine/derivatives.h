@@ -1,0 +1,59 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/GradMode.h>
+
+#include "engine/arguments.h"
+#include "engine/randomness.h"
+#include "engine/registration.h"
+
+// Fused operators that PyTorch differentiates once in reverse mode and no further: attention,
+// recurrent layers. While a transform differentiates, on any plane, kernels of ours see them first
+// and, where PyTorch's formulas would not do, compute the same of operators that have them all.
+namespace functorch_ext {
+
+// In thread-local state while a transform differentiates; the key of random operators serves for
+// these too. Few operators have kernels on it: the others fall through at no cost.
+constexpr auto derivative_key = randomness_key;
+
+// Calls of these nest.
+void include_derivative_key();
+void exclude_derivative_key();
+
+// What is left of an operator's keys below ours.
+inline c10::DispatchKeySet below_derivatives(c10::DispatchKeySet keys) {
+  return keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, derivative_key);
+}
+
+// Has any of the arguments a tangent? (Forward mode keeps them all at PyTorch's dual level 0.)
+template <class... Arguments>
+bool any_tangent(const Arguments&... arguments) {
+  bool found = false;
+  (for_each_tensor(
+       arguments,
+       [&](const at::Tensor& tensor) { found = found || tensor._fw_grad(/*level=*/0).defined(); }),
+   ...);
+  return found;
+}
+
+// Does autograd, reverse or forward, follow any of the arguments?
+template <class... Arguments>
+bool any_differentiated(const Arguments&... arguments) {
+  bool found = false;
+  if (c10::GradMode::is_enabled()) {
+    (for_each_tensor(arguments,
+                     [&](const at::Tensor& tensor) { found = found || tensor.requires_grad(); }),
+     ...);
+  }
+  return found || any_tangent(arguments...);
+}
+
+// Gives an operator a kernel on our key: a function of the dispatch keys and its arguments.
+template <class Op, class Kernel>
+void add_derivative_kernel(Kernel* kernel) {
+  register_kernel(c10::Dispatcher::singleton().findSchemaOrThrow(Op::name, Op::overload_name),
+                  derivative_key, c10::KernelFunction::makeFromUnboxedRuntimeFunction(kernel));
+}
+
+}  // namespace functorch_ext
