@@ -17,21 +17,15 @@ ON_PURPOSE = {
 }
 
 SHARED = "would write in-place"
-NO_FORWARD = "forward AD"
 NOT_YET = {
     # in-place writes into tensors computed inside vmap, that all samples share
     r"In-place writes.*\| (clone of|arithmetic on) a shared tensor: add_ \|.*": SHARED,
     r"Recurrent networks \| (RNN(, float32)?|LSTM|(RNN|LSTM), two .*) \| (vmap|(grad|jvp)\(vmap\))": SHARED,
     r"torch.autocast \| .*: LSTM \| (vmap|grad\(vmap\))": SHARED,
-    # kernels without a formula
-    r"Recurrent networks \| LSTM, float32 \| .*(jvp|jacfwd).*": NO_FORWARD,
-    r"Recurrent networks \| LSTM of a packed sequence \| (jvp|jacfwd|jvp\(.*|vmap\(jvp\))": NO_FORWARD,
-    r"Recurrent networks \| LSTM of a packed sequence \| (vmap|vmap\(grad\)|grad\(vmap\))": "reads the (value|memory)",
+    # kernels without a formula, or that read memory
+    r"Recurrent networks \| LSTM of a packed sequence \| (vmap|vmap\(grad\)|(grad|jvp)\(vmap\))": "reads the (value|memory)",
     r"Recurrent networks \| LSTM of a packed sequence \| jacrev": SHARED,
-    r"Attention \| (?!.*math kernel|.*need_weights).* \| (jvp|jacfwd|jvp\(.*|vmap\(jvp\))": NO_FORWARD,
-    r"Attention \| (?!.*math kernel|.*need_weights).* \| grad\(grad\)": "is not implemented",
     r"Attention \| .* a mapped mask of numbers(, nothing else)? \| grad\(vmap\)": "is not differentiable with respect",
-    r".*weight_norm \| jvp by parameters": NO_FORWARD,
     r".*inference_mode around \| hessian": "Inference tensors",
     r".*an in-place write to the input \| .*(grad|vjp|jacrev).*": "a leaf Variable that requires grad",
     # two processes
