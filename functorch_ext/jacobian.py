@@ -12,6 +12,7 @@ from functorch_ext._arguments import (
     Argnums,
     check_differentiable,
     check_outputs,
+    outside_inference_mode,
     replaced,
     selected,
     split_aux,
@@ -132,6 +133,9 @@ def jacfwd(
 
     @functools.wraps(func)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
+        if torch.is_inference_mode_enabled():
+            call = lambda args, kwargs: jacobian(*args, **kwargs)
+            return outside_inference_mode(call, args, kwargs)
         leaves, structure = flatten(selected("jacfwd", argnums, args))
         check_differentiable("jacfwd", "the argument at argnums", leaves)
 

@@ -26,7 +26,6 @@ NOT_YET = {
     r"Recurrent networks \| LSTM of a packed sequence \| (vmap|vmap\(grad\)|(grad|jvp)\(vmap\))": "reads the (value|memory)",
     r"Recurrent networks \| LSTM of a packed sequence \| jacrev": SHARED,
     r"Attention \| .* a mapped mask of numbers(, nothing else)? \| grad\(vmap\)": "is not differentiable with respect",
-    r".*inference_mode around \| hessian": "Inference tensors",
     r".*an in-place write to the input \| .*(grad|vjp|jacrev).*": "a leaf Variable that requires grad",
     # two processes
     r"DDP.*fully_shard \| jvp by inputs": "the jvp is not returning a view",
