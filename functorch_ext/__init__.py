@@ -13,6 +13,7 @@ from functorch_ext import (  # noqa: E402
     _checkpoint,
     _custom_function,
     _custom_loop,
+    _forward_formulas,
     _makers,
     _module_hooks,
     _tensor_methods,
@@ -35,6 +36,7 @@ _makers.install()
 _tensor_methods.install()
 _custom_function.install()
 _custom_loop.install()
+_forward_formulas.install()
 _user_autograd.install()
 _checkpoint.install()
 _module_hooks.install()

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from functorch_ext._pytree import Tree, leaves_of
+from functorch_ext._pytree import Tree, leaves_of, map_tensors
 
 Argnums = int | tuple[int, ...]
 
@@ -97,3 +98,9 @@ def split_aux(transform: str, func: Callable[..., Any], result: Any) -> tuple[An
             + (f" of length {len(result)}." if isinstance(result, tuple) else ".")
         )
     return result
+
+
+def outside_inference_mode(call: Callable[..., Any], *args: Any) -> Any:
+    """The result of a call outside of inference mode, whose tensors autograd can't save."""
+    with torch.inference_mode(False), torch.no_grad():
+        return call(*map_tensors(lambda x: x.clone() if x.is_inference() else x, args))

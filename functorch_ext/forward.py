@@ -1,5 +1,6 @@
 """Forward mode: ``jvp`` and ``linearize``."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,12 @@ import torch._decomp.decompositions_for_jvp  # noqa: F401
 from torch import Tensor
 
 from functorch_ext import _C
-from functorch_ext._arguments import check_differentiable, check_outputs, split_aux
+from functorch_ext._arguments import (
+    check_differentiable,
+    check_outputs,
+    outside_inference_mode,
+    split_aux,
+)
 from functorch_ext._pytree import Tree, flatten, map_tensors, unflatten
 
 
@@ -45,6 +51,9 @@ def jvp(
         >>> functorch_ext.jvp(torch.sin, (torch.zeros(2),), (torch.ones(2),))
         (tensor([0., 0.]), tensor([1., 1.]))
     """
+    if torch.is_inference_mode_enabled():
+        call = functools.partial(jvp, func, strict=strict, has_aux=has_aux)
+        return outside_inference_mode(call, primals, tangents)
     for name, value in (("primals", primals), ("tangents", tangents)):
         if not isinstance(value, (tuple, list)) or not value:
             raise RuntimeError(

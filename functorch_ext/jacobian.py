@@ -12,6 +12,7 @@ from functorch_ext._arguments import (
     Argnums,
     check_differentiable,
     check_outputs,
+    outside_inference_mode,
     replaced,
     selected,
     split_aux,
@@ -141,6 +142,9 @@ def _by_columns(
 
     @functools.wraps(func)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
+        if torch.is_inference_mode_enabled():
+            call = lambda args, kwargs: jacobian(*args, **kwargs)
+            return outside_inference_mode(call, args, kwargs)
         leaves, structure = flatten(selected(transform, argnums, args))
         check_differentiable(transform, "the argument at argnums", leaves)
 

@@ -6,6 +6,7 @@ module keeps its tensors (``_parameters`` and ``_buffers``) for the time of one 
 """
 
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,8 +52,8 @@ def functional_call(
 
     Raises:
         ValueError: a key in several dicts, or different values for tied names.
-        RuntimeError: missing or unexpected names with ``strict``; a scripted or a DataParallel
-            module.
+        RuntimeError: missing or unexpected names with ``strict``; a scripted, a DataParallel or an
+            FSDP module.
         TypeError: a value that is not a tensor, or a name of something that is not a tensor.
         AttributeError: a name that leads into a submodule which is not there.
 
@@ -166,6 +167,15 @@ def _check_module(module: Any) -> None:
         raise RuntimeError(
             f"functional_call: a {type(module).__name__} cannot be called with other parameters; "
             "pass the plain module that it was made from"
+        )
+    # Not imported: nothing is sharded. (It takes long to import.)
+    sharding = sys.modules.get("torch.distributed.fsdp")
+    if sharding and any(isinstance(each, sharding.FSDPModule) for each in module.modules()):
+        # Its hooks gather its own parameters, and put them in place of the given ones.
+        raise RuntimeError(
+            f"functional_call: {type(module).__name__} is or has an FSDPModule (fully_shard), "
+            "which computes with its own parameters whatever it is given. Pass a module that is "
+            "not sharded, with whole parameters (parameter.full_tensor())"
         )
 
 

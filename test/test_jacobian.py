@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from functorch_ext import hessian, jacfwd, jacrev, jvp, vjp, vmap
+from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from test import oracle
 from test.oracle import assert_close, loop, rand
 
@@ -252,3 +252,17 @@ def test_third_derivative():
         for second in (jacrev, jacfwd):
             for third in (jacrev, jacfwd):
                 assert_close(first(second(third(function)))(x), expected)
+
+
+def along(func):
+    return lambda x: jvp(grad(func), (x,), (x,))
+
+
+@pytest.mark.parametrize("transform", [jacfwd, hessian, along])
+def test_forward_mode_leaves_inference_mode_for_what_it_differentiates(transform):
+    f = lambda x: (x.sin() * x).sum()
+    x = rand(3)
+    with torch.inference_mode():
+        inside = transform(f)(x + 0)
+        assert torch.is_inference_mode_enabled()
+    assert_close(inside, transform(f)(x))

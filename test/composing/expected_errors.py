@@ -9,25 +9,21 @@ import re
 ON_PURPOSE = {
     # A buffer that all samples share can't take each sample's statistics.
     r".*spectral_norm, training \| vmap over parameters": "would write in-place",
+    # Its hooks put the module's own parameters in place of the given ones.
+    r"DDP.*fully_shard \| .*functional_call.*": "FSDPModule",
     # PyTorch has no forward derivative of these.
     r".*sparse C.*\| jvp": "forward AD|_efficientzerotensor",
     r".*spectral_norm, training \| jvp by parameters": "forward AD with div_out",
 }
 
 SHARED = "would write in-place"
-NO_FORWARD = "forward AD"
 NOT_YET = {
     # in-place writes into tensors computed inside vmap, that all samples share
     r"In-place writes.*\| (clone of|arithmetic on) a shared tensor: add_ \|.*": SHARED,
-    # kernels without a formula
-    r".*weight_norm \| jvp by parameters": NO_FORWARD,
-    r".*inference_mode around \| hessian": "Inference tensors",
+    # kernels without a formula, or that read memory
     r".*an in-place write to the input \| .*(grad|vjp|jacrev).*": "a leaf Variable that requires grad",
     # two processes
     r"DDP.*fully_shard \| jvp by inputs": "the jvp is not returning a view",
-    # its hooks put the module's own parameters in place of the given ones
-    r"DDP.*fully_shard \| grad by parameters, functional_call": "WRONG",
-    r"DDP.*fully_shard \| per-sample.*": "_local_tensor",
     r"DDP.*fully_shard \| a training step through grad": "setStorage",
 }
 KNOWN = ON_PURPOSE | NOT_YET
