@@ -82,15 +82,16 @@ at::Tensor affine_grid_generator(Level& level, const at::Tensor& theta, c10::Sym
   return joined.part(at::affine_grid_generator_symint(joined.value(), sizes, align_corners));
 }
 
-// The random positions are (N, C, dims), with N = 1 for an image without N.
+// The random positions are (N, C, dims); an image without N takes the first.
 template <class Op, int64_t rank_with_n>
 std::tuple<at::Tensor, at::Tensor> fractional_max_pool(Level& level, const at::Tensor& self,
                                                        at::IntArrayRef kernel_size,
                                                        at::IntArrayRef output_size,
                                                        const at::Tensor& random_samples) {
-  const auto positions = merge_into(expanded_at_front(random_samples, level), 0);
-  const auto value = expanded_at_front(self, level);
   const bool has_n = self.dim() == rank_with_n;
+  const auto samples = expanded_at_front(random_samples, level);
+  const auto positions = merge_into(has_n ? samples : samples.narrow(1, 0, 1), 0);
+  const auto value = expanded_at_front(self, level);
   const auto result =
       Op::call(has_n ? merge_into(value, 0) : value, kernel_size, output_size, positions);
   const auto part = [&](const at::Tensor& each) {

@@ -117,11 +117,6 @@ ERRORS = {
 # what runs sample by sample: (operator, mode), and why
 LOOPS = {
     **rows(
-        NO_RULE,
-        ["vmap", "vmap(vjp)"],
-        "nn.functional.scaled_dot_product_attention",
-    ),
-    **rows(
         BUFFER,
         ["vmap(vjp)"],
         "nn.functional.linear_cross_entropy.chunked_none",
