@@ -201,19 +201,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
       output_mask[2] ? bias_gradient(level, grad_output) : at::Tensor()};
 }
 
-// conv1d of (time, N, channels).
-at::Tensor conv_tbc_rule(Level&, const at::Tensor& self, const at::Tensor& weight,
-                         const at::Tensor& bias, int64_t pad) {
-  return at::conv1d(self.permute({1, 2, 0}), weight.permute({2, 1, 0}), bias, 1, pad)
-      .permute({2, 0, 1});
-}
-
-std::optional<at::Tensor> conv_tbc_as_conv1d(Level& level, const at::Tensor& self,
-                                             const at::Tensor& weight, const at::Tensor& bias,
-                                             int64_t pad) {
-  return conv_tbc_rule(level, self, weight, bias, pad);
-}
-
 }  // namespace
 
 void register_convolution_kernel_rules();
@@ -225,7 +212,6 @@ void register_convolution_rules() {
   add<at::_ops::convolution_backward>(convolution_backward);
 
   // Made of the above.
-  add<at::_ops::conv_tbc>(conv_tbc_rule, conv_tbc_as_conv1d);
   add_decomposition<at::_ops::conv1d>();
   add_decomposition<at::_ops::conv2d>();
   add_decomposition<at::_ops::conv3d>();

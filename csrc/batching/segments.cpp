@@ -1,5 +1,4 @@
-// Sequences of different lengths: segments, packed sequences, connectionist temporal
-// classification.
+// Sequences of different lengths: segments, connectionist temporal classification.
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
@@ -44,89 +43,6 @@ at::Tensor segment_reduce_backward_rule(Level& level, const at::Tensor& grad,
                   value(grad), value(output), value(data), reduce, lengths_at_front(lengths, level),
                   lengths_at_front(offsets, level), axis_behind_samples(axis, data), initial),
               0, level);
-}
-
-// How long the sequences are decides the shape of what they are packed into.
-at::Tensor shared_lengths(const at::Tensor& lengths, const char* name) {
-  const auto agreed = agreed_value(lengths);
-  TORCH_CHECK(agreed, "functorch_ext.vmap: ", name,
-              ": the lengths of the sequences differ between samples, and with them the shape of "
-              "the result. Pass padded sequences and mask them with torch.where.");
-  return *agreed;
-}
-
-// Behind all other dimensions, where packing leaves the samples alone.
-at::Tensor samples_last(const at::Tensor& tensor, const Level& level) {
-  const auto value = value_of(tensor, level);
-  return is_batched_at(tensor, level) ? value.movedim(bdim_of(tensor, level), -1) : value;
-}
-
-std::tuple<at::Tensor, at::Tensor> pack_padded_sequence_rule(Level& level, const at::Tensor& input,
-                                                             const at::Tensor& lengths,
-                                                             bool batch_first) {
-  const auto [data, sizes] = at::_pack_padded_sequence(
-      samples_last(input, level), shared_lengths(lengths, "pack_padded_sequence"), batch_first);
-  // The sizes stay a tensor whose numbers can be read.
-  return {wrap(data, is_batched_at(input, level) ? input.dim() - 1 : no_bdim, level), sizes};
-}
-
-// A packed sequence has, for each time, a row for every sequence that is as long. Where these rows
-// are among those of the padded sequences, (time, sequence) counted row by row.
-struct Packing {
-  Packing(const at::Tensor& batch_sizes, const at::Tensor& like, const char* name) {
-    const auto shared = shared_lengths(batch_sizes, name).to(at::kLong);
-    const auto* sizes = shared.const_data_ptr<int64_t>();
-    times = shared.numel();
-    sequences = times > 0 ? sizes[0] : 0;
-    std::vector<int64_t> rows;
-    std::vector<int64_t> counts(sequences, 0);
-    for (int64_t time = 0; time < times; ++time) {
-      for (int64_t sequence = 0; sequence < sizes[time]; ++sequence) {
-        rows.push_back(time * sequences + sequence);
-        ++counts[sequence];
-      }
-    }
-    places = at::tensor(rows, at::kLong).to(like.device());
-    lengths = at::tensor(counts, at::kLong);
-  }
-
-  int64_t times;
-  int64_t sequences;
-  at::Tensor places;
-  at::Tensor lengths;
-};
-
-// These two read the batch sizes, which are the same for all samples.
-std::optional<at::Tensor> pack_padded_sequence_backward(Level&, const at::Tensor& grad,
-                                                        c10::SymIntArrayRef input_size,
-                                                        const at::Tensor& batch_sizes,
-                                                        bool batch_first) {
-  const Packing packing(batch_sizes, grad, "pack_padded_sequence");
-  const auto times = input_size[batch_first ? 1 : 0];
-  const auto sequences = input_size[batch_first ? 0 : 1];
-  auto sizes = grad.sym_sizes().vec();
-  sizes[0] = times * sequences;
-  const auto padded = grad.new_zeros_symint(sizes)
-                          .index_copy(0, packing.places, grad)
-                          .unflatten_symint(0, {times, sequences});
-  return batch_first ? padded.transpose(0, 1) : padded;
-}
-
-std::optional<std::tuple<at::Tensor, at::Tensor>> pad_packed_sequence(
-    Level&, const at::Tensor& data, const at::Tensor& batch_sizes, bool batch_first,
-    const at::Scalar& padding_value, int64_t total_length) {
-  const Packing packing(batch_sizes, data, "pad_packed_sequence");
-  TORCH_CHECK(total_length <= 0 || total_length >= packing.times,
-              "Expected total_length to be at least the length of the longest sequence in input, "
-              "but got total_length=",
-              total_length, " and max sequence length being ", packing.times);
-  const auto times = std::max(packing.times, total_length);
-  auto sizes = data.sym_sizes().vec();
-  sizes[0] = times * packing.sequences;
-  const auto padded = data.new_full_symint(sizes, padding_value)
-                          .index_copy(0, packing.places, data)
-                          .unflatten(0, {times, packing.sequences});
-  return std::make_tuple(batch_first ? padded.transpose(0, 1) : padded, packing.lengths);
 }
 
 // The sequences of all samples are those of one larger N; scores are (time, N, classes), targets
@@ -196,10 +112,6 @@ void register_segments_rules() {
   using at::Tensor;
   add<at::_ops::segment_reduce>(segment_reduce_rule);
   add<at::_ops::_segment_reduce_backward>(segment_reduce_backward_rule);
-
-  add<at::_ops::_pack_padded_sequence>(pack_padded_sequence_rule);
-  add_decomposition<at::_ops::_pack_padded_sequence_backward>(pack_padded_sequence_backward);
-  add_decomposition<at::_ops::_pad_packed_sequence>(pad_packed_sequence);
 
   add<at::_ops::_ctc_loss>(ctc_rule<IntArrayRef>);
   add<at::_ops::_ctc_loss_Tensor>(ctc_rule<const Tensor&>);
