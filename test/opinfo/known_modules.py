@@ -1,6 +1,6 @@
 """What the sweep over modules knows in advance, each with the reason."""
 
-from test.opinfo.known import NO_RULE, WRITES, rows
+from test.opinfo.known import WRITES, rows
 
 # (module, mode and whether in training): why
 ERRORS = {
@@ -20,11 +20,5 @@ ERRORS = {
         "nn.InstanceNorm3d",
     ),
 }
-LOOPS = {
-    **rows(
-        NO_RULE,
-        ["vmap in training", "vmap"],
-        "nn.CTCLoss",
-    ),
-}
+LOOPS = {}
 WRONG = {}
