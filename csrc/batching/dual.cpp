@@ -75,8 +75,12 @@ at::Tensor add_with_zeros(const Pair<at::_ops::add_Tensor>& op, Level& level,
     const auto& term = other_is_zero ? self : other;
     if (zero.scalar_type() == term.scalar_type() && broadcasts_to(zero, term)) {
       const auto& value = value_of(term, level);
-      return wrap(other_is_zero || alpha.equal(1) ? value.clone() : value.mul(alpha),
-                  bdim_of(term, level), level);
+      auto sum = wrap(other_is_zero || alpha.equal(1) ? value.clone() : value.mul(alpha),
+                      bdim_of(term, level), level);
+      if (!is_batched_at(sum, level)) {
+        wrapper_of(sum)->set_own();
+      }
+      return sum;
     }
   }
   return Pointwise<at::_ops::add_Tensor::schema>::rule(op, level, self, other, alpha);
@@ -88,7 +92,8 @@ at::Tensor mul_with_zeros(const Pair<at::_ops::mul_Tensor>& op, Level& level,
                    self.sym_sizes() == other.sym_sizes() &&
                    self.scalar_type() == other.scalar_type())) {
     const auto options = value_of(self, level).options();
-    return wrap(at::_efficientzerotensor_symint(self.sym_sizes(), options), no_bdim, level);
+    return wrap(at::_efficientzerotensor_symint(physical_sizes(self.sym_sizes(), level), options),
+                0, level);
   }
   return Pointwise<at::_ops::mul_Tensor::schema>::rule(op, level, self, other);
 }

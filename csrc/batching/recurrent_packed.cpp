@@ -2,6 +2,7 @@
 // features), with the number of sequences that each step has. The lengths are the same for all
 // samples.
 #include "batching/recurrent.h"
+#include "batching/values.h"
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
@@ -11,21 +12,9 @@ namespace {
 using Two = std::tuple<at::Tensor, at::Tensor>;
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
-// A tensor that is the same for all samples, as a plain one; none if the samples differ.
-std::optional<at::Tensor> plain(const at::Tensor& tensor) {
-  auto value = tensor;
-  while (is_wrapper(value)) {
-    if (wrapper_of(value)->is_batched()) {
-      return std::nullopt;
-    }
-    value = wrapper_of(value)->value();
-  }
-  return value;
-}
-
 // How many sequences each step has, longest sequences first.
 std::optional<std::vector<int64_t>> counts_of(const at::Tensor& batch_sizes) {
-  const auto value = plain(batch_sizes);
+  const auto value = agreed_value(batch_sizes);
   if (!value) {
     return std::nullopt;
   }
@@ -127,7 +116,7 @@ Two pack_rows(const at::Tensor& input, const at::Tensor& lengths, bool batch_fir
 
 std::optional<Two> pack(Level&, const at::Tensor& input, const at::Tensor& lengths,
                         bool batch_first) {
-  const auto plain_lengths = plain(lengths);
+  const auto plain_lengths = agreed_value(lengths);
   if (!plain_lengths) {
     return std::nullopt;
   }
@@ -144,7 +133,7 @@ Two pack_rule(Level& level, const at::Tensor& input, const at::Tensor& lengths, 
 
 Two pack_with_tangents(c10::DispatchKeySet keys, const at::Tensor& input, const at::Tensor& lengths,
                        bool batch_first) {
-  const auto plain_lengths = plain(lengths);
+  const auto plain_lengths = agreed_value(lengths);
   if (any_tangent(input) && plain_lengths) {
     return pack_rows(input, *plain_lengths, batch_first);
   }
@@ -178,7 +167,7 @@ std::optional<at::Tensor> pack_backward(Level&, const at::Tensor& grad,
 
 std::optional<Two> pad(Level&, const at::Tensor& data, const at::Tensor& batch_sizes,
                        bool batch_first, const at::Scalar& padding_value, int64_t total_length) {
-  const auto plain_sizes = plain(batch_sizes);
+  const auto plain_sizes = agreed_value(batch_sizes);
   if (!plain_sizes) {
     return std::nullopt;
   }
