@@ -56,6 +56,10 @@ DRAWS = Reason(
     "what it draws depends on its parameters, so that there is no draw the same for all samples",
     "parameters differ between samples",
 )
+CERTAIN_DROPOUT = Reason(
+    "in training it counts as random, even where it drops nothing or everything",
+    "called random operation aten::(alpha_)?dropout",
+)
 RESIZES = Reason("a batched tensor's memory holds all samples", "memory holds all samples")
 LAYOUT = Reason("its output is not strided", "sparse samples don't fit together")
 NO_RULE = Reason("it has no rule yet")
@@ -130,8 +134,20 @@ DEEP_ERRORS = {
         EVERY,
         "__getitem__",
     ),
+    **rows(
+        CERTAIN_DROPOUT,
+        EVERY,
+        "nn.functional.alpha_dropout",
+        "nn.functional.dropout",
+    ),
 }
-DEEP_LOOPS = {}
+DEEP_LOOPS = {
+    **rows(
+        NO_RULE,
+        ["vmap(vmap)"],
+        "nn.functional.scaled_dot_product_attention",
+    ),
+}
 
 # what gives a wrong answer: to be repaired
 WRONG = {}
