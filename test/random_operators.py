@@ -172,16 +172,16 @@ DROPOUTS = {
 }
 
 
-def attention(operator):
+def attention(operator, dropout=0.5):
     def function(x):
         sequence = full(x, 1).view(1, 1, 100, 4)
-        result = operator(sequence, sequence, sequence, None, 0.5)
+        result = operator(sequence, sequence, sequence, None, dropout)
         return result[0] if isinstance(result, tuple) else result
 
     return Call(function)
 
 
-def recurrent(operator, gates, packed):
+def recurrent(operator, gates, packed, dropout=0.5):
     """Two layers of 4 hidden units, with dropout between them."""
 
     def function(x):
@@ -193,9 +193,9 @@ def recurrent(operator, gates, packed):
             hidden = [hidden, hidden]
         if packed:
             lengths = torch.full((10,), 10)
-            arguments = (sequence.flatten(0, 1), lengths, hidden, weights, False, 2, 0.5, True)
+            arguments = (sequence.flatten(0, 1), lengths, hidden, weights, False, 2, dropout, True)
             return operator(*arguments, False)[0]
-        return operator(sequence, hidden, weights, False, 2, 0.5, True, False, False)[0]
+        return operator(sequence, hidden, weights, False, 2, dropout, True, False, False)[0]
 
     return Call(function)
 
@@ -214,6 +214,30 @@ LAYERS = {
 }
 
 CALLS = {**FACTORIES, **LIKE, **DISTRIBUTIONS, **IN_PLACE, **DROPOUTS, **LAYERS}
+
+# functions of a sample that call operators tagged as random, but by their arguments draw nothing
+QUIET = {
+    "dropout": lambda x: aten.dropout(x, 0.5, False),
+    "dropout_": lambda x: aten.dropout_(x.clone(), 0.5, False),
+    "native_dropout": lambda x: aten.native_dropout(x, 0.5, False)[0],
+    "alpha_dropout": lambda x: aten.alpha_dropout(x, 0.5, False),
+    "feature_dropout": lambda x: aten.feature_dropout(images(x), 0.5, False),
+    "feature_alpha_dropout": lambda x: aten.feature_alpha_dropout(images(x), 0.5, False),
+    "rrelu": lambda x: aten.rrelu(x, 0.25, 0.5, False),
+    "rrelu_": lambda x: aten.rrelu_(x.clone(), 0.25, 0.5, False),
+    "rrelu_with_noise": lambda x: aten.rrelu_with_noise(x, torch.zeros_like(x), 0.25, 0.5, False),
+    "scaled_dot_product_attention": attention(
+        aten.scaled_dot_product_attention, dropout=0.0
+    ).function,
+    "_scaled_dot_product_attention_math": attention(
+        aten._scaled_dot_product_attention_math, dropout=0.0
+    ).function,
+    "lstm": recurrent(aten.lstm.input, 4, False, dropout=0.0).function,
+    "gru": recurrent(aten.gru.input, 3, False, dropout=0.0).function,
+    "rnn_tanh": recurrent(aten.rnn_tanh.input, 1, False, dropout=0.0).function,
+    "rnn_relu": recurrent(aten.rnn_relu.input, 1, False, dropout=0.0).function,
+    "packed lstm": recurrent(aten.lstm.data, 4, True, dropout=0.0).function,
+}
 
 OTHER_DEVICE = "it has no kernel for the CPU"
 DRAWS_NOTHING = "it is tagged, but draws nothing on the CPU"

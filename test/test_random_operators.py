@@ -6,12 +6,10 @@ import pytest
 import torch
 
 from functorch_ext import vmap
-from test.oracle import assert_close
-from test.random_operators import CALLS, ELEMENTS, FACTORIES, IN_PLACE, NOT_CALLED, tagged
+from test.oracle import assert_close, loop, rand
+from test.random_operators import CALLS, ELEMENTS, FACTORIES, IN_PLACE, NOT_CALLED, QUIET, tagged
 
 BATCH = 32
-
-
 EACH = pytest.mark.parametrize("name", CALLS)
 
 
@@ -131,3 +129,11 @@ def test_nested(name, outer, inner):
 @EACH
 def test_the_seed_fixes_the_draw(name):
     assert torch.equal(draw(name, "different"), draw(name, "different"))
+
+
+@pytest.mark.parametrize("name", QUIET)
+@pytest.mark.parametrize("randomness", ["error", "same", "different"])
+def test_nothing_is_drawn(name, randomness):
+    """By evaluation mode or a dropout of 0: no randomness= is needed."""
+    x = rand(3, ELEMENTS)
+    assert_close(vmap(QUIET[name], randomness=randomness)(x), loop(QUIET[name])(x))

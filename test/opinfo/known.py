@@ -15,11 +15,11 @@ RANDOM = set(
 )
 
 # of these, those that have to work with randomness="error" where their arguments ask for no draw
-SOMETIMES_RANDOM = set(
-    """nn.functional.alpha_dropout nn.functional.dropout
-    nn.functional.feature_alpha_dropout.without_train nn.functional.multi_head_attention_forward
-    nn.functional.scaled_dot_product_attention""".split()
-)
+SOMETIMES_RANDOM = {
+    "nn.functional.feature_alpha_dropout.without_train",
+    "nn.functional.multi_head_attention_forward",
+    "nn.functional.scaled_dot_product_attention",
+}
 
 # the numbers in their outputs are whatever was in memory: only shapes, dtypes and strides count
 UNINITIALISED = set(
@@ -55,10 +55,6 @@ BUFFER = Reason(
 DRAWS = Reason(
     "what it draws depends on its parameters, so that there is no draw the same for all samples",
     "parameters differ between samples",
-)
-CERTAIN_DROPOUT = Reason(
-    "in training it counts as random, even where it drops nothing or everything",
-    "called random operation aten::(alpha_)?dropout",
 )
 RESIZES = Reason("a batched tensor's memory holds all samples", "memory holds all samples")
 LAYOUT = Reason("its output is not strided", "sparse samples don't fit together")
@@ -134,20 +130,8 @@ DEEP_ERRORS = {
         EVERY,
         "__getitem__",
     ),
-    **rows(
-        CERTAIN_DROPOUT,
-        EVERY,
-        "nn.functional.alpha_dropout",
-        "nn.functional.dropout",
-    ),
 }
-DEEP_LOOPS = {
-    **rows(
-        NO_RULE,
-        ["vmap(vmap)"],
-        "nn.functional.scaled_dot_product_attention",
-    ),
-}
+DEEP_LOOPS = {}
 
 # what gives a wrong answer: to be repaired
 WRONG = {}
