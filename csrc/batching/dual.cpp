@@ -46,7 +46,7 @@ at::Tensor new_zeros_with_same_feature_meta(Level&, const at::Tensor& self, cons
 }
 
 // The tangent of what isn't differentiated is a tensor of zeros without memory. PyTorch asks Python
-// for the shape of a sum or product with one, which costs more than all the rest.
+// for the shape of a sum with one, which costs more than all the rest.
 bool is_zero_tensor(const at::Tensor& tensor, const Level& level) {
   return value_of(tensor, level)._is_zerotensor();
 }
@@ -73,29 +73,14 @@ at::Tensor add_with_zeros(const Pair<at::_ops::add_Tensor>& op, Level& level,
   if (C10_UNLIKELY(other_is_zero || is_zero_tensor(self, level))) {
     const auto& zero = other_is_zero ? other : self;
     const auto& term = other_is_zero ? self : other;
-    if (zero.scalar_type() == term.scalar_type() && broadcasts_to(zero, term)) {
+    if (!is_zero_tensor(term, level) && zero.scalar_type() == term.scalar_type() &&
+        broadcasts_to(zero, term) && !(is_batched_at(zero, level) && !is_batched_at(term, level))) {
       const auto& value = value_of(term, level);
-      auto sum = wrap(other_is_zero || alpha.equal(1) ? value.clone() : value.mul(alpha),
-                      bdim_of(term, level), level);
-      if (!is_batched_at(sum, level)) {
-        wrapper_of(sum)->set_own();
-      }
-      return sum;
+      return wrap(other_is_zero || alpha.equal(1) ? value.clone() : value.mul(alpha),
+                  bdim_of(term, level), level);
     }
   }
   return Pointwise<at::_ops::add_Tensor::schema>::rule(op, level, self, other, alpha);
-}
-
-at::Tensor mul_with_zeros(const Pair<at::_ops::mul_Tensor>& op, Level& level,
-                          const at::Tensor& self, const at::Tensor& other) {
-  if (C10_UNLIKELY((is_zero_tensor(self, level) || is_zero_tensor(other, level)) &&
-                   self.sym_sizes() == other.sym_sizes() &&
-                   self.scalar_type() == other.scalar_type())) {
-    const auto options = value_of(self, level).options();
-    return wrap(at::_efficientzerotensor_symint(physical_sizes(self.sym_sizes(), level), options),
-                0, level);
-  }
-  return Pointwise<at::_ops::mul_Tensor::schema>::rule(op, level, self, other);
 }
 
 }  // namespace
@@ -107,7 +92,6 @@ void register_dual_rules() {
   register_kernel(op, landing_key,
                   c10::KernelFunction::makeFromUnboxedRuntimeFunction(&make_dual_landing));
   add<at::_ops::add_Tensor>(add_with_zeros);
-  add<at::_ops::mul_Tensor>(mul_with_zeros);
   add<at::_ops::_has_same_storage_numel>(has_same_storage_numel);
   add<at::_ops::_new_zeros_with_same_feature_meta>(new_zeros_with_same_feature_meta);
 }

@@ -24,6 +24,16 @@ c10::SymInt extent_of(const at::Tensor& tensor) {
   return extent;
 }
 
+// Do several elements of a tensor lie in one place, as those of an expanded one do?
+bool overlaps_itself(const at::Tensor& tensor) {
+  for (int64_t dim = 0; dim < tensor.dim(); ++dim) {
+    if (tensor.sym_stride(dim) == 0 && tensor.sym_size(dim) > 1) {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::vector<c10::SymInt> behind(c10::SymInt first, c10::SymIntArrayRef rest) {
   std::vector<c10::SymInt> all = {std::move(first)};
   all.insert(all.end(), rest.begin(), rest.end());
@@ -109,6 +119,15 @@ bool make_batched(const at::Tensor& tensor, const Level& level) {
   // Sample after sample, each laid out as the one that was there.
   const auto memory = c10::intrusive_ptr<OwnMemory>::reclaim_copy(&memory_of(*wrapper));
   const auto& base = memory->base;
+  if (overlaps_itself(base)) {
+    if (memory->aliases.size() > 1) {
+      return false;
+    }
+    wrapper->set_value(base.expand_symint(behind(level.batch_size, base.sym_sizes()))
+                           .clone(at::MemoryFormat::Contiguous),
+                       0);
+    return true;
+  }
   const auto extent = extent_of(base);
   const bool readable = wrapper->has_storage() && !is_wrapper(base);
   const auto batched = base.new_empty_strided_symint(behind(level.batch_size, base.sym_sizes()),
