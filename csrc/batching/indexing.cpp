@@ -318,13 +318,15 @@ at::Tensor& put_in_place(Level& level, at::Tensor& self, const at::Tensor& index
   return self;
 }
 
-// Where the mask is false, the indices may be out of range, and `fill` is read or nothing written.
-OptionalTensors indices_under(const at::Tensor& mask, const OptionalTensors& given) {
+// The indices may be out of range: they are meant to be where the mask is false, which hides what is
+// read or written there. As in PyTorch, those in range are the ones to use elsewhere.
+OptionalTensors in_range(const OptionalTensors& given, const at::Tensor& self) {
   OptionalTensors indices;
   for (size_t i = 0; i < given.size(); ++i) {
     const std::optional<at::Tensor> index = given.get(i);
     const bool is_given = index && index->defined();
-    indices.push_back(is_given ? std::optional(at::where(mask, *index, 0)) : std::nullopt);
+    const auto size = self.size(i);
+    indices.push_back(is_given ? std::optional(at::clamp(*index, -size, size - 1)) : std::nullopt);
   }
   return indices;
 }
@@ -334,7 +336,7 @@ at::Tensor masked_index_rule(Level&, const at::Tensor& self, const at::Tensor& m
   if (self.sym_numel() == 0) {
     return at::_unsafe_index(self, indices).masked_fill(mask.logical_not(), fill);
   }
-  const auto found = at::_unsafe_index(self, indices_under(mask, indices));
+  const auto found = at::_unsafe_index(self, in_range(indices, self));
   return found.masked_fill(mask.logical_not(), fill);
 }
 
@@ -344,7 +346,7 @@ at::Tensor masked_index_put_accumulate_rule(Level&, const at::Tensor& self, cons
   if (self.sym_numel() == 0) {
     return self.clone();
   }
-  return at::_unsafe_index_put(self, indices_under(mask, indices),
+  return at::_unsafe_index_put(self, in_range(indices, self),
                                values.masked_fill(mask.logical_not(), 0), /*accumulate=*/true);
 }
 

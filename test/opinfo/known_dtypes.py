@@ -10,8 +10,9 @@ TOLERANCE = {
             ("nn.functional.conv_transpose2d", "float16"),
             ("nn.functional.scaled_dot_product_attention", "float16"),
         ],
-        0.06,
+        0.1,
     ),
+    ("nn.functional.bilinear", "float16"): 0.01,
     **dict.fromkeys(
         [
             ("addbmm", "bfloat16"),
@@ -20,6 +21,7 @@ TOLERANCE = {
         ],
         0.4,
     ),
+    ("linalg.householder_product", "complex64"): 1e-3,  # of ill-conditioned draws
 }
 
 CONJUGATED = Reason(

@@ -1,4 +1,4 @@
-"""What is mapped: the operator itself, its pullback, its pushforward; by PyTorch and by us."""
+"""What is mapped: the operator itself, or transforms of it; by PyTorch and by us."""
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -6,49 +6,39 @@ import torch.autograd.forward_ad as forward_ad
 from functorch_ext import jvp, vjp
 
 NOT_DIFFERENTIABLE = "it is not differentiable, says the database"
+NOT_TWICE = "it is not differentiable twice, says the database"
 
 
 def cotangent(output):
     """Different in every place and sample, and no less exact than the output where that is big."""
+    output = output.detach()
     return (output / (1 + output.abs())).cos()
 
 
-def of_differentiable(p, values):
-    def function(*inputs):
-        full = list(values)
-        for position, value in zip(p.differentiable, inputs, strict=True):
-            full[position] = value
-        return p.processed(*full)
-
-    return function, tuple(values[i] for i in p.differentiable)
-
-
-def plain_vjp(p):
-    def pulled_back(*values):
-        function, inputs = of_differentiable(p, values)
-        inputs = [x.detach().clone().requires_grad_() for x in inputs]
+def plain_vjp(function):
+    def pulled_back(*inputs):
+        inputs = [x if x.requires_grad else x.clone().requires_grad_() for x in inputs]
         outputs = [output for output in function(*inputs) if output.requires_grad]
         if not outputs:
-            raise NotImplementedError("no output is differentiable")
-        cotangents = [cotangent(output.detach()) for output in outputs]
-        found = torch.autograd.grad(outputs, inputs, cotangents, allow_unused=True)
-        return [torch.zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)]
+            return [torch.zeros_like(x) for x in inputs]
+        cotangents = [cotangent(output) for output in outputs]
+        return torch.autograd.grad(
+            outputs, inputs, cotangents, create_graph=True, materialize_grads=True
+        )
 
     return pulled_back
 
 
-def our_vjp(p):
-    def pulled_back(*values):
-        function, inputs = of_differentiable(p, values)
+def our_vjp(function):
+    def pulled_back(*inputs):
         outputs, pullback = vjp(function, *inputs)
         return list(pullback([cotangent(output) for output in outputs]))
 
     return pulled_back
 
 
-def plain_jvp(p):
-    def pushed(*values):
-        function, inputs = of_differentiable(p, values)
+def plain_jvp(function):
+    def pushed(*inputs):
         with forward_ad.dual_level():
             outputs = function(*(forward_ad.make_dual(x.clone(), x.cos()) for x in inputs))
             pairs = [forward_ad.unpack_dual(output) for output in outputs]
@@ -57,40 +47,69 @@ def plain_jvp(p):
     return pushed
 
 
-def our_jvp(p):
-    def pushed(*values):
-        function, inputs = of_differentiable(p, values)
+def our_jvp(function):
+    def pushed(*inputs):
         return jvp(function, inputs, tuple(x.cos() for x in inputs))[1]
 
     return pushed
 
 
-class Mode:
-    """`levels` vmaps around what PyTorch does by `plain` and we do by `ours`."""
+PLAIN = {"vjp": plain_vjp, "jvp": plain_jvp}
+OURS = {"vjp": our_vjp, "jvp": our_jvp}
 
-    def __init__(self, levels, plain, ours):
-        self.levels, self.plain, self.ours = levels, plain, ours
+
+class Mode:
+    """`levels` vmaps around `transforms` of an operator, the outermost first."""
+
+    def __init__(self, levels, *transforms):
+        self.levels, self.transforms = levels, transforms
 
     def missing(self, op, p):
         """Why the mode does not apply to a problem of the operator, or None."""
-        if self.plain is plain_vjp and not op.supports_autograd:
+        first, twice = set(self.transforms), len(self.transforms) == 2
+        if first and not p.differentiable:
             return NOT_DIFFERENTIABLE
-        if self.plain is plain_jvp and not op.supports_forward_ad:
+        if "vjp" in first and not op.supports_autograd:
             return NOT_DIFFERENTIABLE
-        if self.plain is not forward and not p.differentiable:
+        if "jvp" in first and not op.supports_forward_ad:
             return NOT_DIFFERENTIABLE
+        if twice and not (op.supports_fwgrad_bwgrad if "jvp" in first else op.supports_gradgrad):
+            return NOT_TWICE
         return None
 
+    def plain(self, p):
+        return self._of(p, PLAIN)
 
-def forward(p):
-    return p.function
+    def ours(self, p):
+        return self._of(p, OURS)
+
+    def _of(self, p, makers):
+        if not self.transforms:
+            return p.function
+
+        def function(*values):
+            def differentiable(*inputs):
+                full = list(values)
+                for position, value in zip(p.differentiable, inputs, strict=True):
+                    full[position] = value
+                return p.processed(*full)
+
+            transformed = differentiable
+            for transform in reversed(self.transforms):
+                transformed = makers[transform](transformed)
+            return transformed(*(values[i] for i in p.differentiable))
+
+        return function
 
 
 MODES = {
-    "vmap": Mode(1, forward, forward),
-    "vmap(vmap)": Mode(2, forward, forward),
-    "vjp": Mode(0, plain_vjp, our_vjp),
-    "jvp": Mode(0, plain_jvp, our_jvp),
-    "vmap(vjp)": Mode(1, plain_vjp, our_vjp),
-    "vmap(jvp)": Mode(1, plain_jvp, our_jvp),
+    "vmap": Mode(1),
+    "vmap(vmap)": Mode(2),
+    "vjp": Mode(0, "vjp"),
+    "jvp": Mode(0, "jvp"),
+    "vjp(vjp)": Mode(0, "vjp", "vjp"),
+    "jvp(vjp)": Mode(0, "jvp", "vjp"),
+    "vjp(jvp)": Mode(0, "vjp", "jvp"),
+    "vmap(vjp)": Mode(1, "vjp"),
+    "vmap(jvp)": Mode(1, "jvp"),
 }

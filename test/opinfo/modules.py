@@ -15,13 +15,14 @@ from torch.testing._internal.common_modules import module_db
 from torch.utils import _pytree as pytree
 
 import functorch_ext
-from test.opinfo.samples import DRAWS_DIFFER, describe, tensors_in
+from test.opinfo.samples import describe, tensors_in
 from test.opinfo.sweep import EXACT, PLAIN_RAISES, Outcome
 from test.oracle import assert_close
 
 BATCH = 3
 MODULES = {info.name: info for info in module_db}
 MODES = ("vmap", "gradients", "ensemble")
+DRAWS_DIFFER = "the draws of its arguments differ in their shapes"
 NO_FLOAT64 = "it does not take float64"
 NO_PARAMETERS = "it has no parameters"
 

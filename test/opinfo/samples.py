@@ -1,8 +1,7 @@
 """The operator database as problems: functions of tensors, with several draws of their arguments.
 
-The samples of a batch are different draws. The database is asked with one seed each; the Python
-numbers it makes come from generators that always get the same seed, so that the draws agree in all
-but the numbers in the tensors.
+The samples of a batch are different draws. The database is asked with one seed each. Python numbers
+come from the first draw; where the others differ in shapes, too, or not at all, it is scaled.
 """
 
 import collections
@@ -21,7 +20,6 @@ LARGE = 20_000  # elements: samples with more are left out if there are others
 NOT_ON_CPU = "it does not run on cpu"
 DTYPE = "it does not take the dtype"
 NOT_STRIDED = "its arguments are not strided"
-DRAWS_DIFFER = "the draws of its arguments differ in more than their numbers"
 NO_SAMPLES = "the database has no sample of it"
 
 
@@ -58,32 +56,43 @@ def raw_samples(op, dtype, seed, limit):
     random.seed(0)
     numpy.random.seed(0)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every device, slowly
-    found = op.sample_inputs("cpu", dtype, requires_grad=wants_grad)
+    # Not op.sample_inputs: it sets one and the same seed before every sample.
+    found = op.sample_inputs_func(op, "cpu", dtype, wants_grad)
     return list(itertools.islice(found, limit))
+
+
+def tensors_in(tree):
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def describe(leaf):
     """What has to agree between the draws."""
     if isinstance(leaf, torch.Tensor):
         return leaf.shape, leaf.dtype, leaf.stride(), leaf.requires_grad
-    return type(leaf) if isinstance(leaf, torch.nn.Module) else leaf
-
-
-def mismatch(flat):
-    """Why these flattened samples cannot be draws of one problem, or None if they can."""
-    leaves, spec = flat[0]
-    if any(isinstance(leaf, torch.Tensor) and leaf.layout != torch.strided for leaf in leaves):
-        return NOT_STRIDED
-    for others, other_spec in flat[1:]:
-        if other_spec != spec:
-            return DRAWS_DIFFER
-        if any(describe(a) != describe(b) for a, b in zip(leaves, others, strict=True)):
-            return DRAWS_DIFFER
     return None
 
 
-def tensors_in(tree):
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+def scaled(x, i):
+    return x.detach() * (1 - i / 16) if is_inexact(x) else x
+
+
+def is_equal(first, others):
+    return all(torch.equal(x, y) for x, y in zip(first, others, strict=True))
+
+
+def draws_of(flat):
+    """Lists of tensors that differ in their numbers alone, from samples flattened by pytree."""
+    leaves, spec = flat[0]
+    first = tensors_in(leaves)
+    described = [describe(leaf) for leaf in leaves]
+    draws = [[tensor.detach() for tensor in first]]
+    for i, (others, other_spec) in enumerate(flat[1:], 1):
+        tensors = tensors_in(others)
+        fits = other_spec == spec and [describe(leaf) for leaf in others] == described
+        if not fits or is_equal(first, tensors):
+            tensors = [scaled(x, i) for x in first]
+        draws.append([tensor.detach() for tensor in tensors])
+    return tuple(draws)
 
 
 def make_problem(op, group, flat):
@@ -103,14 +112,11 @@ def make_problem(op, group, flat):
         found = tensors_in(group[0].output_process_fn_grad(call(*values)))
         return [leaf for leaf in found if is_inexact(leaf)]
 
-    if (
-        not tensors
-    ):  # a factory: its result is the same for all samples of an argument that it ignores
+    if not tensors:  # a factory, of an argument that it ignores
         draws = tuple([torch.tensor(float(i))] for i in range(len(flat)))
         return Problem(lambda ignored: function(), lambda ignored: processed(), draws, ())
-    draws = tuple([tensor.detach() for tensor in tensors_in(sample)] for sample, _ in flat)
     positions = tuple(i for i, tensor in enumerate(tensors) if tensor.requires_grad)
-    return Problem(function, processed, draws, positions)
+    return Problem(function, processed, draws_of(flat), positions)
 
 
 def shape_of_call(flat):
@@ -145,11 +151,10 @@ def problems(op, dtype, count, limit=40):
     found, reasons = [], collections.Counter()
     for group in zip(*runs, strict=False):
         flat = [pytree.tree_flatten((sample.input, sample.args, sample.kwargs)) for sample in group]
-        reason = mismatch(flat)
-        if reason:
-            reasons[reason] += 1
-        else:
+        if all(tensor.layout == torch.strided for tensor in tensors_in(flat[0][0])):
             found.append((flat, group))
+        else:
+            reasons[NOT_STRIDED] += 1
     if not runs[0]:
         reasons[NO_SAMPLES] += 1
     elements = [sum(x.numel() for x in tensors_in(flat[0][0])) for flat, _ in found]

@@ -17,7 +17,7 @@ from test.opinfo.samples import OPERATORS, default_dtype, is_inexact, problems
 from test.opinfo.variants import in_front, samples, stack, variants
 from test.oracle import CONTIGUOUS, assert_close
 
-SAMPLES, DEEP_SAMPLES = 8, 40
+SAMPLES, DEEP_SAMPLES = 16, 40
 TOLERANCE = {
     torch.float16: 5e-3,
     torch.bfloat16: 4e-2,

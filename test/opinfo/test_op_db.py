@@ -6,8 +6,8 @@ import re
 import pytest
 
 from test.opinfo import known
-from test.opinfo.samples import OPERATORS
-from test.opinfo.sweep import sweep
+from test.opinfo.samples import OPERATORS, default_dtype, is_equal, problems
+from test.opinfo.sweep import SAMPLES, sweep
 
 
 def check(name, outcomes, errors, loops):
@@ -34,6 +34,16 @@ def test_operator(name):
 def test_more_samples_stacked_in_more_ways(name):
     errors = {**known.ERRORS, **known.DEEP_ERRORS}
     check(name, sweep(name, deep=True), errors, {**known.LOOPS, **known.DEEP_LOOPS})
+
+
+def test_samples_differ():
+    """A batch of equal samples would hide what mixes them up."""
+    equal = []
+    for name, op in OPERATORS.items():
+        draws = [p.draws for p in problems(op, default_dtype(op), SAMPLES)[0]]
+        if draws and all(is_equal(first, second) for first, second, *_ in draws):
+            equal.append(name)
+    assert sorted(equal) == sorted(known.SAMPLES_AGREE)
 
 
 def test_what_is_listed_exists():
