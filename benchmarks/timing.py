@@ -16,6 +16,8 @@ import torch
 
 Contenders = Mapping[str, Callable[[], Any]]
 
+FEWEST_ROUNDS = 7
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -30,20 +32,37 @@ class Timing:
     ratio: float
 
 
-def assert_equal_results(contenders: Contenders, reference: str) -> None:
+def assert_equal_results(
+    contenders: Contenders, reference: str, convert: Callable[[Any], Any] = lambda result: result
+) -> None:
     """Raises an AssertionError unless all contenders return what the reference returns.
 
     The tolerance is that of float32 sums taken in another order.
+
+    Args:
+        contenders: functions without arguments, by name.
+        reference: the name of the one whose result is right.
+        convert: makes tensors of a result, where they aren't.
     """
-    expected = contenders[reference]()
+    expected = convert(contenders[reference]())
     for name, run in contenders.items():
         torch.testing.assert_close(
-            run(), expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            convert(run()),
+            expected,
+            rtol=1e-4,
+            atol=1e-5,
+            msg=lambda text, name=name: f"{name}: {text}",
         )
 
 
 def measure(
-    contenders: Contenders, reference: str, rounds: int, seconds_per_turn: float = 0.01
+    contenders: Contenders,
+    reference: str,
+    rounds: int,
+    *,
+    seconds_per_turn: float = 0.01,
+    seconds_in_all: float = float("inf"),
+    device: str = "cpu",
 ) -> dict[str, Timing]:
     """Times the contenders in interleaved rounds.
 
@@ -52,6 +71,8 @@ def measure(
         reference: the one that the others' ratios refer to.
         rounds: how often each gets its turn.
         seconds_per_turn: how long a turn lasts, about; a short function is called repeatedly.
+        seconds_in_all: fewer rounds, but no fewer than ``FEWEST_ROUNDS``, if they would last longer.
+        device: where they compute. A turn on "cuda" ends when the device has computed.
 
     Returns:
         A Timing for each contender.
@@ -61,14 +82,18 @@ def measure(
         >>> measure({"sin": x.sin, "cos": x.cos}, "sin", rounds=10)["cos"].ratio
         1.02
     """
-    calls = {name: _calls_per_turn(run, seconds_per_turn) for name, run in contenders.items()}
+    wait = torch.cuda.synchronize if device == "cuda" else _nothing
+    calls = {name: _calls_per_turn(run, seconds_per_turn, wait) for name, run in contenders.items()}
     turns: dict[str, list[float]] = {name: [] for name in contenders}
     gc.collect()
     gc.disable()  # A collection would fall on whoever happens to run.
+    start = time.perf_counter()
     try:
-        for _ in range(rounds):
+        for done in range(rounds):
+            if done >= FEWEST_ROUNDS and time.perf_counter() - start > seconds_in_all:
+                break
             for name, run in contenders.items():
-                turns[name].append(_time(run, calls[name]))
+                turns[name].append(_time(run, calls[name], wait))
     finally:
         gc.enable()
     return {
@@ -80,14 +105,20 @@ def measure(
     }
 
 
-def _calls_per_turn(run: Callable[[], Any], seconds: float) -> int:
-    _time(run, 3)  # Warms up: allocators, caches, lazy initialization.
-    return max(1, round(seconds / min(_time(run, 1) for _ in range(3))))
+def _nothing() -> None:
+    """The CPU has computed when a call returns."""
 
 
-def _time(run: Callable[[], Any], calls: int) -> float:
+def _calls_per_turn(run: Callable[[], Any], seconds: float, wait: Callable[[], None]) -> int:
+    _time(run, 3, wait)  # Warms up: allocators, caches, lazy initialization.
+    return max(1, round(seconds / min(_time(run, 1, wait) for _ in range(3))))
+
+
+def _time(run: Callable[[], Any], calls: int, wait: Callable[[], None]) -> float:
     """The seconds that one of so many calls takes."""
+    wait()
     start = time.perf_counter()
     for _ in range(calls):
         run()
+    wait()
     return (time.perf_counter() - start) / calls
