@@ -7,8 +7,10 @@
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
 #include <unordered_set>
 
 #include "autodiff/basis.h"
@@ -67,12 +69,27 @@ at::Tensor without_graph(const at::Tensor& tensor, const LevelPtr& plane) {
   return tangent.defined() ? at::_make_dual(result, without_graph(tangent, plane), 0) : result;
 }
 
+// Does a derivative of another transform flow through the tensor: a tangent on this plane, or
+// anything on a lower one?
+bool is_differentiated_by_others(const at::Tensor& tensor, const LevelPtr& plane) {
+  return tensor._fw_grad(0).defined() || (plane && is_differentiated_below(tensor, *plane));
+}
+
+bool others_differentiate(const torch::autograd::variable_list& outputs,
+                          const torch::autograd::variable_list& seeds, const LevelPtr& plane) {
+  const auto is_differentiated = [&](const at::Tensor& tensor) {
+    return tensor.defined() && is_differentiated_by_others(tensor, plane);
+  };
+  return std::any_of(outputs.begin(), outputs.end(), is_differentiated) ||
+         std::any_of(seeds.begin(), seeds.end(), is_differentiated);
+}
+
 // A backward pass: grad mode and the running count are as its graph needs them.
 class BackwardPass {
  public:
-  BackwardPass(const LevelPtr& plane, bool record) : plane_(plane) {
+  BackwardPass(const LevelPtr& plane, bool with_grad_mode) : plane_(plane) {
     begin_differentiation(plane_, Direction::Reverse, c10::GradMode::is_enabled());
-    without_graph_ = plane_ && !record;
+    without_graph_ = plane_ && !with_grad_mode;
     if (without_graph_) {
       ++plane_->backward_without_graph;
     }
@@ -90,6 +107,57 @@ class BackwardPass {
   const LevelPtr& plane_;
   bool without_graph_;
 };
+
+// The gradients of a backward pass on the plane, with a graph if asked to `record` one.
+//
+// In grad mode PyTorch's formulas take the form that can be differentiated again; without it they
+// may take a faster one that drops derivatives without a word (as that of the determinant does).
+// So grad mode is on, too, where another transform's derivative is to flow through the pass.
+torch::autograd::variable_list gradients_of(const torch::autograd::variable_list& outputs,
+                                            const torch::autograd::variable_list& seeds,
+                                            const std::vector<at::Tensor>& inputs,
+                                            const LevelPtr& plane, bool keep_graph, bool record,
+                                            bool allow_unused) {
+  const bool differentiable = record || others_differentiate(outputs, seeds, plane);
+  const BackwardPass pass(plane, differentiable);
+  auto gradients = torch::autograd::grad(outputs, inputs, seeds, keep_graph, differentiable,
+                                         allow_unused);
+  if (differentiable && !record) {
+    for (auto& gradient : gradients) {
+      if (gradient.defined()) {
+        gradient = without_graph(gradient, plane);
+      }
+    }
+  }
+  return gradients;
+}
+
+// As gradients_of, but adds the gradients to the leaves' `grad`; to those of all if there are no
+// `inputs`.
+void accumulate_gradients(const torch::autograd::variable_list& outputs,
+                          const torch::autograd::variable_list& seeds,
+                          const std::vector<at::Tensor>& inputs, const LevelPtr& plane,
+                          bool keep_graph, bool record) {
+  const bool differentiable = record || others_differentiate(outputs, seeds, plane);
+  std::vector<at::Tensor> leaves = inputs;
+  if (differentiable && !record && inputs.empty()) {
+    any_node(outputs, [&](Node* node) {
+      if (const auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(node)) {
+        leaves.push_back(leaf->variable);
+      }
+      return false;
+    });
+  }
+  const BackwardPass pass(plane, differentiable);
+  torch::autograd::backward(outputs, seeds, keep_graph, differentiable, inputs);
+  if (differentiable && !record) {
+    for (const auto& leaf : leaves) {
+      if (leaf.grad().defined() && leaf.grad().requires_grad()) {
+        leaf.mutable_grad() = without_graph(leaf.grad(), plane);
+      }
+    }
+  }
+}
 
 }  // namespace
 
@@ -179,9 +247,8 @@ std::vector<at::Tensor> ReverseFrame::pull_back(
   std::vector<at::Tensor> gradients(inputs_.size());
   if (!roots.empty()) {
     record = c10::GradMode::is_enabled() && (record || graph_is_used(roots));
-    const BackwardPass pass(plane_, record);
-    gradients = torch::autograd::grad(roots, inputs_, seeds, /*retain_graph=*/keep_graph || record,
-                                      record, /*allow_unused=*/true);
+    gradients = gradients_of(roots, seeds, inputs_, plane_, keep_graph || record, record,
+                             /*allow_unused=*/true);
   }
   for (size_t i = 0; i < gradients.size(); ++i) {
     if (!gradients[i].defined()) {
@@ -223,12 +290,11 @@ std::vector<at::Tensor> run_backward(const std::vector<at::Tensor>& outputs,
     seeds.push_back(given && on_plane(outputs[i], plane) ? lift_to(*cotangents[i], plane)
                                                          : cotangents[i].value_or(at::Tensor()));
   }
-  const BackwardPass pass(plane, create_graph);
   if (accumulate) {
-    torch::autograd::backward(outputs, seeds, keep_graph, create_graph, inputs);
+    accumulate_gradients(outputs, seeds, inputs, plane, keep_graph, create_graph);
     return {};
   }
-  return torch::autograd::grad(outputs, inputs, seeds, keep_graph, create_graph, allow_unused);
+  return gradients_of(outputs, seeds, inputs, plane, keep_graph, create_graph, allow_unused);
 }
 
 }  // namespace functorch_ext

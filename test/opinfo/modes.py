@@ -15,16 +15,21 @@ def cotangent(output):
     return (output / (1 + output.abs())).cos()
 
 
+def gradients(outputs, inputs, cotangents):
+    """As torch.autograd.grad; zeros where an output does not depend on an input."""
+    pairs = [(x, y) for x, y in zip(outputs, cotangents, strict=True) if x.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(x) for x in inputs]
+    options = {"create_graph": True, "materialize_grads": True}
+    outputs, cotangents = zip(*pairs)
+    return list(torch.autograd.grad(outputs, inputs, cotangents, **options))
+
+
 def plain_vjp(function):
     def pulled_back(*inputs):
         inputs = [x if x.requires_grad else x.clone().requires_grad_() for x in inputs]
-        outputs = [output for output in function(*inputs) if output.requires_grad]
-        if not outputs:
-            return [torch.zeros_like(x) for x in inputs]
-        cotangents = [cotangent(output) for output in outputs]
-        return torch.autograd.grad(
-            outputs, inputs, cotangents, create_graph=True, materialize_grads=True
-        )
+        outputs = function(*inputs)
+        return gradients(outputs, inputs, [cotangent(output) for output in outputs])
 
     return pulled_back
 
@@ -47,6 +52,22 @@ def plain_jvp(function):
     return pushed
 
 
+def jvp_by_vjps(function):
+    """The derivative of the pullback, which is linear, by its cotangents.
+
+    Unlike PyTorch's forward mode it can be differentiated again.
+    """
+
+    def pushed(*inputs):
+        inputs = [x if x.requires_grad else x.clone().requires_grad_() for x in inputs]
+        outputs = function(*inputs)
+        cotangents = [torch.zeros_like(output, requires_grad=True) for output in outputs]
+        pulled = gradients(outputs, inputs, cotangents)
+        return gradients(pulled, cotangents, [x.cos() for x in inputs])
+
+    return pushed
+
+
 def our_jvp(function):
     def pushed(*inputs):
         return jvp(function, inputs, tuple(x.cos() for x in inputs))[1]
@@ -55,6 +76,7 @@ def our_jvp(function):
 
 
 PLAIN = {"vjp": plain_vjp, "jvp": plain_jvp}
+PLAIN_TWICE = {"vjp": plain_vjp, "jvp": jvp_by_vjps}
 OURS = {"vjp": our_vjp, "jvp": our_jvp}
 
 
@@ -78,7 +100,7 @@ class Mode:
         return None
 
     def plain(self, p):
-        return self._of(p, PLAIN)
+        return self._of(p, PLAIN_TWICE if len(self.transforms) == 2 else PLAIN)
 
     def ours(self, p):
         return self._of(p, OURS)
@@ -110,6 +132,7 @@ MODES = {
     "vjp(vjp)": Mode(0, "vjp", "vjp"),
     "jvp(vjp)": Mode(0, "jvp", "vjp"),
     "vjp(jvp)": Mode(0, "vjp", "jvp"),
+    "jvp(jvp)": Mode(0, "jvp", "jvp"),
     "vmap(vjp)": Mode(1, "vjp"),
     "vmap(jvp)": Mode(1, "jvp"),
 }
