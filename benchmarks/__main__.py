@@ -57,9 +57,8 @@ def run_one(arguments: argparse.Namespace, device: str, threads: str) -> dict[st
                 f"| {' | '.join(targets_row(workload.name, results[workload.name]))} |", flush=True
             )
     if arguments.peers == "all":
-        print(
-            f"\nAll peers, as times of functorch_ext's time (2 is twice as long):\n\n{peers_table(results)}"
-        )
+        print("\nAll peers, as multiples of functorch_ext's time (2 is twice as long):")
+        print(f"\n{peers_table(results)}")
     for name, reason in peers.missing.items():
         print(f"\nLeft out: {name} ({reason})")
     return {"device": device, "threads": torch.get_num_threads(), "workloads": results}

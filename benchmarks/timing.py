@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-Contenders = Mapping[str, Callable[[], Any]]
+# Functions without arguments, by name (or by another key).
+Contenders = Mapping[Any, Callable[[], Any]]
 
 FEWEST_ROUNDS = 7
 
@@ -57,13 +58,13 @@ def assert_equal_results(
 
 def measure(
     contenders: Contenders,
-    reference: str,
+    reference: Any,
     rounds: int,
     *,
     seconds_per_turn: float = 0.01,
     seconds_in_all: float = float("inf"),
     device: str = "cpu",
-) -> dict[str, Timing]:
+) -> dict[Any, Timing]:
     """Times the contenders in interleaved rounds.
 
     Args:
@@ -71,7 +72,7 @@ def measure(
         reference: the one that the others' ratios refer to.
         rounds: how often each gets its turn.
         seconds_per_turn: how long a turn lasts, about; a short function is called repeatedly.
-        seconds_in_all: fewer rounds, but no fewer than ``FEWEST_ROUNDS``, if they would last longer.
+        seconds_in_all: fewer rounds, but not under ``FEWEST_ROUNDS``, if they would last longer.
         device: where they compute. A turn on "cuda" ends when the device has computed.
 
     Returns:
@@ -84,7 +85,7 @@ def measure(
     """
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
     calls = {name: _calls_per_turn(run, seconds_per_turn, wait) for name, run in contenders.items()}
-    turns: dict[str, list[float]] = {name: [] for name in contenders}
+    turns: dict[Any, list[float]] = {name: [] for name in contenders}
     gc.collect()
     gc.disable()  # A collection would fall on whoever happens to run.
     start = time.perf_counter()

@@ -86,6 +86,7 @@ def workload(name: str, **target: float) -> Callable[[Callable[..., Any]], Workl
         @workload("vmap(sin), 4x8", times_hand=1.2)
         def sines(peers):
             x = torch.randn(4, 8)
-            return {BY_HAND: x.sin, **peers.both(lambda library: partial(library.vmap(torch.sin), x))}
+            make = lambda library: partial(library.vmap(torch.sin), x)
+            return {BY_HAND: x.sin, **peers.both(make)}
     """
     return lambda build: Workload(name, Target(**target), build)

@@ -24,10 +24,13 @@ def _rows(output: Tensor, x: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def _jacobian(peers: Peers, transform: str, **strategy: Any) -> Contenders:
-    model = mlp(16, 32, 16).requires_grad_(False)
+def jacobian_of_mlp(
+    peers: Peers, transform: str, size: int = 16, hidden: int = 32, **strategy: Any
+) -> Contenders:
+    """The Jacobian, by "jacrev" or "jacfwd", of an MLP with as many outputs as inputs."""
+    model = mlp(size, hidden, size).requires_grad_(False)
     weights = parameters_of(model)
-    x = torch.randn(16)
+    x = torch.randn(size)
 
     def make(library: ModuleType) -> Callable[[], Any]:
         jacobian = getattr(library, transform)(model)
@@ -59,25 +62,24 @@ def _jacobian(peers: Peers, transform: str, **strategy: Any) -> Contenders:
 @workload("jacrev of an MLP, 16-32-16", faster_than_torch_func=3)
 def jacrev(peers: Peers) -> Contenders:
     """The Jacobian by rows."""
-    return _jacobian(peers, "jacrev")
+    return jacobian_of_mlp(peers, "jacrev")
 
 
 @workload("jacfwd of an MLP, 16-32-16", faster_than_torch_func=5)
 def jacfwd(peers: Peers) -> Contenders:
     """The Jacobian by columns."""
-    return _jacobian(peers, "jacfwd", strategy="forward-mode")
+    return jacobian_of_mlp(peers, "jacfwd", strategy="forward-mode")
 
 
-def _scalar_mlp() -> tuple[Callable[[Tensor], Tensor], dict[str, Tensor]]:
-    model = mlp(16, 32, 1).requires_grad_(False)
+def _scalar_mlp(size: int, hidden: int) -> tuple[Callable[[Tensor], Tensor], dict[str, Tensor]]:
+    model = mlp(size, hidden, 1).requires_grad_(False)
     return lambda x: model(x).sum(), parameters_of(model)
 
 
-@workload("hessian of an MLP, 16-32-1", faster_than_torch_func=4)
-def hessian(peers: Peers) -> Contenders:
-    """All second derivatives."""
-    func, weights = _scalar_mlp()
-    x = torch.randn(16)
+def hessian_of_mlp(peers: Peers, size: int = 16, hidden: int = 32) -> Contenders:
+    """All second derivatives of an MLP with one output."""
+    func, weights = _scalar_mlp(size, hidden)
+    x = torch.randn(size)
 
     def make(library: ModuleType) -> Callable[[], Any]:
         hessian = library.hessian(func)
@@ -104,10 +106,16 @@ def hessian(peers: Peers) -> Contenders:
     }
 
 
+@workload("hessian of an MLP, 16-32-1", faster_than_torch_func=4)
+def hessian(peers: Peers) -> Contenders:
+    """All second derivatives."""
+    return hessian_of_mlp(peers)
+
+
 @workload("jvp(grad) of an MLP, 16-32-1", faster_than_torch_func=5, times_hand=1.4)
 def hessian_vector_product(peers: Peers) -> Contenders:
     """Forward over reverse. By hand: two backward passes, the first of them recorded."""
-    func, weights = _scalar_mlp()
+    func, weights = _scalar_mlp(16, 32)
     x, direction = torch.randn(16), torch.randn(16)
 
     def make(library: ModuleType) -> Callable[[], Any]:

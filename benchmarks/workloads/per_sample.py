@@ -47,22 +47,60 @@ def _per_sample(peers: Peers, model: nn.Module, loss: Loss, x: Tensor, goal: Ten
     return {**peers.both(make), LOOP: loop}
 
 
-def _with_opacus(model: nn.Module, batch_loss: Loss, x: Tensor, goal: Tensor) -> Any:
-    """Opacus keeps what the layers' hooks compute in ``grad_sample`` of each parameter."""
+def _with_opacus(
+    model: nn.Module,
+    batch_loss: Loss,
+    x: Tensor,
+    goal: Tensor,
+    replace: Callable[[ModuleType, nn.Module], nn.Module] = lambda opacus, model: model,
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda gradients: gradients,
+) -> Any:
+    """Opacus keeps what the layers' hooks compute in ``grad_sample`` of each parameter.
+
+    Args:
+        model: the network.
+        batch_loss: the sum of the samples' losses.
+        x: the inputs, and ``goal`` what they are compared with.
+        replace: puts layers that Opacus knows in place of those that it doesn't.
+        rename: puts the gradients under the names that they have in ``model``.
+    """
 
     def make(opacus: ModuleType) -> Callable[[], dict[str, Tensor]]:
-        hooked = opacus.GradSampleModule(copy.deepcopy(model), loss_reduction="sum")
-        parameters = dict(hooked._module.named_parameters())
+        known = replace(opacus, copy.deepcopy(model))
+        hooked = opacus.GradSampleModule(known, loss_reduction="sum")
+        parameters = dict(known.named_parameters())
 
         def gradients() -> dict[str, Tensor]:
             for parameter in parameters.values():
                 parameter.grad = parameter.grad_sample = None
             batch_loss(hooked(x), goal).backward()
-            return {name: parameter.grad_sample for name, parameter in parameters.items()}
+            return rename({name: leaf.grad_sample for name, leaf in parameters.items()})
 
         return gradients
 
     return make
+
+
+def _with_known_attention(opacus: ModuleType, layer: nn.Module) -> nn.Module:
+    """The layer with Opacus's attention, which keeps queries, keys and values apart."""
+    ours = layer.self_attn
+    theirs = opacus.layers.DPMultiheadAttention(ours.embed_dim, ours.num_heads, batch_first=True)
+    with torch.no_grad():
+        for kind in ("weight", "bias"):
+            parts = getattr(ours, f"in_proj_{kind}").chunk(3)
+            for linear, part in zip((theirs.qlinear, theirs.klinear, theirs.vlinear), parts):
+                getattr(linear, kind).copy_(part)
+            getattr(theirs.out_proj, kind).copy_(getattr(ours.out_proj, kind))
+    layer.self_attn = theirs
+    return layer
+
+
+def _with_joint_projection(gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Gradients by queries', keys' and values' projections as those by the one of all three."""
+    for kind in ("weight", "bias"):
+        parts = [gradients.pop(f"self_attn.{part}linear.{kind}") for part in "qkv"]
+        gradients[f"self_attn.in_proj_{kind}"] = torch.cat(parts, 1)
+    return gradients
 
 
 def _with_jax(forward: Callable[..., Any], loss: Callable[..., Any]) -> Any:
@@ -137,8 +175,16 @@ def of_transformer(peers: Peers) -> Contenders:
     model = transformer_layer(width=64)
     x, goal = torch.randn(16, 32, 64), torch.randn(16, 32, 64)
     in_jax = _with_jax(transformer_layer_in_jax, _squares_in_jax)
+
+    def batch_loss(output: Tensor, goal: Tensor) -> Tensor:
+        return mse_loss(output, goal, reduction="sum") / goal[0].numel()
+
+    in_opacus = _with_opacus(
+        model, batch_loss, x, goal, _with_known_attention, _with_joint_projection
+    )
     return {
         **_per_sample(peers, model, mse_loss, x, goal),
+        **peers.opacus(in_opacus),
         **peers.jax(in_jax, parameters_of(model), x, goal),
     }
 
