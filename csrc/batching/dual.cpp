@@ -2,6 +2,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "batching/zero_tangents.h"
 
 namespace functorch_ext {
 
@@ -94,6 +95,7 @@ void register_dual_rules() {
   add<at::_ops::add_Tensor>(add_with_zeros);
   add<at::_ops::_has_same_storage_numel>(has_same_storage_numel);
   add<at::_ops::_new_zeros_with_same_feature_meta>(new_zeros_with_same_feature_meta);
+  register_zero_tangents();
 }
 
 }  // namespace functorch_ext

@@ -1,0 +1,208 @@
+// The tangent of what isn't differentiated is a tensor of zeros without memory (a ZeroTensor).
+// PyTorch's formulas for forward mode multiply and add these like any other. For the product with
+// one PyTorch asks Python for the shape; elsewhere it fills memory with zeros and computes with
+// them. Either costs more than all the rest of the formula. Here, while a transform differentiates,
+// what is linear in a zero is a zero of the right shape, and a sum with one is the other term.
+#include "batching/zero_tangents.h"
+
+#include <ATen/ExpandUtils.h>
+
+#include "batching/operators.h"
+#include "engine/derivatives.h"
+
+namespace functorch_ext {
+
+namespace {
+
+// Is any argument a tensor of zeros without memory? That is a dispatch key, so one bit tells.
+bool any_zeros(c10::DispatchKeySet keys) {
+  return C10_UNLIKELY(keys.has(c10::DispatchKey::ZeroTensor));
+}
+
+bool is_zeros(const at::Tensor& tensor) {
+  return tensor._is_zerotensor();
+}
+
+// Zeros of the given shape; the same for all samples where `like` is batched, and on plane 0.
+at::Tensor zeros(c10::SymIntArrayRef sizes, const at::Tensor& like, at::ScalarType dtype) {
+  return at::_efficientzerotensor_symint(sizes, like.options().dtype(dtype));
+}
+
+at::Tensor zeros(c10::SymIntArrayRef sizes, const at::Tensor& like) {
+  return zeros(sizes, like, like.scalar_type());
+}
+
+// A number that isn't on the device of the other operand doesn't decide the result's.
+const at::Tensor& on_device_of_result(const at::Tensor& self, const at::Tensor& other) {
+  return self.dim() == 0 && other.dim() > 0 ? other : self;
+}
+
+at::Tensor zeros_of_both(const at::Tensor& self, const at::Tensor& other, at::ScalarType dtype) {
+  return zeros(at::infer_size_symdimvector(self.sym_sizes(), other.sym_sizes()),
+               on_device_of_result(self, other), dtype);
+}
+
+at::Tensor mul(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {
+  if (any_zeros(keys)) {
+    return zeros_of_both(self, other, at::result_type(self, other));
+  }
+  return at::_ops::mul_Tensor::redispatch(below_derivatives(keys), self, other);
+}
+
+at::Tensor div(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {
+  if (any_zeros(keys) && !is_zeros(other)) {
+    const auto dtype = at::result_type(self, other);
+    if (!c10::isIntegralType(dtype, /*includeBool=*/true)) {
+      return zeros_of_both(self, other, dtype);
+    }
+  }
+  return at::_ops::div_Tensor::redispatch(below_derivatives(keys), self, other);
+}
+
+// factor * term, of the sum's shape and dtype. It has memory of its own, as any sum.
+at::Tensor as_sum(const at::Tensor& term, const at::Tensor& zero, const at::Scalar& factor,
+                  at::ScalarType dtype) {
+  const auto sizes = at::infer_size_symdimvector(term.sym_sizes(), zero.sym_sizes());
+  const bool broadcast = sizes != term.sym_sizes();
+  auto value = broadcast ? term.expand_symint(sizes) : term;
+  if (value.scalar_type() != dtype) {
+    value = value.to(dtype);
+  }
+  if (!factor.equal(1)) {
+    return factor.equal(-1) ? value.neg() : value.mul(factor);
+  }
+  if (broadcast) {
+    return value.clone(at::MemoryFormat::Contiguous);
+  }
+  return value.is_same(term) ? value.clone() : value;
+}
+
+// The sum self + alpha * other where one of them is zero; none where PyTorch had better do it.
+std::optional<at::Tensor> sum_with_zeros(const at::Tensor& self, const at::Tensor& other,
+                                         const at::Scalar& alpha) {
+  const auto dtype = at::result_type(self, other);
+  if (!c10::isFloatingType(dtype) && !c10::isComplexType(dtype)) {
+    return std::nullopt;
+  }
+  if (c10::isFloatingType(dtype) && alpha.isComplex()) {
+    return std::nullopt;
+  }
+  const bool other_is_zeros = is_zeros(other);
+  if (other_is_zeros && is_zeros(self)) {
+    return zeros_of_both(self, other, dtype);
+  }
+  const auto& term = other_is_zeros ? self : other;
+  const auto& zero = other_is_zeros ? other : self;
+  if (on_device_of_result(self, other).device() != term.device()) {
+    return std::nullopt;
+  }
+  return as_sum(term, zero, other_is_zeros ? at::Scalar(1) : alpha, dtype);
+}
+
+at::Tensor plus(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other,
+                const at::Scalar& alpha) {
+  if (any_zeros(keys)) {
+    if (auto sum = sum_with_zeros(self, other, alpha)) {
+      return std::move(*sum);
+    }
+  }
+  return at::_ops::add_Tensor::redispatch(below_derivatives(keys), self, other, alpha);
+}
+
+at::Tensor minus(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other,
+                 const at::Scalar& alpha) {
+  if (any_zeros(keys)) {
+    if (auto difference = sum_with_zeros(self, other, -alpha)) {
+      return std::move(*difference);
+    }
+  }
+  return at::_ops::sub_Tensor::redispatch(below_derivatives(keys), self, other, alpha);
+}
+
+at::Tensor mm(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {
+  if (any_zeros(keys)) {
+    return zeros({self.sym_size(0), other.sym_size(1)}, self);
+  }
+  return at::_ops::mm::redispatch(below_derivatives(keys), self, other);
+}
+
+at::Tensor bmm(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {
+  if (any_zeros(keys)) {
+    return zeros({self.sym_size(0), self.sym_size(1), other.sym_size(2)}, self);
+  }
+  return at::_ops::bmm::redispatch(below_derivatives(keys), self, other);
+}
+
+at::Tensor mv(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& vector) {
+  if (any_zeros(keys)) {
+    return zeros({self.sym_size(0)}, self);
+  }
+  return at::_ops::mv::redispatch(below_derivatives(keys), self, vector);
+}
+
+// dot and vdot
+template <class Op>
+at::Tensor inner(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {
+  // Of these two PyTorch hides the key from the dispatcher.
+  if (C10_UNLIKELY(is_zeros(self) || is_zeros(other))) {
+    return zeros({}, self);
+  }
+  return Op::redispatch(below_derivatives(keys), self, other);
+}
+
+at::Tensor neg(c10::DispatchKeySet keys, const at::Tensor& self) {
+  if (any_zeros(keys)) {
+    return zeros(self.sym_sizes(), self);
+  }
+  return at::_ops::neg::redispatch(below_derivatives(keys), self);
+}
+
+at::Tensor sum(c10::DispatchKeySet keys, const at::Tensor& self,
+               std::optional<at::ScalarType> dtype) {
+  if (any_zeros(keys) && at::isFloatingType(self.scalar_type())) {
+    return zeros({}, self, dtype.value_or(self.scalar_type()));
+  }
+  return at::_ops::sum::redispatch(below_derivatives(keys), self, dtype);
+}
+
+// Elementwise formulas that are linear in their first argument, a cotangent: of a cotangent that is
+// zero they are zero.
+template <class Op, class Signature>
+struct LinearInFirst;
+template <class Op, class... Rest>
+struct LinearInFirst<Op, at::Tensor(const at::Tensor&, Rest...)> {
+  static at::Tensor kernel(c10::DispatchKeySet keys, const at::Tensor& gradient, Rest... rest) {
+    if (any_zeros(keys) && is_zeros(gradient)) {
+      const auto at_point = first_tensor(rest...);
+      const auto sizes = at::infer_size_symdimvector(gradient.sym_sizes(), at_point.sym_sizes());
+      return zeros(sizes, gradient);
+    }
+    return Op::redispatch(below_derivatives(keys), gradient, std::forward<Rest>(rest)...);
+  }
+};
+
+template <class... Ops>
+void add_linear_in_first() {
+  (add_derivative_kernel<Ops>(&LinearInFirst<Ops, typename Ops::schema>::kernel), ...);
+}
+
+}  // namespace
+
+void register_zero_tangents() {
+  using namespace at::_ops;
+  add_derivative_kernel<mul_Tensor>(functorch_ext::mul);
+  add_derivative_kernel<div_Tensor>(functorch_ext::div);
+  add_derivative_kernel<add_Tensor>(functorch_ext::plus);
+  add_derivative_kernel<sub_Tensor>(functorch_ext::minus);
+  add_derivative_kernel<at::_ops::mm>(functorch_ext::mm);
+  add_derivative_kernel<at::_ops::bmm>(functorch_ext::bmm);
+  add_derivative_kernel<at::_ops::mv>(functorch_ext::mv);
+  add_derivative_kernel<at::_ops::dot>(inner<at::_ops::dot>);
+  add_derivative_kernel<at::_ops::vdot>(inner<at::_ops::vdot>);
+  add_derivative_kernel<at::_ops::neg>(functorch_ext::neg);
+  add_derivative_kernel<at::_ops::sum>(functorch_ext::sum);
+  add_linear_in_first<elu_backward, gelu_backward, log_sigmoid_backward, sigmoid_backward,
+                      tanh_backward, threshold_backward>();
+}
+
+}  // namespace functorch_ext
