@@ -12,6 +12,7 @@
 #include "autodiff/reverse.h"
 #include "batching/rules.h"
 #include "call_mapped.h"
+#include "derivatives/register.h"
 #include "engine/arguments.h"
 #include "engine/boxed.h"
 #include "engine/frames.h"
@@ -132,6 +133,7 @@ PYBIND11_MODULE(_C, module) {
     const FamilyScope scope(family.name);
     family.register_rules();
   }
+  register_second_order_derivatives();
   register_fallbacks();
   register_functional_mode();
   set_fallback_warner(&warn_through_python);

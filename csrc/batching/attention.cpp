@@ -238,7 +238,6 @@ void register_attention_rules() {
   add_derivative_kernel<at::_ops::_scaled_dot_product_flash_attention_for_cpu_backward>(
       flash_backward_recorded);
 
-  register_softmax_derivatives();
   register_cuda_attention_rules();
   register_attention_layer_rules();
 }

@@ -60,7 +60,6 @@ class JoinedAttention {
 // Does a derivative flow through the mask, on any plane? Most fused kernels don't follow it.
 bool is_mask_differentiated(const OptionalTensor& mask);
 
-void register_softmax_derivatives();
 void register_cuda_attention_rules();
 void register_attention_layer_rules();
 

@@ -34,7 +34,8 @@ class Problem(NamedTuple):
     """A function of tensors, the draws to stack, and which arguments to differentiate by."""
 
     function: object  # to all output tensors
-    processed: object  # the same, made to be differentiated (say, without the signs of svd)
+    processed: object  # the same, made to be differentiated: say, of the symmetric part, which is
+    # all that cholesky reads; without the signs of svd
     draws: tuple  # DRAWS lists of tensors
     differentiable: tuple  # positions
 
@@ -99,17 +100,20 @@ def make_problem(op, group, flat):
     leaves, spec = flat[0]
     tensors = tensors_in(leaves)
 
-    def call(*values):
+    def arguments(values):
         values = iter(values)
         full = [next(values) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         first, args, kwargs = pytree.tree_unflatten(full, spec)
-        return op.op(first, *args, **kwargs)
+        return (first, *args), kwargs
 
     def function(*values):
-        return tensors_in(call(*values))
+        args, kwargs = arguments(values)
+        return tensors_in(op.op(*args, **kwargs))
 
     def processed(*values):
-        found = tensors_in(group[0].output_process_fn_grad(call(*values)))
+        args, kwargs = arguments(values)
+        outputs = op.gradcheck_wrapper(op.op, *args, **kwargs)
+        found = tensors_in(group[0].output_process_fn_grad(outputs))
         return [leaf for leaf in found if is_inexact(leaf)]
 
     if not tensors:  # a factory, of an argument that it ignores

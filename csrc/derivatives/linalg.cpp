@@ -1,0 +1,128 @@
+// Linear algebra, by factorizations that can be differentiated any number of times.
+#include <tuple>
+
+#include "derivatives/register.h"
+#include "derivatives/second_order.h"
+
+namespace functorch_ext {
+
+namespace {
+
+// The diagonal of U, and the sign of the permutation, of A = P L U.
+struct Factors {
+  explicit Factors(const at::Tensor& matrix) {
+    std::tie(lu, pivots) = at::linalg_lu_factor(matrix);
+    diagonal = lu.diagonal(0, -2, -1);
+    const auto unmoved = at::arange(1, pivots.sym_size(-1) + 1, pivots.options());
+    const auto swaps = (pivots != unmoved).sum(-1);
+    sign = (1 - 2 * swaps.remainder(2)).to(matrix.scalar_type());
+  }
+  at::Tensor lu;
+  at::Tensor pivots;
+  at::Tensor diagonal;
+  at::Tensor sign;
+};
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> det(const at::Tensor& matrix) {
+  const Factors factors(matrix);
+  return {factors.diagonal.prod(-1) * factors.sign, factors.lu.detach(), factors.pivots};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> slogdet(const at::Tensor& matrix) {
+  const Factors factors(matrix);
+  return {factors.diagonal.sgn().prod(-1) * factors.sign, factors.diagonal.abs().log().sum(-1),
+          factors.lu.detach(), factors.pivots};
+}
+
+bool is_vector_on_the_right(const at::Tensor& matrix, const at::Tensor& right) {
+  return right.dim() == 1 || (matrix.dim() - 1 == right.dim() &&
+                              matrix.sym_sizes().slice(0, right.dim()) == right.sym_sizes());
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> solve(const at::Tensor& matrix,
+                                                                 const at::Tensor& right, bool left,
+                                                                 bool check_errors) {
+  auto [lu, pivots, info] = at::linalg_lu_factor_ex(matrix, /*pivot=*/true, check_errors);
+  const bool is_vector = is_vector_on_the_right(matrix, right);
+  const auto columns = is_vector ? right.unsqueeze(-1) : right;
+  const auto result = at::linalg_lu_solve(lu, pivots, columns, left);
+  return {is_vector ? result.squeeze(-1) : result, lu.detach(), pivots, info};
+}
+
+std::tuple<at::Tensor, at::Tensor> triangular_solve(const at::Tensor& right,
+                                                    const at::Tensor& matrix, bool upper,
+                                                    bool transpose, bool unitriangular) {
+  const auto triangle = transpose ? matrix.mT() : matrix;
+  auto result = at::linalg_solve_triangular(triangle, right, /*upper=*/upper != transpose,
+                                            /*left=*/true, unitriangular);
+  return {result, matrix.clone()};
+}
+
+// The inverse of L L^H, or of U^H U.
+at::Tensor cholesky_inverse(const at::Tensor& factor, bool upper) {
+  const auto identity = at::eye_symint(factor.sym_size(-1), factor.options());
+  const auto inverse = at::linalg_solve_triangular(factor, identity.expand_as(factor), upper);
+  return upper ? at::matmul(inverse, inverse.mH()) : at::matmul(inverse.mH(), inverse);
+}
+
+// What the operator reads: one triangle. Derivatives take the matrix as a whole.
+at::Tensor hermitian(const at::Tensor& matrix, c10::string_view triangle) {
+  const auto given = matrix.detach();
+  const bool lower = triangle == "L" || triangle == "l";
+  const auto read = lower ? given.tril() : given.triu();
+  const auto mirrored = lower ? given.tril(-1).mH() : given.triu(1).mH();
+  return matrix + (read + mirrored - given);
+}
+
+// A Newton step towards the eigenvectors; each doubles the digits, and the derivatives, that hold.
+// (Ogita and Aishima, "Iterative refinement for symmetric eigenvalue decomposition", 2018.)
+std::tuple<at::Tensor, at::Tensor> refined(const at::Tensor& matrix, const at::Tensor& vectors) {
+  const auto size = matrix.sym_size(-1);
+  const auto same = at::eye_symint(size, matrix.options().dtype(at::kBool));
+  const auto defect = at::eye_symint(size, matrix.options()) - at::matmul(vectors.mH(), vectors);
+  const auto projected = at::matmul(vectors.mH(), at::matmul(matrix, vectors));
+  const auto diagonal = [](const at::Tensor& tensor) {
+    return at::real(tensor.diagonal(0, -2, -1));
+  };
+  const auto values = diagonal(projected) / (1 - diagonal(defect));
+  const auto gaps = (values.unsqueeze(-2) - values.unsqueeze(-1)).masked_fill(same, 1);
+  const auto off_diagonal = (projected + values.unsqueeze(-2) * defect) / gaps;
+  const auto step = at::where(same, defect / 2, off_diagonal);
+  return {values, vectors + at::matmul(vectors, step)};
+}
+
+std::tuple<at::Tensor, at::Tensor> eigh(const at::Tensor& matrix, c10::string_view triangle, bool) {
+  const auto full = hermitian(matrix, triangle);
+  auto [values, vectors] = at::_linalg_eigh(full.detach(), triangle, /*compute_v=*/true);
+  // Derivatives hold up to the third order after the second step.
+  std::tie(values, vectors) = refined(full, vectors);
+  return refined(full, vectors);
+}
+
+// The first columns of the product of I - tau_i v_i v_i^H, where v_i is column i below a 1.
+at::Tensor householder_product(const at::Tensor& input, const at::Tensor& tau) {
+  const auto rows = input.size(-2), columns = input.size(-1);
+  const auto identity = at::eye(rows, columns, input.options());
+  const auto reflectors = input.tril(-1) + identity;
+  auto product = identity.expand_as(input);
+  for (int64_t i = tau.size(-1) - 1; i >= 0; --i) {
+    const auto v = reflectors.narrow(-1, i, 1);
+    const auto scaled = v * tau.narrow(-1, i, 1).unsqueeze(-1);
+    product = product - at::matmul(scaled, at::matmul(v.mH(), product));
+  }
+  return product;
+}
+
+}  // namespace
+
+void register_linalg_derivatives() {
+  add_second_order<at::_ops::_linalg_det, det>();
+  add_second_order<at::_ops::_linalg_slogdet, slogdet>();
+  add_second_order<at::_ops::_linalg_solve_ex, solve>();
+  add_second_order<at::_ops::triangular_solve, triangular_solve>();
+  add_second_order<at::_ops::cholesky_inverse, cholesky_inverse>();
+  add_second_order<at::_ops::_linalg_eigh, eigh>();
+  add_second_order<at::_ops::linalg_householder_product, householder_product>();
+}
+
+}  // namespace functorch_ext

@@ -1,0 +1,118 @@
+// Vector norms and other operators that are made of pointwise ones.
+#include <cmath>
+
+#include "derivatives/register.h"
+#include "derivatives/second_order.h"
+
+namespace functorch_ext {
+
+namespace {
+
+// x to the power p > 0, with derivative 0 where x is 0: the subgradient that norms have there.
+at::Tensor power(const at::Tensor& x, double p) {
+  const auto zero = x == 0;
+  return x.masked_fill(zero, 1).pow(p).masked_fill(zero, 0);
+}
+
+at::Tensor vector_norm(const at::Tensor& self, const at::Scalar& order,
+                       at::OptionalIntArrayRef dims, bool keepdim,
+                       std::optional<at::ScalarType> dtype) {
+  const auto x = dtype ? self.to(*dtype) : self;
+  const auto over = dims.value_or(at::IntArrayRef());
+  const double p = order.toDouble();
+  if (p == 2) {
+    const auto squares = x.is_complex() ? at::real(x * x.conj()) : x * x;
+    return power(squares.sum(over, keepdim), 0.5);
+  }
+  const auto sizes = x.abs();
+  if (std::isinf(p)) {
+    return p > 0 ? sizes.amax(over, keepdim) : sizes.amin(over, keepdim);
+  }
+  if (p == 0) {
+    return (sizes != 0).sum(over, keepdim).to(sizes.scalar_type());
+  }
+  if (p == 1) {
+    return sizes.sum(over, keepdim);
+  }
+  if (p < 0) {
+    return sizes.pow(p).sum(over, keepdim).pow(1 / p);
+  }
+  return power(power(sizes, p).sum(over, keepdim), 1 / p);
+}
+
+at::Tensor norm(const at::Tensor& self, const at::Scalar& p) {
+  return vector_norm(self, p, std::nullopt, /*keepdim=*/false, std::nullopt);
+}
+
+at::Tensor norm_along(const at::Tensor& self, const std::optional<at::Scalar>& p,
+                      at::IntArrayRef dims, bool keepdim) {
+  return vector_norm(self, p.value_or(2), dims, keepdim, std::nullopt);
+}
+
+at::Tensor norm_in_dtype(const at::Tensor& self, const std::optional<at::Scalar>& p,
+                         at::ScalarType dtype) {
+  return vector_norm(self, p.value_or(2), std::nullopt, /*keepdim=*/false, dtype);
+}
+
+at::Tensor norm_along_in_dtype(const at::Tensor& self, const std::optional<at::Scalar>& p,
+                               at::IntArrayRef dims, bool keepdim, at::ScalarType dtype) {
+  return vector_norm(self, p.value_or(2), dims, keepdim, dtype);
+}
+
+// Slices along `dim` whose norm is larger than `largest` are scaled down to it.
+at::Tensor renorm(const at::Tensor& self, const at::Scalar& p, int64_t dim,
+                  const at::Scalar& largest) {
+  constexpr double epsilon = 1e-7;  // PyTorch's
+  c10::DimVector others;
+  for (int64_t other = 0; other < self.dim(); ++other) {
+    if (other != at::maybe_wrap_dim(dim, self.dim())) {
+      others.push_back(other);
+    }
+  }
+  const auto norms = vector_norm(self, p, others, /*keepdim=*/true, std::nullopt);
+  const auto scaled = (norms + epsilon).reciprocal() * largest;
+  return self * scaled.masked_fill(norms <= largest, 1);
+}
+
+at::Tensor cumulative_product(const at::Tensor& self, int64_t dim,
+                              std::optional<at::ScalarType> dtype) {
+  const auto x = dtype ? self.to(*dtype) : self;
+  if (x.dim() == 0) {
+    return x.clone();
+  }
+  const auto rows = x.movedim(dim, -1).unsqueeze(-2);
+  const auto size = rows.sym_size(-1);
+  const auto later = at::ones_symint({size, size}, x.options().dtype(at::kBool)).triu(1);
+  return rows.masked_fill(later, 1).prod(-1).movedim(-1, dim);
+}
+
+at::Tensor glu(const at::Tensor& self, int64_t dim) {
+  const auto halves = self.chunk(2, dim);
+  return halves[0] * halves[1].sigmoid();
+}
+
+// It is linear in both.
+at::Tensor as_strided_scatter(const at::Tensor& self, const at::Tensor& source,
+                              c10::SymIntArrayRef size, c10::SymIntArrayRef stride,
+                              std::optional<c10::SymInt> offset) {
+  const auto duals = split({self, source});
+  return joined(
+      at::as_strided_scatter_symint(duals[0].primal, duals[1].primal, size, stride, offset),
+      at::as_strided_scatter_symint(duals[0].tangent, duals[1].tangent, size, stride, offset));
+}
+
+}  // namespace
+
+void register_norms_derivatives() {
+  add_second_order<at::_ops::linalg_vector_norm, vector_norm>();
+  add_second_order<at::_ops::norm_Scalar, norm>();
+  add_second_order<at::_ops::norm_ScalarOpt_dim, norm_along>();
+  add_second_order<at::_ops::norm_ScalarOpt_dtype, norm_in_dtype>();
+  add_second_order<at::_ops::norm_ScalarOpt_dim_dtype, norm_along_in_dtype>();
+  add_second_order<at::_ops::renorm, renorm>();
+  add_second_order<at::_ops::cumprod, cumulative_product>();
+  add_second_order<at::_ops::glu, glu>();
+  add_second_order<at::_ops::as_strided_scatter, as_strided_scatter>();
+}
+
+}  // namespace functorch_ext

@@ -1,0 +1,60 @@
+#include "derivatives/second_order.h"
+
+#include <algorithm>
+
+namespace functorch_ext {
+
+namespace {
+
+bool has_tangent(const at::Tensor& tensor) {
+  return tensor._fw_grad(/*level=*/0).defined();
+}
+
+// Another derivative than the tangent itself.
+bool another_flows(const at::Tensor& tensor, int64_t depth) {
+  if (depth_of(tensor) < depth) {
+    return is_differentiated_anywhere(tensor);
+  }
+  const auto& tangent = tensor._fw_grad(/*level=*/0);
+  return (tensor.requires_grad() && c10::GradMode::is_enabled()) ||
+         (tangent.defined() && is_differentiated_anywhere(tangent)) ||
+         (is_wrapper(tensor) && is_differentiated_anywhere(wrapper_of(tensor)->value()));
+}
+
+}  // namespace
+
+bool tangents_are_differentiated(at::ArrayRef<const at::Tensor*> tensors) {
+  int64_t depth = 0;
+  for (const auto* tensor : tensors) {
+    depth = std::max(depth, depth_of(*tensor));
+  }
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [&](const at::Tensor* tensor) {
+                       return depth_of(*tensor) == depth && has_tangent(*tensor);
+                     }) &&
+         std::any_of(tensors.begin(), tensors.end(),
+                     [&](const at::Tensor* tensor) { return another_flows(*tensor, depth); });
+}
+
+std::vector<Dual> split(std::initializer_list<at::Tensor> arguments) {
+  int64_t depth = 0;
+  for (const auto& argument : arguments) {
+    depth = std::max(depth, depth_of(argument));
+  }
+  std::vector<Dual> duals;
+  for (const auto& argument : arguments) {
+    if (depth_of(argument) == depth && has_tangent(argument)) {
+      auto [primal, tangent] = at::_unpack_dual(argument, /*level=*/0);
+      duals.push_back({std::move(primal), std::move(tangent)});
+    } else {
+      duals.push_back({argument, at::zeros_like(argument)});
+    }
+  }
+  return duals;
+}
+
+at::Tensor joined(const at::Tensor& primal, const at::Tensor& tangent) {
+  return at::_make_dual(primal, tangent, /*level=*/0);
+}
+
+}  // namespace functorch_ext

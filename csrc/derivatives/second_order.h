@@ -1,0 +1,53 @@
+#pragma once
+
+#include "autodiff/plane.h"
+#include "batching/operators.h"
+#include "engine/derivatives.h"
+
+// Tangents that are differentiated again.
+//
+// PyTorch's forward-mode formulas are meant to be used once: some take parts of the result as
+// constants (the factors of a solved system, the statistics of a normalization), others write in
+// place to what reverse mode has saved. Under jvp(jvp) and grad(jvp) the ones give wrong answers
+// and the others raise. The operators concerned get kernels that, then and only then, compute
+// the same of operators whose formulas hold.
+namespace functorch_ext {
+
+// Tells, of an operator's tensors, whether one has a tangent on the operator's plane and another
+// derivative flows through one: reverse mode on the same plane, or either mode on a lower plane.
+bool tangents_are_differentiated(at::ArrayRef<const at::Tensor*> tensors);
+
+template <class Op, auto same, class Signature = typename Op::schema>
+struct SecondOrder;
+template <class Op, auto same, class Return, class... Parameters>
+struct SecondOrder<Op, same, Return(Parameters...)> {
+  static Return kernel(c10::DispatchKeySet keys, Parameters... arguments) {
+    if (C10_UNLIKELY(any_tangent(arguments...))) {
+      c10::SmallVector<const at::Tensor*, 8> tensors;
+      (for_each_tensor(arguments, [&](const at::Tensor& tensor) { tensors.push_back(&tensor); }),
+       ...);
+      if (tangents_are_differentiated(tensors)) {
+        return same(std::forward<Parameters>(arguments)...);
+      }
+    }
+    return Op::redispatch(below_derivatives(keys), std::forward<Parameters>(arguments)...);
+  }
+};
+
+// `same` is a function of the operator's arguments that computes the same.
+template <class Op, auto same>
+void add_second_order() {
+  add_derivative_kernel<Op>(&SecondOrder<Op, same>::kernel);
+}
+
+// A tensor without its tangent, and the tangent: zeros if it has none. Reverse mode and the lower
+// planes follow both.
+struct Dual {
+  at::Tensor primal;
+  at::Tensor tangent;
+};
+// Of an operator's arguments: those that are not on its plane are constants there.
+std::vector<Dual> split(std::initializer_list<at::Tensor> arguments);
+at::Tensor joined(const at::Tensor& primal, const at::Tensor& tangent);
+
+}  // namespace functorch_ext
