@@ -93,6 +93,51 @@ using Loss = NumberByNumber<false>::Family<Signature>;
 template <class Signature>
 using LossBackward = NumberByNumber<true>::Family<Signature>;
 
+// The product with a number: on CPUs as a tensor of the same type, which saves a conversion.
+at::Tensor times(const at::Tensor& tensor, double factor) {
+  return tensor.is_cpu() ? tensor * at::scalar_tensor(factor, tensor.options()) : tensor * factor;
+}
+
+bool same_floating_type(const at::Tensor& first, const at::Tensor& second) {
+  return first.is_floating_point() && first.scalar_type() == second.scalar_type();
+}
+
+// The squared error in few operators: nothing is expanded, and no number divided by itself alone.
+at::Tensor squared_error(const Operator<at::_ops::mse_loss::schema>& op, Level& level,
+                         const at::Tensor& self, const at::Tensor& target, int64_t reduction) {
+  const auto rank = largest_rank(self, target);
+  if (reduction == None || rank == 0 || !same_floating_type(self, target)) {
+    return Loss<at::_ops::mse_loss::schema>::rule(op, level, self, target, reduction);
+  }
+  const auto rows =
+      at::mse_loss(aligned(self, rank, level), aligned(target, rank, level), None).flatten(1);
+  const auto count = rows.sym_size(1).maybe_as_int();
+  if (reduction == Mean && !count) {
+    return wrap(rows.mean(1), 0, level);
+  }
+  const auto sum = rows.sum(1);
+  return wrap(reduction == Mean ? times(sum, 1.0 / static_cast<double>(*count)) : sum, 0, level);
+}
+
+at::Tensor squared_error_backward(const Operator<at::_ops::mse_loss_backward::schema>& op,
+                                  Level& level, const at::Tensor& grad_output,
+                                  const at::Tensor& self, const at::Tensor& target,
+                                  int64_t reduction) {
+  const auto rank = largest_rank(self, target);
+  const auto difference = aligned(self, rank, level) - aligned(target, rank, level);
+  auto sizes = difference.sym_sizes();
+  if (difference.dim() > rank) {
+    sizes = sizes.slice(1);
+  }
+  const auto count = c10::multiply_integers(sizes).maybe_as_int();
+  if (!count || !same_floating_type(self, target) || !same_floating_type(self, grad_output)) {
+    return LossBackward<at::_ops::mse_loss_backward::schema>::rule(op, level, grad_output, self,
+                                                                   target, reduction);
+  }
+  const auto factor = reduction == Mean ? 2.0 / static_cast<double>(*count) : 2.0;
+  return wrap(difference * times(aligned(grad_output, rank, level), factor), 0, level);
+}
+
 // Negative log likelihood: what both directions need. The classes are behind (samples, N) or, for
 // one vector, behind the samples.
 struct Targets {
@@ -120,10 +165,72 @@ at::Tensor sum_by_sample(const at::Tensor& value) {
   return value.dim() == 1 ? value : value.flatten(1).sum(1);
 }
 
+// The operator as it is, for scores (samples, N) of classes, which are N alone where one sample is
+// a vector of scores: one number a row.
+struct Rows {
+  Rows(const at::Tensor& self, const at::Tensor& target, Level& level_)
+      : level(level_), has_n(self.dim() == 2) {
+    scores = merged(self);
+    classes = merged(target);
+  }
+
+  at::Tensor merged(const at::Tensor& tensor) const {
+    const auto value = expanded_at_front(tensor, level);
+    return has_n ? merge_into(value, 0) : value;
+  }
+  at::Tensor split(const at::Tensor& result) const {
+    return has_n ? split_from(result, 0, level) : result;
+  }
+
+  Level& level;
+  bool has_n;
+  at::Tensor scores;
+  at::Tensor classes;
+};
+
+// Is this the form of `Rows`, without weights?
+bool is_plain_nll(const at::Tensor& self, const at::Tensor& target,
+                  const std::optional<at::Tensor>& weight) {
+  return (self.dim() == 1 || self.dim() == 2) && target.dim() == self.dim() - 1 &&
+         !(weight && weight->defined());
+}
+
+std::tuple<at::Tensor, at::Tensor> nll_of_rows(Level& level, const at::Tensor& self,
+                                               const at::Tensor& target, int64_t reduction,
+                                               const c10::SymInt& ignore_index) {
+  const Rows rows(self, target, level);
+  const auto losses = rows.split(
+      std::get<0>(at::nll_loss_forward_symint(rows.scores, rows.classes, {}, None, ignore_index)));
+  if (reduction == None) {
+    return {wrap(losses, 0, level), wrap(at::zeros_like(losses), 0, level)};
+  }
+  const auto counted = rows.split(rows.classes.ne(ignore_index).to(losses.scalar_type()));
+  const auto total = sum_by_sample(counted);
+  const auto sum = sum_by_sample(losses);
+  return {wrap(reduction == Mean ? sum / total : sum, 0, level), wrap(total, 0, level)};
+}
+
+at::Tensor nll_of_rows_backward(Level& level, const at::Tensor& grad_output, const at::Tensor& self,
+                                const at::Tensor& target, int64_t reduction,
+                                const c10::SymInt& ignore_index, const at::Tensor& total_weight) {
+  const Rows rows(self, target, level);
+  auto grad = aligned(grad_output, target.dim(), level);
+  if (reduction == Mean) {
+    grad = grad / aligned(total_weight, target.dim(), level);
+  }
+  grad = grad.expand_symint(physical_sizes(target.sym_sizes(), level)).flatten();
+  const auto result = at::nll_loss_backward_symint(grad, rows.scores, rows.classes, {}, None,
+                                                   ignore_index, at::zeros({}, grad.options()));
+  return wrap(rows.split(result), 0, level);
+}
+
 std::tuple<at::Tensor, at::Tensor> nll_rule(Level& level, const at::Tensor& self,
                                             const at::Tensor& target,
                                             const std::optional<at::Tensor>& weight,
                                             int64_t reduction, c10::SymInt ignore_index) {
+  if (is_plain_nll(self, target, weight)) {
+    return nll_of_rows(level, self, target, reduction, ignore_index);
+  }
   const Targets targets(self, target, weight, ignore_index, level);
   const auto found =
       targets.scores.gather(targets.classes, targets.indices.unsqueeze(targets.classes))
@@ -142,6 +249,10 @@ at::Tensor nll_backward_rule(Level& level, const at::Tensor& grad_output, const 
                              const at::Tensor& target, const std::optional<at::Tensor>& weight,
                              int64_t reduction, c10::SymInt ignore_index,
                              const at::Tensor& total_weight) {
+  if (is_plain_nll(self, target, weight)) {
+    return nll_of_rows_backward(level, grad_output, self, target, reduction, ignore_index,
+                                total_weight);
+  }
   const Targets targets(self, target, weight, ignore_index, level);
   auto grad = aligned(grad_output, target.dim(), level);
   if (reduction == Mean) {
@@ -292,13 +403,13 @@ std::optional<at::Tensor> smoothed_cross_entropy(Level&, const at::Tensor& self,
 }  // namespace
 
 void register_losses_rules() {
-  add<at::_ops::mse_loss, Loss>({"reduction"});
+  add<at::_ops::mse_loss>(squared_error);
   add<at::_ops::smooth_l1_loss, Loss>({"reduction"});
   add<at::_ops::huber_loss, Loss>({"reduction"});
   add<at::_ops::soft_margin_loss, Loss>({"reduction"});
   add<at::_ops::binary_cross_entropy, Loss>({"reduction"});
   add<at::_ops::binary_cross_entropy_with_logits, Loss>({"reduction"});
-  add<at::_ops::mse_loss_backward, LossBackward>({"reduction"});
+  add<at::_ops::mse_loss_backward>(squared_error_backward);
   add<at::_ops::smooth_l1_loss_backward, LossBackward>({"reduction"});
   add<at::_ops::huber_loss_backward, LossBackward>({"reduction"});
   add<at::_ops::soft_margin_loss_backward, LossBackward>({"reduction"});

@@ -8,8 +8,19 @@ namespace functorch_ext {
 
 namespace {
 
+// Stacks of matrices, (B, n, k) and (B, k, m). With k = 1, as in the gradient of a weight by one
+// vector, the products are outer ones, which need no library for matrices.
+at::Tensor stacked_product(const at::Tensor& left, const at::Tensor& right) {
+  return left.sym_size(2) == 1 ? at::mul(left, right) : at::bmm(left, right);
+}
+
 at::Tensor mm(Level& level, const at::Tensor& self, const at::Tensor& other) {
-  return wrap(at::matmul(at_front(self, level), at_front(other, level)), 0, level);
+  const auto left = at_front(self, level);
+  const auto right = at_front(other, level);
+  if (left.dim() == 3 && right.dim() == 3) {
+    return wrap(stacked_product(left, right), 0, level);
+  }
+  return wrap(at::matmul(left, right), 0, level);
 }
 
 at::Tensor bmm(Level& level, const at::Tensor& self, const at::Tensor& other) {
@@ -36,9 +47,9 @@ at::Tensor mv(Level& level, const at::Tensor& self, const at::Tensor& vector) {
     return wrap(at::matmul(matrix, right), 0, level);
   }
   if (!is_batched_at(self, level)) {
-    return wrap(at::matmul(right, matrix.t()), 0, level);
+    return wrap(at::mm(right, matrix.t()), 0, level);
   }
-  return wrap(at::matmul(matrix, right.unsqueeze(-1)).squeeze(-1), 0, level);
+  return wrap(at::bmm(matrix, right.unsqueeze(-1)).squeeze(-1), 0, level);
 }
 
 at::Tensor dot(Level& level, const at::Tensor& self, const at::Tensor& other) {
@@ -70,21 +81,33 @@ at::Tensor add_scaled(const at::Tensor& self, const at::Tensor& product, const a
 at::Tensor addmm(Level& level, const at::Tensor& self, const at::Tensor& left,
                  const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
   const bool bias_is_a_row = self.dim() <= 1 || self.sym_size(0) == 1;
-  if (bias_is_a_row && !is_batched_at(self, level) && !is_batched_at(right, level)) {
+  if (is_batched_at(right, level)) {
+    return wrap(at::baddbmm(aligned(self, 2, level), expanded_at_front(left, level),
+                            at_front(right, level), beta, alpha),
+                0, level);
+  }
+  if (bias_is_a_row && !is_batched_at(self, level)) {
     const auto rows = merge_into(at_front(left, level), 0);
     const auto result = at::addmm(value_of(self, level), rows, value_of(right, level), beta, alpha);
     return wrap(split_from(result, 0, level, left.sym_size(0)), 0, level);
   }
-  if (is_batched_at(left, level) && is_batched_at(right, level)) {
-    auto bias = aligned(self, 2, level);
-    return wrap(at::baddbmm(bias, at_front(left, level), at_front(right, level), beta, alpha), 0,
-                level);
-  }
   return add_scaled(self, at::mm(left, right), beta, alpha);
 }
 
-at::Tensor addmv(Level&, const at::Tensor& self, const at::Tensor& matrix, const at::Tensor& vector,
-                 const at::Scalar& beta, const at::Scalar& alpha) {
+at::Tensor addmv(Level& level, const at::Tensor& self, const at::Tensor& matrix,
+                 const at::Tensor& vector, const at::Scalar& beta, const at::Scalar& alpha) {
+  const bool batched_matrix = is_batched_at(matrix, level);
+  const auto right = at_front(vector, level);
+  if (!batched_matrix && right.dim() == 2) {
+    return wrap(at::addmm(aligned(self, 1, level), right, value_of(matrix, level).t(), beta, alpha),
+                0, level);
+  }
+  if (batched_matrix && right.dim() == 2) {
+    const auto bias = aligned(self, 1, level).unsqueeze(-1);
+    const auto column = right.unsqueeze(-1);
+    return wrap(at::baddbmm(bias, at_front(matrix, level), column, beta, alpha).squeeze(-1), 0,
+                level);
+  }
   return add_scaled(self, at::mv(matrix, vector), beta, alpha);
 }
 
@@ -123,6 +146,31 @@ at::Tensor trilinear(Level&, const at::Tensor& first, const at::Tensor& second,
       .sum(summed);
 }
 
+// The outer product of two vectors.
+at::Tensor outer(Level& level, const at::Tensor& self, const at::Tensor& other) {
+  TORCH_CHECK(self.dim() == 1 && other.dim() == 1, "outer: expected two vectors, but got ",
+              self.dim(), "D and ", other.dim(), "D tensors");
+  const auto row = at_front(other, level);
+  return wrap(at::mul(at_front(self, level).unsqueeze(-1),
+                      is_batched_at(other, level) ? row.unsqueeze(1) : row),
+              0, level);
+}
+
+bool is_vector_or_none(const std::optional<at::Tensor>& bias) {
+  return !bias || !bias->defined() || bias->dim() <= 1;
+}
+
+// A linear layer of one vector as one operator with a derivative, where PyTorch's form has a matrix
+// of one row, and views to and from it.
+std::optional<at::Tensor> linear_of_vector(Level&, const at::Tensor& input,
+                                           const at::Tensor& weight,
+                                           const std::optional<at::Tensor>& bias) {
+  if (input.dim() != 1 || weight.dim() != 2 || !is_vector_or_none(bias)) {
+    return std::nullopt;
+  }
+  return bias && bias->defined() ? at::addmv(*bias, weight, input) : at::mv(weight, input);
+}
+
 // An implicit composite; this is its form where the plane doesn't differentiate.
 at::Tensor linear(Level& level, const at::Tensor& input, const at::Tensor& weight,
                   const std::optional<at::Tensor>& bias) {
@@ -131,6 +179,14 @@ at::Tensor linear(Level& level, const at::Tensor& input, const at::Tensor& weigh
   if (!is_batched_at(weight, level) && !bias_batched) {
     const auto plain_bias = has_bias ? std::optional(value_of(*bias, level)) : std::nullopt;
     return wrap(at::linear(at_front(input, level), value_of(weight, level), plain_bias), 0, level);
+  }
+  if (has_bias && weight.dim() == 2 && is_vector_or_none(bias)) {
+    if (input.dim() == 1) {
+      return at::addmv(*bias, weight, input);
+    }
+    if (input.dim() == 2) {
+      return at::addmm(*bias, input, weight.t());
+    }
   }
   const auto product = at::matmul(input, weight.t());
   return has_bias ? product + *bias : product;
@@ -160,7 +216,9 @@ void register_matmul_rules() {
   add<at::_ops::mv>(functorch_ext::mv);
   add<at::_ops::dot>(functorch_ext::dot);
   add<at::_ops::vdot>(functorch_ext::vdot);
-  add<at::_ops::linear>(functorch_ext::linear);
+  add<at::_ops::outer>(functorch_ext::outer);
+  add<at::_ops::ger>(functorch_ext::outer);
+  add<at::_ops::linear>(functorch_ext::linear, linear_of_vector);
   add<at::_ops::matmul>(functorch_ext::matmul);
 
   add<at::_ops::addmm>(functorch_ext::addmm);
@@ -177,7 +235,6 @@ void register_matmul_rules() {
   add<_trilinear>(trilinear);
 
   add_decomposition<einsum>();
-  add_decomposition<outer>();
   add_decomposition<tensordot>();
 }
 

@@ -1,4 +1,6 @@
 // Pooling, resizing, padding and sampling of images: per channel, so the samples join N.
+#include <algorithm>
+
 #include "batching/channels.h"
 #include "batching/families.h"
 #include "batching/operators.h"
@@ -100,9 +102,42 @@ std::tuple<at::Tensor, at::Tensor> fractional_max_pool(Level& level, const at::T
   return {part(std::get<0>(result)), part(std::get<1>(result))};
 }
 
+// PyTorch's kernel for CPUs takes one number at a time, unless the channels lie innermost: then as
+// many as a vector holds. Planes don't mix, so all of them can be the channels of one image, at the
+// cost of two transpositions.
+constexpr int64_t fewest_planes = 8;
+
+bool pools_fast_by_channels(const at::Tensor& value) {
+  return value.dim() >= 4 && !is_wrapper(value) && value.is_cpu() && value.is_floating_point() &&
+         value.is_contiguous() && value.numel() > 0 && !value.requires_grad() &&
+         !value._fw_grad(/*level=*/0).defined() &&
+         value.numel() / (value.size(-1) * value.size(-2)) >= fewest_planes;
+}
+
+std::tuple<at::Tensor, at::Tensor> max_pool2d(
+    const Operator<at::_ops::max_pool2d_with_indices::schema>& op, Level& level,
+    const at::Tensor& self, at::IntArrayRef kernel_size, at::IntArrayRef stride,
+    at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil_mode) {
+  const auto value = at_front(self, level);
+  if (!pools_fast_by_channels(value)) {
+    return MergedIntoN<4>::Family<at::_ops::max_pool2d_with_indices::schema>::rule(
+        op, level, self, kernel_size, stride, padding, dilation, ceil_mode);
+  }
+  const auto planes = value.view({1, -1, value.size(-2), value.size(-1)})
+                          .contiguous(at::MemoryFormat::ChannelsLast);
+  const auto [largest, indices] =
+      op.call(planes, kernel_size, stride, padding, dilation, ceil_mode);
+  auto sizes = value.sizes().vec();
+  const auto part = [&](const at::Tensor& result) {
+    std::copy_n(result.sizes().end() - 2, 2, sizes.end() - 2);
+    return wrap(result.contiguous().view(sizes), 0, level);
+  };
+  return {part(largest), part(indices)};
+}
+
 void register_pools() {
   // Of (N, C, H, W) or (C, H, W).
-  add<at::_ops::max_pool2d_with_indices, MergedIntoN<4>::template Family>();
+  add<at::_ops::max_pool2d_with_indices>(max_pool2d);
   add<at::_ops::max_pool2d_with_indices_backward, MergedIntoN<4>::template Family>();
   add<at::_ops::avg_pool2d, MergedIntoN<4>::template Family>();
   add<at::_ops::avg_pool2d_backward, MergedIntoN<4>::template Family>();

@@ -199,6 +199,7 @@ void register_views_rules() {
   add_decomposition<flatten_using_ints>();
   add_decomposition<view_as>();
   add_decomposition<expand_as>();
+  add_decomposition<broadcast_tensors>();
   add_decomposition<contiguous>();
   add_decomposition<movedim_intlist>();
   add_decomposition<movedim_int>();
