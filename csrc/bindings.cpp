@@ -11,6 +11,7 @@
 #include "autodiff/plane.h"
 #include "autodiff/reverse.h"
 #include "batching/rules.h"
+#include "call_differentiated.h"
 #include "call_mapped.h"
 #include "derivatives/register.h"
 #include "engine/arguments.h"
@@ -190,6 +191,7 @@ PYBIND11_MODULE(_C, module) {
   });
   module.def("own_results_of", &own_results_of);
   module.def("call_mapped", &call_mapped);
+  module.def("call_differentiated", &call_differentiated);
   bind_level(module);
   module.def("live_levels", &Level::count);
   module.def("describe", &describe);

@@ -2,57 +2,126 @@
 
 #include <torch/csrc/autograd/python_variable.h>
 
+#include <optional>
+#include <vector>
+
 #include "engine/frames.h"
+#include "plain_trees.h"
 
 namespace py = pybind11;
 
 namespace functorch_ext {
 
-py::object call_mapped(const py::object& func, const py::tuple& args, const py::dict& kwargs,
-                       int64_t in_dim, int64_t out_dim, Randomness randomness,
-                       const py::object& finish) {
-  const auto other_form = py::reinterpret_borrow<py::object>(Py_NotImplemented);
-  if (args.empty()) {
-    return other_form;
+namespace {
+
+py::object python_tensor(const at::Tensor& tensor) {
+  return py::reinterpret_steal<py::object>(THPVariable_Wrap(tensor));
+}
+
+// The dimension of each argument, or none; nothing if in_dims has another form.
+std::optional<std::vector<std::optional<int64_t>>> dims_of_arguments(const py::object& in_dims,
+                                                                     size_t count) {
+  std::vector<std::optional<int64_t>> dims;
+  if (PyLong_CheckExact(in_dims.ptr())) {
+    dims.assign(count, in_dims.cast<int64_t>());
+    return dims;
   }
-  int64_t batch_size = -1;
-  for (const auto arg : args) {
-    if (!THPVariable_Check(arg.ptr())) {
-      return other_form;
+  if (!PyTuple_CheckExact(in_dims.ptr()) || py::len(in_dims) != count) {
+    return std::nullopt;
+  }
+  dims.reserve(count);
+  for (const auto& dim : py::reinterpret_borrow<py::tuple>(in_dims)) {
+    if (dim.is_none()) {
+      dims.emplace_back(std::nullopt);
+    } else if (PyLong_CheckExact(dim.ptr())) {
+      dims.emplace_back(dim.cast<int64_t>());
+    } else {
+      return std::nullopt;
     }
-    const auto& tensor = THPVariable_Unpack(arg.ptr());
+  }
+  return dims;
+}
+
+// The mapped tensors of a call agree on the number of samples.
+struct BatchSize {
+  int64_t size = -1;
+
+  bool agrees(const py::handle& leaf, int64_t in_dim) {
+    if (!THPVariable_Check(leaf.ptr())) {
+      return false;
+    }
+    const auto& tensor = THPVariable_Unpack(leaf.ptr());
     const auto dim = in_dim < 0 ? in_dim + tensor.dim() : in_dim;
     if (dim < 0 || dim >= tensor.dim() ||
         tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
+      return false;
+    }
+    const auto found = tensor.size(dim);
+    if (size < 0) {
+      size = found;
+    }
+    return found == size;
+  }
+};
+
+// What can't be a container that pytrees would look into.
+bool is_simple(const py::handle& leaf) {
+  PyObject* object = leaf.ptr();
+  return THPVariable_Check(object) || leaf.is_none() || PyLong_Check(object) ||
+         PyFloat_Check(object) || PyUnicode_Check(object) || PyCallable_Check(object);
+}
+
+}  // namespace
+
+py::object call_mapped(const py::object& func, const py::tuple& args, const py::dict& kwargs,
+                       const py::object& in_dims, int64_t out_dim, Randomness randomness,
+                       const py::object& finish) {
+  const auto other_form = py::reinterpret_borrow<py::object>(Py_NotImplemented);
+  const auto dims = dims_of_arguments(in_dims, args.size());
+  if (!dims) {
+    return other_form;
+  }
+  BatchSize batch;
+  for (size_t i = 0; i < args.size(); ++i) {
+    const auto& dim = (*dims)[i];
+    const bool fits = all_leaves(args[i], [&](const py::handle& leaf) {
+      return dim ? batch.agrees(leaf, *dim) : is_simple(leaf);
+    });
+    if (!fits) {
       return other_form;
     }
-    const auto size = tensor.size(dim);
-    if (batch_size >= 0 && size != batch_size) {
-      return other_form;
-    }
-    batch_size = size;
+  }
+  if (batch.size < 0) {
+    return other_form;
   }
 
-  BatchFrame frame(batch_size, randomness, /*is_plane=*/true);
+  BatchFrame frame(batch.size, randomness, /*is_plane=*/true);
   py::tuple wrapped(args.size());
   for (size_t i = 0; i < args.size(); ++i) {
-    const auto& tensor = THPVariable_Unpack(args[i].ptr());
-    const auto dim = in_dim < 0 ? in_dim + tensor.dim() : in_dim;
-    wrapped[i] = py::reinterpret_steal<py::object>(THPVariable_Wrap(frame.wrap(tensor, dim)));
+    const auto& in_dim = (*dims)[i];
+    wrapped[i] = changed_leaves(args[i], [&](const py::handle& leaf) {
+      if (!in_dim) {
+        return py::reinterpret_borrow<py::object>(leaf);
+      }
+      const auto& tensor = THPVariable_Unpack(leaf.ptr());
+      return python_tensor(frame.wrap(tensor, *in_dim < 0 ? *in_dim + tensor.dim() : *in_dim));
+    });
   }
-  auto output = py::reinterpret_steal<py::object>(
+  const auto output = py::reinterpret_steal<py::object>(
       PyObject_Call(func.ptr(), wrapped.ptr(), kwargs.empty() ? nullptr : kwargs.ptr()));
   if (!output) {
     throw py::error_already_set();
   }
-  if (THPVariable_Check(output.ptr())) {
-    const auto& tensor = THPVariable_Unpack(output.ptr());
-    const auto dim = out_dim < 0 ? out_dim + tensor.dim() + 1 : out_dim;
-    if (dim >= 0 && dim <= tensor.dim()) {
-      return py::reinterpret_steal<py::object>(THPVariable_Wrap(frame.unwrap(tensor, dim)));
+  const auto result = changed_leaves(output, [&](const py::handle& leaf) -> py::object {
+    if (!THPVariable_Check(leaf.ptr())) {
+      return {};
     }
-  }
-  return finish(py::cast(&frame, py::return_value_policy::reference), output);
+    const auto& tensor = THPVariable_Unpack(leaf.ptr());
+    const auto dim = out_dim < 0 ? out_dim + tensor.dim() + 1 : out_dim;
+    return dim >= 0 && dim <= tensor.dim() ? python_tensor(frame.unwrap(tensor, dim))
+                                           : py::object();
+  });
+  return result ? result : finish(py::cast(&frame, py::return_value_policy::reference), output);
 }
 
 }  // namespace functorch_ext

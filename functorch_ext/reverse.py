@@ -88,7 +88,15 @@ def grad_and_value(
 def _gradient_function(
     transform: str, func: Callable[..., Any], argnums: Argnums, has_aux: bool
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Tree, Tensor, Any]]:
+    # All of it in one call to the engine, where the argument turns out to be made of tensors.
+    plain = type(argnums) is int and not has_aux
+    check = functools.partial(_check_number, transform)
+
     def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tree, Tensor, Any]:
+        if plain:
+            result = _C.call_differentiated(func, args, kwargs, argnums, check)
+            if result is not NotImplemented:
+                return (*result, None)
         leaves, structure = flatten(selected(transform, argnums, args))
         check_differentiable(transform, "the argument at argnums", leaves)
         frame = _C.ReverseFrame()
@@ -97,7 +105,7 @@ def _gradient_function(
             output, aux = func(*replaced(argnums, args, aliases), **kwargs), None
             if has_aux:
                 output, aux = split_aux(transform, func, output)
-            _check_number(transform, output)
+            check(output)
             gradients = frame.pull_back([output], [None], False)
             aux = map_tensors(frame.release, aux) if has_aux else None
             return unflatten(structure, gradients), frame.release(output), aux

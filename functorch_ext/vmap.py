@@ -80,8 +80,8 @@ def vmap(
                 f"functorch_ext.vmap: {name} must be None or a positive int, but got {value!r}."
             )
     mode = _RANDOMNESS[randomness]
-    # All of it in one call to the engine, where the arguments turn out to be tensors.
-    plain = type(in_dims) is int and type(out_dims) is int
+    # All of it in one call to the engine, where the arguments turn out to be made of tensors.
+    plain = type(in_dims) in (int, tuple) and type(out_dims) is int
     plain = plain and not kwarg_dims and chunk_size is None and axis_size is None
 
     def run(inputs: MappedInputs) -> Any:

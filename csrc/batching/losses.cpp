@@ -102,12 +102,19 @@ bool same_floating_type(const at::Tensor& first, const at::Tensor& second) {
   return first.is_floating_point() && first.scalar_type() == second.scalar_type();
 }
 
+// The family's rule, for an operator whose own rule doesn't cover everything.
+template <template <class> class Family, class Signature, class... Arguments>
+at::Tensor general_loss(Operator<Signature> op, Level& level, Arguments&&... arguments) {
+  op.dims = uint64_t{1} << argument_position(op.handle, "reduction");
+  return Family<Signature>::rule(op, level, arguments...);
+}
+
 // The squared error in few operators: nothing is expanded, and no number divided by itself alone.
 at::Tensor squared_error(const Operator<at::_ops::mse_loss::schema>& op, Level& level,
                          const at::Tensor& self, const at::Tensor& target, int64_t reduction) {
   const auto rank = largest_rank(self, target);
   if (reduction == None || rank == 0 || !same_floating_type(self, target)) {
-    return Loss<at::_ops::mse_loss::schema>::rule(op, level, self, target, reduction);
+    return general_loss<Loss>(op, level, self, target, reduction);
   }
   const auto rows =
       at::mse_loss(aligned(self, rank, level), aligned(target, rank, level), None).flatten(1);
@@ -131,8 +138,7 @@ at::Tensor squared_error_backward(const Operator<at::_ops::mse_loss_backward::sc
   }
   const auto count = c10::multiply_integers(sizes).maybe_as_int();
   if (!count || !same_floating_type(self, target) || !same_floating_type(self, grad_output)) {
-    return LossBackward<at::_ops::mse_loss_backward::schema>::rule(op, level, grad_output, self,
-                                                                   target, reduction);
+    return general_loss<LossBackward>(op, level, grad_output, self, target, reduction);
   }
   const auto factor = reduction == Mean ? 2.0 / static_cast<double>(*count) : 2.0;
   return wrap(difference * times(aligned(grad_output, rank, level), factor), 0, level);

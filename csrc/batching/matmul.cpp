@@ -182,10 +182,12 @@ at::Tensor linear(Level& level, const at::Tensor& input, const at::Tensor& weigh
   }
   if (has_bias && weight.dim() == 2 && is_vector_or_none(bias)) {
     if (input.dim() == 1) {
-      return at::addmv(*bias, weight, input);
+      return addmv(level, *bias, weight, input, 1, 1);
     }
-    if (input.dim() == 2) {
-      return at::addmm(*bias, input, weight.t());
+    if (input.dim() == 2 && is_batched_at(weight, level)) {
+      return wrap(at::baddbmm(aligned(*bias, 2, level), expanded_at_front(input, level),
+                              at_front(weight, level).mT()),
+                  0, level);
     }
   }
   const auto product = at::matmul(input, weight.t());

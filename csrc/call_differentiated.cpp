@@ -1,0 +1,71 @@
+#include "call_differentiated.h"
+
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <vector>
+
+#include "autodiff/reverse.h"
+#include "plain_trees.h"
+
+namespace py = pybind11;
+
+namespace functorch_ext {
+
+namespace {
+
+// The tree with its leaves replaced by the tensors, in order.
+py::object with_leaves(const py::handle& tree, const std::vector<at::Tensor>& tensors) {
+  auto next = tensors.begin();
+  return changed_leaves(tree, [&](const py::handle&) {
+    return py::reinterpret_steal<py::object>(THPVariable_Wrap(*next++));
+  });
+}
+
+}  // namespace
+
+py::object call_differentiated(const py::object& func, const py::tuple& args,
+                               const py::dict& kwargs, int64_t argnum, const py::object& check) {
+  const auto count = static_cast<int64_t>(args.size());
+  const auto position = argnum < 0 ? argnum + count : argnum;
+  std::vector<at::Tensor> inputs;
+  const bool fits = position >= 0 && position < count &&
+                    all_leaves(
+                        args[position],
+                        [&](const py::handle& leaf) {
+                          if (!THPVariable_Check(leaf.ptr())) {
+                            return false;
+                          }
+                          inputs.push_back(THPVariable_Unpack(leaf.ptr()));
+                          return inputs.back().is_floating_point() || inputs.back().is_complex();
+                        });
+  if (!fits || inputs.empty()) {
+    return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+  }
+
+  ReverseFrame frame;
+  // The function may change the container that it gets: the gradients are shaped as another one.
+  const auto structure = with_leaves(args[position], inputs);
+  py::tuple arguments(args.size());
+  for (int64_t i = 0; i < count; ++i) {
+    arguments[i] =
+        i == position ? with_leaves(structure, frame.differentiable(inputs)) : py::object(args[i]);
+  }
+  const auto output = py::reinterpret_steal<py::object>(
+      PyObject_Call(func.ptr(), arguments.ptr(), kwargs.empty() ? nullptr : kwargs.ptr()));
+  if (!output) {
+    throw py::error_already_set();
+  }
+  if (!THPVariable_Check(output.ptr()) || THPVariable_Unpack(output.ptr()).dim() != 0) {
+    check(output);
+  }
+  const at::Tensor value = THPVariable_Unpack(output.ptr());
+  std::vector<at::Tensor> gradients;
+  {
+    const py::gil_scoped_release no_gil;
+    gradients = frame.pull_back({value}, {std::nullopt}, /*keep_graph=*/false);
+  }
+  const auto released = py::reinterpret_steal<py::object>(THPVariable_Wrap(frame.release(value)));
+  return py::make_tuple(with_leaves(structure, gradients), released);
+}
+
+}  // namespace functorch_ext
