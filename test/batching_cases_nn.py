@@ -108,6 +108,10 @@ family(
         "max 2d indices": (lambda x: F.max_pool2d(x, 2, return_indices=True), t(2, 3, 4, 6)),
         "max 2d of one image": (lambda x: F.max_pool2d(x, 2, return_indices=True), t(3, 4, 6)),
         "max 2d stride": (lambda x: F.max_pool2d(x, (3, 2), 1, 1, ceil_mode=True), t(2, 3, 4, 6)),
+        "max 2d of many planes": (
+            lambda x: F.max_pool2d(x, 2, 1, 1, 2, return_indices=True),
+            t(2, 5, 5, 6),
+        ),
         "max 3d": (lambda x: F.max_pool3d(x, 2), t(1, 2, 4, 4, 4)),
         "avg 1d": (lambda x: F.avg_pool1d(x, 2), t(2, 3, 6)),
         "avg 2d": (lambda x: F.avg_pool2d(x, 2, padding=1), t(2, 3, 4, 6)),
@@ -163,6 +167,11 @@ FLOAT_LOSSES = {
     ),
     "nll": (F.nll_loss, t(4, 3), ints(3, 4)),
     "nll of one sample": (F.nll_loss, t(3), ints(3)),
+    "nll ignores": (
+        lambda x, y, reduction: F.nll_loss(x, y, ignore_index=1, reduction=reduction),
+        t(4, 3),
+        ints(3, 4),
+    ),
     "nll weights": (
         lambda x, y, w, reduction: F.nll_loss(x, y, w, reduction=reduction, ignore_index=1),
         t(4, 3),

@@ -43,6 +43,16 @@ def test_pytrees():
     assert_close(pullback(torch.ones_like(value)), (expected,))
 
 
+def test_a_container_that_the_function_changes_is_a_copy():
+    tree = {"x": rand(3), "y": [rand(3)]}
+
+    def function(tree):
+        tree["x"] = tree["x"] * tree["y"].pop()
+        return tree.pop("x").sum()
+
+    assert_close(grad(function)(tree), {"x": tree["y"][0], "y": [tree["x"]]})
+
+
 def test_keyword_arguments_reach_the_function():
     x, y = rand(3), rand(3)
     assert_close(grad(scalar)(x, y=y), plain_grads(scalar, x, y)[0])

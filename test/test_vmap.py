@@ -58,6 +58,26 @@ IN_DIMS = {
 }
 
 
+def test_containers_that_the_function_changes_are_copies():
+    mapped, shared, inner = {"x": rand(3, 2)}, {"x": rand(2), "more": [rand(2)]}, []
+
+    def change(mapped, shared):
+        mapped["x"] = shared["x"] = mapped["x"] + shared["more"].pop()
+        inner.append((mapped, shared))
+        return {"y": (mapped["x"], [shared["x"]])}
+
+    result = vmap(change, in_dims=(0, None))(mapped, shared)
+    assert mapped["x"].shape == (3, 2) and shared["x"].shape == (2,) and len(shared["more"]) == 1
+    assert_close(result, {"y": (mapped["x"] + shared["more"][0], [result["y"][0]])})
+
+
+def test_a_container_that_holds_itself():
+    endless = []
+    endless.append(endless)
+    with pytest.raises(RecursionError):
+        vmap(torch.sin)(endless)
+
+
 @pytest.mark.parametrize("name", IN_DIMS)
 def test_in_dims(name):
     function, args, in_dims = IN_DIMS[name]
