@@ -3,11 +3,14 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.requirements-installed
+BENCH_STAMP := $(VENV)/.bench-requirements-installed
 
 # Tests to leave out, as a pytest marker expression; MARKER="" runs all.
 MARKER ?= not slow
 # More arguments for pytest.
 PYTEST_ARGS ?=
+# Arguments for the benchmarks: BENCH_ARGS="--write docs/benchmarks.md" puts the results there.
+BENCH_ARGS ?=
 
 CPP_FILES = $(shell find csrc -name '*.cpp' -o -name '*.h')
 
@@ -19,7 +22,7 @@ help:
 	@echo "make test    run the tests (sets everything up first)"
 	@echo "make build   build the extension in place"
 	@echo "make lint    check style; make format repairs it"
-	@echo "make bench   run the benchmarks"
+	@echo "make bench   run the benchmarks (installs the peers first)"
 	@echo "make clean   remove what was built"
 
 # Installed again when the pinned versions change.
@@ -50,8 +53,13 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP_FILES)
 
-bench: build
-	$(BIN)/python -m benchmarks
+# The peers, which nothing else needs.
+$(BENCH_STAMP): $(STAMP) requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	touch $@
+
+bench: build $(BENCH_STAMP)
+	$(BIN)/python -W ignore -m benchmarks.suite $(BENCH_ARGS)
 
 clean:
 	rm -rf build dist *.egg-info functorch_ext/*.so functorch_ext/_build_info.py

@@ -17,7 +17,7 @@ def use_threads(threads: int) -> None:
     """Gives PyTorch, and JAX if it isn't imported yet, so many threads."""
     torch.set_num_threads(threads)
     if threads == 1:
-        flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        flags = "--xla_cpu_multi_thread_eigen=false"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 

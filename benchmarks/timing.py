@@ -94,6 +94,7 @@ def measure(
             if done >= FEWEST_ROUNDS and time.perf_counter() - start > seconds_in_all:
                 break
             for name, run in contenders.items():
+                run()  # Uncounted: it meets caches and heap as another contender left them.
                 turns[name].append(_time(run, calls[name], wait))
     finally:
         gc.enable()

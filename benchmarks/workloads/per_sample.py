@@ -54,6 +54,7 @@ def _with_opacus(
     goal: Tensor,
     replace: Callable[[ModuleType, nn.Module], nn.Module] = lambda opacus, model: model,
     rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda gradients: gradients,
+    batch_first: bool = True,
 ) -> Any:
     """Opacus keeps what the layers' hooks compute in ``grad_sample`` of each parameter.
 
@@ -63,11 +64,12 @@ def _with_opacus(
         x: the inputs, and ``goal`` what they are compared with.
         replace: puts layers that Opacus knows in place of those that it doesn't.
         rename: puts the gradients under the names that they have in ``model``.
+        batch_first: False if the samples lie along dimension 1 of ``x``.
     """
 
     def make(opacus: ModuleType) -> Callable[[], dict[str, Tensor]]:
         known = replace(opacus, copy.deepcopy(model))
-        hooked = opacus.GradSampleModule(known, loss_reduction="sum")
+        hooked = opacus.GradSampleModule(known, batch_first=batch_first, loss_reduction="sum")
         parameters = dict(known.named_parameters())
 
         def gradients() -> dict[str, Tensor]:
@@ -82,9 +84,12 @@ def _with_opacus(
 
 
 def _with_known_attention(opacus: ModuleType, layer: nn.Module) -> nn.Module:
-    """The layer with Opacus's attention, which keeps queries, keys and values apart."""
+    """The layer with Opacus's attention, which keeps queries, keys and values apart.
+
+    Its tokens come first: Opacus 1.6.0 mixes up heads and tokens where samples come first.
+    """
     ours = layer.self_attn
-    theirs = opacus.layers.DPMultiheadAttention(ours.embed_dim, ours.num_heads, batch_first=True)
+    theirs = opacus.layers.DPMultiheadAttention(ours.embed_dim, ours.num_heads)
     with torch.no_grad():
         for kind in ("weight", "bias"):
             parts = getattr(ours, f"in_proj_{kind}").chunk(3)
@@ -177,10 +182,16 @@ def of_transformer(peers: Peers) -> Contenders:
     in_jax = _with_jax(transformer_layer_in_jax, _squares_in_jax)
 
     def batch_loss(output: Tensor, goal: Tensor) -> Tensor:
-        return mse_loss(output, goal, reduction="sum") / goal[0].numel()
+        return mse_loss(output, goal, reduction="sum") / goal[:, 0].numel()
 
     in_opacus = _with_opacus(
-        model, batch_loss, x, goal, _with_known_attention, _with_joint_projection
+        model,
+        batch_loss,
+        x.transpose(0, 1).contiguous(),
+        goal.transpose(0, 1).contiguous(),
+        _with_known_attention,
+        _with_joint_projection,
+        batch_first=False,
     )
     return {
         **_per_sample(peers, model, mse_loss, x, goal),

@@ -1,0 +1,72 @@
+"""Puts the results into a page of the documentation, between marks; the text around them stays.
+
+A part of the page lies between the lines ``<!-- results: NAME -->`` and ``<!-- end -->``.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import instructions, memory, scaling
+from benchmarks.report import TARGETS_HEAD, peers_table, table, targets_row
+
+Results = dict[str, Any]  # By part, as build/benchmarks.json has them.
+
+
+def fill(page: Path, results: Results) -> None:
+    """Replaces what lies between the marks.
+
+    Raises:
+        KeyError: the page has a mark for results that there are none of.
+    """
+    parts = {
+        "environment": _environment(results["times"]),
+        "targets": _targets(results["times"]),
+        "missed": _missed(results["times"]),
+        "peers": "\n\n".join(_by_setting(results["times"], peers_table)),
+        "instructions": instructions.tables(results["instructions"]),
+        "scaling": scaling.tables(results["scaling"]),
+        "memory": memory.tables(results["memory"]),
+    }
+
+    def replace(match: re.Match[str]) -> str:
+        return f"{match[1]}\n\n{parts[match[2]]}\n\n{match[3]}"
+
+    marks = re.compile(r"(<!-- results: (\w+) -->).*?(<!-- end -->)", re.DOTALL)
+    page.write_text(marks.sub(replace, page.read_text()))
+
+
+def _environment(times: Results) -> str:
+    versions = {"Python": times["python"], "torch": times["torch"], **times["peers"]}
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    devices = "".join(f", {device}" for device in times["devices"])
+    return f"{times['machine']}{devices}; {named}; float32; {times['rounds']} rounds at most."
+
+
+def _setting(setting: Results) -> str:
+    threads = setting["threads"]
+    return f"{setting['device']}, {threads} {'thread' if threads == 1 else 'threads'}"
+
+
+def _by_setting(times: Results, make: Any) -> Iterator[str]:
+    for setting in times["settings"]:
+        yield f"### {_setting(setting)}\n\n{make(setting['workloads'])}"
+
+
+def _targets(times: Results) -> str:
+    def make(workloads: Results) -> str:
+        return table(TARGETS_HEAD, [targets_row(*item) for item in workloads.items()])
+
+    return "\n\n".join(_by_setting(times, make))
+
+
+def _missed(times: Results) -> str:
+    """What isn't reached on one thread, as a list."""
+    lines = [
+        f"- {name}: {verdict['target']} is asked for, {verdict['measured']:.2f} measured."
+        for name, result in times["settings"][0]["workloads"].items()
+        for verdict in result["verdicts"]
+        if not verdict["reached"]
+    ]
+    return "\n".join(lines) if lines else "None."

@@ -1,0 +1,89 @@
+"""Runs all benchmarks: what ``make bench`` does.
+
+Prints Markdown tables, writes ``build/benchmarks.json`` and draws ``build/benchmarks.png``.
+
+python -m benchmarks.suite [--rounds 30] [--write docs/benchmarks.md]
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.page import fill
+from benchmarks.part import FOLDER
+
+BUILD = Path("build")
+
+# Parts in one row run at the same time: what these count doesn't depend on the machine's load.
+STEPS = (("memory", "instructions"), ("times",), ("scaling",))
+
+
+def command(part: str, rounds: int) -> list[str]:
+    """What runs one part."""
+    python = [sys.executable, "-W", "ignore", "-m"]
+    output = ["--output", str(FOLDER / f"{part}.json")]
+    if part != "times":
+        return [*python, f"benchmarks.{part}", *output]
+    everything = ["--peers", "all", "--threads", "both", "--device", "all"]
+    return [*python, "benchmarks", *everything, "--rounds", str(rounds), *output]
+
+
+def run(rounds: int) -> dict[str, Any]:
+    """Runs the parts, each in processes of its own.
+
+    Returns:
+        The results of each part by its name.
+
+    Raises:
+        SystemExit: a part failed, whose messages have been printed.
+    """
+    results = {}
+    for parts in STEPS:
+        start = time.perf_counter()
+        processes = {part: subprocess.Popen(command(part, rounds)) for part in parts}
+        failed = [part for part, process in processes.items() if process.wait()]
+        if failed:
+            sys.exit(f"failed: {', '.join(failed)}")
+        print(f"\n{' and '.join(parts)}: {time.perf_counter() - start:.0f} s", flush=True)
+        for part in parts:
+            results[part] = json.loads((FOLDER / f"{part}.json").read_text())
+    return results
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Draws the picture, if there is something to draw with."""
+    try:
+        from benchmarks.picture import picture
+    except ImportError as error:
+        print(f"No picture: {error}")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(results, path)
+
+
+def main() -> None:
+    """Runs everything and writes the results."""
+    parser = argparse.ArgumentParser(description="Runs all benchmarks.")
+    parser.add_argument("--rounds", type=int, default=30, help="how often each gets its turn")
+    parser.add_argument("--write", type=Path, help="a page whose tables to fill, picture beside it")
+    parser.add_argument(
+        "--again", action="store_true", help="measure nothing: take the results of the last run"
+    )
+    arguments = parser.parse_args()
+    json_file = BUILD / "benchmarks.json"
+    if not arguments.again:
+        results = run(arguments.rounds)
+        json_file.write_text(json.dumps(results, indent=2) + "\n")
+    results = json.loads(json_file.read_text())
+    draw(results, json_file.with_suffix(".png"))
+    if arguments.write:
+        fill(arguments.write, results)
+        draw(results, arguments.write.with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()
