@@ -20,6 +20,7 @@
 #include "engine/registration.h"
 #include "functionalization/frame.h"
 #include "makers.h"
+#include "module_state.h"
 #include "python_rules.h"
 
 namespace py = pybind11;
@@ -192,6 +193,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("own_results_of", &own_results_of);
   module.def("call_mapped", &call_mapped);
   module.def("call_differentiated", &call_differentiated);
+  bind_module_state(module);
   bind_level(module);
   module.def("live_levels", &Level::count);
   module.def("describe", &describe);

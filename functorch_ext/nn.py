@@ -14,9 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from functorch_ext import _C
+
 __all__ = ["functional_call", "replace_all_batch_norm_modules_", "stack_module_state"]
 
 _MISSING = object()
+
+# Their calls do not read the tables that we swap: they have compiled code and replicas.
+_NOT_SWAPPABLE = (torch.jit.ScriptModule, nn.DataParallel)
 
 # One swapped entry: the table, the entry's name in it, and what stood there before.
 _Swap = tuple[dict[str, Any], str, Any]
@@ -72,11 +77,19 @@ def functional_call(
     _check_module(module)
     given = _one_dict(parameter_and_buffer_dicts)
     values = given
-    if tie_weights and _has_tied_tensors(module):
+    if tie_weights and _C.has_tied_tensors(module):
         values = _with_tied_names(module, given)
     if strict:
         _check_names(module, values)
     args = () if args is None else args if isinstance(args, tuple) else (args,)
+
+    # In one call to the engine, where all names are those of parameters and buffers.
+    swap = _C.swap_in(module, values)
+    if swap is not None:
+        try:
+            return module(*args, **kwargs or {})
+        finally:
+            swap.undo(given)
 
     swaps: list[_Swap] = []
     try:
@@ -162,8 +175,7 @@ def replace_all_batch_norm_modules_(root: nn.Module) -> nn.Module:
 def _check_module(module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"functional_call: expected a torch.nn.Module, got {type(module).__name__}")
-    if isinstance(module, torch.jit.ScriptModule | nn.DataParallel):
-        # Their calls do not read the tables that we swap: they have compiled code and replicas.
+    if isinstance(module, _NOT_SWAPPABLE):
         raise RuntimeError(
             f"functional_call: a {type(module).__name__} cannot be called with other parameters; "
             "pass the plain module that it was made from"
@@ -205,24 +217,6 @@ def _describe_types(dicts: Any) -> str:
     if isinstance(dicts, list | tuple):
         return f"a {name} of ({', '.join(type(one).__name__ for one in dicts)})"
     return name
-
-
-def _has_tied_tensors(root: nn.Module) -> bool:
-    """Whether some tensor lies in two places. One quick walk, with no names made."""
-    modules, tensors = [root], []
-    for module in modules:  # The list grows as we walk.
-        if module is None:
-            continue
-        # Attributes of a Module are slow to look up, for it has a __getattr__: ask its dict.
-        state = module.__dict__
-        if state["_parameters"]:
-            tensors += state["_parameters"].values()
-        if state["_buffers"]:
-            tensors += state["_buffers"].values()
-        if state["_modules"]:
-            modules += state["_modules"].values()
-    ids = [id(tensor) for tensor in tensors if tensor is not None]
-    return len(set(ids)) != len(ids)
 
 
 def _named_tensors(root: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -32,6 +32,13 @@ family(
             t(4, 1, 3, 3),
             t(4),
         ),
+        "2d with fewer outputs than channels": (
+            lambda x, w, b: F.conv2d(x, w, b, (2, 3), (1, 0), (1, 2)),
+            t(2, 3, 4, 6),
+            t(9, 3, 3, 2),
+            t(9),
+        ),
+        "1d with fewer outputs than channels": (F.conv1d, t(3, 4), t(5, 3, 3), t(5)),
         "3d": (F.conv3d, t(2, 2, 3, 4, 3), t(3, 2, 2, 2, 2), t(3)),
         "3d groups": (lambda x, w: F.conv3d(x, w, groups=2), t(1, 4, 3, 3, 3), t(4, 2, 2, 2, 2)),
         "transposed 1d": (
@@ -112,6 +119,7 @@ family(
             lambda x: F.max_pool2d(x, 2, 1, 1, 2, return_indices=True),
             t(2, 5, 5, 6),
         ),
+        "max 2d of many large planes": (lambda x: F.max_pool2d(x, 3, 7), t(2, 3, 40, 48)),
         "max 3d": (lambda x: F.max_pool3d(x, 2), t(1, 2, 4, 4, 4)),
         "avg 1d": (lambda x: F.avg_pool1d(x, 2), t(2, 3, 6)),
         "avg 2d": (lambda x: F.avg_pool2d(x, 2, padding=1), t(2, 3, 4, 6)),

@@ -1,5 +1,7 @@
 // Convolution: the samples join N where the weight is shared, channels where the input is shared,
 // and become groups where both differ. The same holds for both gradients, so none of them loops.
+#include <algorithm>
+
 #include "batching/channels.h"
 #include "batching/families.h"
 #include "batching/operators.h"
@@ -150,6 +152,61 @@ at::Tensor input_gradient(Level& level, const at::Tensor& grad_output, const at:
   return part_channels(gradient, 1, level, settings.groups);
 }
 
+// Is the value a tensor of numbers on a CPU, and nothing more?
+bool is_plain_on_cpu(const at::Tensor& value) {
+  return !is_wrapper(value) && value.is_cpu() && value.numel() > 0 &&
+         !value.unsafeGetTensorImpl()->has_symbolic_sizes_strides() && !value.requires_grad() &&
+         !value._fw_grad(/*level=*/0).defined();
+}
+
+// The patches of values (B, N, C, ...) that the outputs of (...) are computed from, as a view
+// (B, N, outputs..., C, kernel...).
+at::Tensor patches_of(const at::Tensor& value, at::IntArrayRef output, at::IntArrayRef kernel,
+                      const Settings& settings) {
+  std::vector<int64_t> pads;
+  for (auto dim = kernel.size(); dim-- > 0;) {
+    pads.insert(pads.end(), 2, settings.padding[dim].expect_int());
+  }
+  const bool pads_any = std::any_of(pads.begin(), pads.end(), [](auto pad) { return pad > 0; });
+  const auto padded = pads_any ? at::constant_pad_nd(value, pads) : value;
+  std::vector<int64_t> sizes = {value.size(0), value.size(1)};
+  std::vector<int64_t> strides = {padded.stride(0), padded.stride(1)};
+  for (size_t dim = 0; dim < kernel.size(); ++dim) {
+    sizes.push_back(output[dim]);
+    strides.push_back(padded.stride(3 + dim) * settings.stride[dim].expect_int());
+  }
+  sizes.push_back(value.size(2));
+  strides.push_back(padded.stride(2));
+  for (size_t dim = 0; dim < kernel.size(); ++dim) {
+    sizes.push_back(kernel[dim]);
+    strides.push_back(padded.stride(3 + dim) * settings.dilation[dim].expect_int());
+  }
+  return padded.as_strided(sizes, strides);
+}
+
+// Where each sample has few outputs, fewer than channels of them, the patches are smaller than the
+// gradient of the weight. Then a product of stacks beats a convolution with a group a sample.
+// Undefined where it doesn't.
+at::Tensor weight_gradient_by_patches(const at::Tensor& grad, const at::Tensor& input,
+                                      const at::Tensor& weight, const Settings& settings) {
+  if (settings.transposed || settings.groups.maybe_as_int() != 1 || !is_plain_on_cpu(grad) ||
+      !is_plain_on_cpu(input) || grad.scalar_type() != input.scalar_type()) {
+    return {};
+  }
+  const auto outputs = grad.sizes().slice(3);
+  const auto count = grad.size(1) * c10::multiply_integers(outputs);
+  if (count > grad.size(2)) {
+    return {};
+  }
+  const auto patches = patches_of(input, outputs, weight.sizes().slice(2), settings);
+  const auto samples = grad.size(0);
+  const auto gradient = at::bmm(grad.transpose(1, 2).reshape({samples, grad.size(2), count}),
+                                patches.reshape({samples, count, -1}));
+  auto sizes = weight.sizes().vec();
+  sizes.insert(sizes.begin(), samples);
+  return gradient.view(sizes);
+}
+
 // The gradient of the weight depends on the output's gradient and the input. Where both differ
 // between samples, a group a sample computes all per-sample gradients at once.
 at::Tensor weight_gradient(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
@@ -167,6 +224,11 @@ at::Tensor weight_gradient(Level& level, const at::Tensor& grad_output, const at
     return of_no_samples(weight, weight.sym_sizes(), level);
   }
   if (batched_grad && batched_input) {
+    const auto by_patches = weight_gradient_by_patches(at_front(grad_output, level),
+                                                       at_front(input, level), weight, settings);
+    if (by_patches.defined()) {
+      return wrap(by_patches, 0, level);
+    }
     const auto gradient = std::get<1>(settings.backward(
         join_channels(at_front(grad_output, level), 1), join_channels(at_front(input, level), 1),
         of_shape(weight, 0, level.batch_size, level), settings.groups * level.batch_size, mask));

@@ -103,9 +103,10 @@ std::tuple<at::Tensor, at::Tensor> fractional_max_pool(Level& level, const at::T
 }
 
 // PyTorch's kernel for CPUs takes one number at a time, unless the channels lie innermost: then as
-// many as a vector holds. Planes don't mix, so all of them can be the channels of one image, at the
-// cost of two transpositions.
+// many as a vector holds. Planes don't mix, so any of them can be the channels of one image, at the
+// cost of transpositions; so many at a time as fit a cache.
 constexpr int64_t fewest_planes = 8;
+constexpr int64_t numbers_at_a_time = 1 << 14;
 
 bool pools_fast_by_channels(const at::Tensor& value) {
   return value.dim() >= 4 && !is_wrapper(value) && value.is_cpu() && value.is_floating_point() &&
@@ -123,16 +124,24 @@ std::tuple<at::Tensor, at::Tensor> max_pool2d(
     return MergedIntoN<4>::Family<at::_ops::max_pool2d_with_indices::schema>::rule(
         op, level, self, kernel_size, stride, padding, dilation, ceil_mode);
   }
-  const auto planes = value.view({1, -1, value.size(-2), value.size(-1)})
-                          .contiguous(at::MemoryFormat::ChannelsLast);
-  const auto [largest, indices] =
-      op.call(planes, kernel_size, stride, padding, dilation, ceil_mode);
-  auto sizes = value.sizes().vec();
-  const auto part = [&](const at::Tensor& result) {
-    std::copy_n(result.sizes().end() - 2, 2, sizes.end() - 2);
-    return wrap(result.contiguous().view(sizes), 0, level);
-  };
-  return {part(largest), part(indices)};
+  const auto planes = value.view({1, -1, value.size(-2), value.size(-1)});
+  const auto step = std::max(fewest_planes, numbers_at_a_time / (value.size(-1) * value.size(-2)));
+  at::Tensor largest, indices;
+  for (int64_t start = 0; start < planes.size(1); start += step) {
+    const auto count = std::min(step, planes.size(1) - start);
+    const auto [values, places] =
+        op.call(planes.narrow(1, start, count).contiguous(at::MemoryFormat::ChannelsLast),
+                kernel_size, stride, padding, dilation, ceil_mode);
+    if (start == 0) {
+      auto sizes = value.sizes().vec();
+      std::copy_n(values.sizes().end() - 2, 2, sizes.end() - 2);
+      largest = at::empty(sizes, values.options());
+      indices = at::empty(sizes, places.options());
+    }
+    largest.view({1, -1, values.size(-2), values.size(-1)}).narrow(1, start, count).copy_(values);
+    indices.view({1, -1, values.size(-2), values.size(-1)}).narrow(1, start, count).copy_(places);
+  }
+  return {wrap(largest, 0, level), wrap(indices, 0, level)};
 }
 
 void register_pools() {
