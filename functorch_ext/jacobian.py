@@ -81,13 +81,17 @@ def _by_rows(
                 outputs, aux = split_aux(transform, func, outputs)
                 aux = map_tensors(frame.release, aux)
             output_leaves = check_outputs(transform, outputs)
-            rows = [
-                frame.pull_back_basis(output_leaves, start, count)
-                for start, count in chunks(output_leaves, chunk_size)
-            ]
+            if len(output_leaves) == 1 and output_leaves[0].dim() == 0:
+                # The Jacobian of a number is its gradient.
+                parts = [frame.pull_back(output_leaves, [None], False)]
+            else:
+                rows = [
+                    frame.pull_back_basis(output_leaves, start, count)
+                    for start, count in chunks(output_leaves, chunk_size)
+                ]
+                parts = join_rows(rows, output_leaves, leaves)
         finally:
             frame.exit()
-        parts = join_rows(rows, output_leaves, leaves)
         result = unflatten(flatten(outputs)[1], [unflatten(structure, part) for part in parts])
         return (result, aux) if has_aux else result
 

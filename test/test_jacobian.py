@@ -266,3 +266,21 @@ def test_forward_mode_leaves_inference_mode_for_what_it_differentiates(transform
         inside = transform(f)(x + 0)
         assert torch.is_inference_mode_enabled()
     assert_close(inside, transform(f)(x))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x, index: torch.zeros(3, dtype=x.dtype).fill_(x[0]),
+        lambda x, index: torch.zeros(3, dtype=x.dtype).index_put_((index,), x, accumulate=True),
+        lambda x, index: torch.zeros(3, dtype=x.dtype).copy_(x),
+        lambda x, index: grad(lambda x: (x[index] ** 3).sum())(x),
+        lambda x, index: grad(lambda x: (x[index > 0] ** 3).sum())(x),
+    ],
+)
+def test_jacfwd_of_writes_into_what_has_no_tangent(write):
+    x, index = rand(3), torch.tensor([0, 2, 2])
+    assert_close(jacfwd(lambda x: write(x, index))(x), jacrev(lambda x: write(x, index))(x))
+    xs = rand(2, 3)
+    expected = torch.stack([jacrev(lambda x: write(x, index))(x) for x in xs])
+    assert_close(vmap(jacfwd(lambda x: write(x, index)))(xs), expected)

@@ -14,6 +14,7 @@
 #include <unordered_set>
 
 #include "autodiff/basis.h"
+#include "autodiff/grad_mode.h"
 #include "autodiff/plane.h"
 #include "engine/frames.h"
 
@@ -75,13 +76,16 @@ bool is_differentiated_by_others(const at::Tensor& tensor, const LevelPtr& plane
   return tensor._fw_grad(0).defined() || (plane && is_differentiated_below(tensor, *plane));
 }
 
-bool others_differentiate(const torch::autograd::variable_list& outputs,
-                          const torch::autograd::variable_list& seeds, const LevelPtr& plane) {
+// Is another transform's derivative to flow through the backward pass, and is there a formula that
+// would let it only in grad mode?
+bool others_need_grad_mode(const torch::autograd::variable_list& outputs,
+                           const torch::autograd::variable_list& seeds, const LevelPtr& plane) {
   const auto is_differentiated = [&](const at::Tensor& tensor) {
     return tensor.defined() && is_differentiated_by_others(tensor, plane);
   };
-  return std::any_of(outputs.begin(), outputs.end(), is_differentiated) ||
-         std::any_of(seeds.begin(), seeds.end(), is_differentiated);
+  const bool flows = std::any_of(outputs.begin(), outputs.end(), is_differentiated) ||
+                     std::any_of(seeds.begin(), seeds.end(), is_differentiated);
+  return flows && any_node(outputs, [](Node* node) { return may_depend_on_grad_mode(*node); });
 }
 
 // A backward pass: grad mode and the running count are as its graph needs them.
@@ -118,10 +122,10 @@ torch::autograd::variable_list gradients_of(const torch::autograd::variable_list
                                             const std::vector<at::Tensor>& inputs,
                                             const LevelPtr& plane, bool keep_graph, bool record,
                                             bool allow_unused) {
-  const bool differentiable = record || others_differentiate(outputs, seeds, plane);
+  const bool differentiable = record || others_need_grad_mode(outputs, seeds, plane);
   const BackwardPass pass(plane, differentiable);
-  auto gradients = torch::autograd::grad(outputs, inputs, seeds, keep_graph, differentiable,
-                                         allow_unused);
+  auto gradients =
+      torch::autograd::grad(outputs, inputs, seeds, keep_graph, differentiable, allow_unused);
   if (differentiable && !record) {
     for (auto& gradient : gradients) {
       if (gradient.defined()) {
@@ -138,7 +142,7 @@ void accumulate_gradients(const torch::autograd::variable_list& outputs,
                           const torch::autograd::variable_list& seeds,
                           const std::vector<at::Tensor>& inputs, const LevelPtr& plane,
                           bool keep_graph, bool record) {
-  const bool differentiable = record || others_differentiate(outputs, seeds, plane);
+  const bool differentiable = record || others_need_grad_mode(outputs, seeds, plane);
   std::vector<at::Tensor> leaves = inputs;
   if (differentiable && !record && inputs.empty()) {
     any_node(outputs, [&](Node* node) {

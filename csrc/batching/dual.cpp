@@ -1,8 +1,10 @@
 // What PyTorch's forward mode asks of a tensor when it gives it a tangent.
+#include "autodiff/plane.h"
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 #include "batching/zero_tangents.h"
+#include "engine/derivatives.h"
 
 namespace functorch_ext {
 
@@ -84,6 +86,31 @@ at::Tensor add_with_zeros(const Pair<at::_ops::add_Tensor>& op, Level& level,
   return Pointwise<at::_ops::add_Tensor::schema>::rule(op, level, self, other, alpha);
 }
 
+// Two formulas write the tangent of `value` into zeros made for `self`. A tangent from a deeper
+// plane doesn't fit into these. (What runs below autograd has no tangents to care for.)
+bool brings_deeper_tangent(c10::DispatchKeySet keys, const at::Tensor& self,
+                           const at::Tensor& value) {
+  const auto& tangent = value._fw_grad(/*level=*/0);
+  return keys.has_any(c10::autograd_dispatch_keyset) && tangent.defined() &&
+         depth_of(tangent) > depth_of(self) && !self._fw_grad(/*level=*/0).defined();
+}
+
+at::Tensor& fill(c10::DispatchKeySet keys, at::Tensor& self, const at::Tensor& value) {
+  if (brings_deeper_tangent(keys, self, value)) {
+    return self.copy_(value);
+  }
+  return at::_ops::fill__Tensor::redispatch(below_derivatives(keys), self, value);
+}
+
+at::Tensor& index_put(c10::DispatchKeySet keys, at::Tensor& self, const OptionalTensors& indices,
+                      const at::Tensor& values, bool accumulate, bool unsafe) {
+  if (brings_deeper_tangent(keys, self, values)) {
+    return self.copy_(self.index_put(indices, values, accumulate));
+  }
+  return at::_ops::_index_put_impl_::redispatch(below_derivatives(keys), self, indices, values,
+                                                accumulate, unsafe);
+}
+
 }  // namespace
 
 void register_dual_rules() {
@@ -95,6 +122,8 @@ void register_dual_rules() {
   add<at::_ops::add_Tensor>(add_with_zeros);
   add<at::_ops::_has_same_storage_numel>(has_same_storage_numel);
   add<at::_ops::_new_zeros_with_same_feature_meta>(new_zeros_with_same_feature_meta);
+  add_derivative_kernel<at::_ops::fill__Tensor>(fill);
+  add_derivative_kernel<at::_ops::_index_put_impl_>(index_put);
   register_zero_tangents();
 }
 

@@ -1,0 +1,50 @@
+#include "autodiff/grad_mode.h"
+
+#include <string_view>
+#include <typeindex>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace functorch_ext {
+
+namespace {
+
+// Nodes whose formulas are made of differentiable operators in either mode: those of arithmetic,
+// of products of matrices, of views, and of plain sums and selections. (From the list of formulas
+// that torchgen ships. Not here: silu and mish, norms, fused layers, decompositions of matrices,
+// products over a dimension; and all that is not known, such as nodes of the program's own.)
+const std::unordered_set<std::string_view> alike_in_both_modes = {
+    // Elementwise
+    "AbsBackward0", "AddBackward0", "AddBackward1", "CloneBackward0", "CosBackward0",
+    "CoshBackward0", "DivBackward0", "DivBackward1", "ErfBackward0", "ExpBackward0",
+    "Expm1Backward0", "GeluBackward0", "LogBackward0", "MulBackward0", "MulBackward1",
+    "NegBackward0", "PowBackward0", "ReciprocalBackward0", "ReluBackward0", "RsqrtBackward0",
+    "RsubBackward0", "RsubBackward1", "SigmoidBackward0", "SinBackward0", "SinhBackward0",
+    "SqrtBackward0", "SubBackward0", "SubBackward1", "TanhBackward0", "ToCopyBackward0",
+    "WhereBackward0",
+    // Products of matrices
+    "AddmmBackward0", "AddmvBackward0", "BmmBackward0", "DotBackward0", "MmBackward0",
+    "MvBackward0",
+    // Views
+    "AliasBackward0", "ExpandBackward0", "PermuteBackward0", "ReshapeAliasBackward0",
+    "SelectBackward0", "SliceBackward0", "SqueezeBackward0", "SqueezeBackward1", "TBackward0",
+    "TransposeBackward0", "UnsafeViewBackward0", "UnsqueezeBackward0", "ViewBackward0",
+    // Sums, and parts joined or picked out
+    "CatBackward0", "IndexBackward0", "MeanBackward0", "MeanBackward1", "StackBackward0",
+    "SumBackward0", "SumBackward1",
+    // Leaves
+    "torch::autograd::AccumulateGrad"};
+
+}  // namespace
+
+bool may_depend_on_grad_mode(const torch::autograd::Node& node) {
+  // A node knows its name as a new string; its type tells the same at once.
+  static thread_local std::unordered_map<std::type_index, bool> known;
+  const auto [entry, is_new] = known.try_emplace(typeid(node), true);
+  if (is_new) {
+    entry->second = alike_in_both_modes.count(node.name()) == 0;
+  }
+  return entry->second;
+}
+
+}  // namespace functorch_ext
