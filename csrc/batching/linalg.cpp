@@ -5,6 +5,7 @@
 
 #include <ATen/ExpandUtils.h>
 
+#include <algorithm>
 #include <limits>
 
 namespace functorch_ext {
@@ -50,7 +51,7 @@ struct Stacked<Return(Parameters...)> {
         const auto core_sizes = argument.sym_sizes().slice(argument.dim() - core);
         sizes.insert(sizes.end(), core_sizes.begin(), core_sizes.end());
         const auto expanded = value.expand_symint(sizes);
-        return core == 1 ? expanded.contiguous() : expanded;
+        return core == 1 || has_single_stack(expanded) ? expanded.contiguous() : expanded;
       } else {
         return argument;
       }
@@ -60,6 +61,12 @@ struct Stacked<Return(Parameters...)> {
   }
 
  private:
+  // PyTorch's kernel of lu_solve trusts the stride of a stack dimension even if its size is 1.
+  static bool has_single_stack(const at::Tensor& matrices) {
+    const auto sizes = matrices.sym_sizes().slice(0, matrices.dim() - 2);
+    return std::find(sizes.begin(), sizes.end(), 1) != sizes.end();
+  }
+
   static int64_t core_of(const Operator<Return(Parameters...)>& op, int position) {
     return op.dims >> position & 1 ? 1 : 2;
   }

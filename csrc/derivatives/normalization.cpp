@@ -1,4 +1,5 @@
-// Batch and layer normalization.
+// Batch and layer normalization: to be differentiated any number of times, where PyTorch's formulas
+// take the statistics as constants after the first or second time.
 #include <tuple>
 
 #include "derivatives/register.h"
@@ -16,10 +17,40 @@ bool is_given(const OptionalTensor& tensor) {
 }
 
 // (x - mean) / sqrt(variance + epsilon), with the inverse of the root.
+template <class Epsilon>
 std::pair<at::Tensor, at::Tensor> normalized(const at::Tensor& x, const at::Tensor& mean,
-                                             const at::Tensor& variance, double epsilon) {
+                                             const at::Tensor& variance, const Epsilon& epsilon) {
   const auto scale = (variance + epsilon).rsqrt();
   return {(x - mean) * scale, scale};
+}
+
+template <class Epsilon>
+std::pair<at::Tensor, at::Tensor> normalized_over(const at::Tensor& x, at::IntArrayRef over,
+                                                  const Epsilon& epsilon) {
+  const auto mean = x.mean(over, /*keepdim=*/true);
+  return normalized(x, mean, (x - mean).square().mean(over, /*keepdim=*/true), epsilon);
+}
+
+// Channels are dimension 1.
+struct ByChannel {
+  explicit ByChannel(const at::Tensor& input) : shape(input.dim(), 1) {
+    shape[1] = -1;
+    for (int64_t dim = 0; dim < input.dim(); ++dim) {
+      if (dim != 1) {
+        others.push_back(dim);
+      }
+    }
+  }
+  c10::DimVector shape;  // of a value for each channel, next to the input
+  c10::DimVector others;
+};
+
+c10::DimVector last_dims(int64_t count) {
+  c10::DimVector dims;
+  for (int64_t dim = -count; dim < 0; ++dim) {
+    dims.push_back(dim);
+  }
+  return dims;
 }
 
 at::Tensor affine(at::Tensor x, const OptionalTensor& weight, const OptionalTensor& bias,
@@ -42,28 +73,22 @@ void update(const OptionalTensor& running, const at::Tensor& value, double momen
 Three batch_norm(const at::Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
                  const OptionalTensor& running_mean, const OptionalTensor& running_var,
                  bool training, double momentum, double epsilon) {
-  c10::DimVector over;
-  c10::DimVector by_channel(input.dim(), 1);
-  for (int64_t dim = 0; dim < input.dim(); ++dim) {
-    if (dim != 1) {
-      over.push_back(dim);
-    }
-  }
-  by_channel[1] = -1;
+  const ByChannel channels(input);
   if (!training) {
-    const auto [x, scale] = normalized(input, running_mean->reshape(by_channel),
-                                       running_var->reshape(by_channel), epsilon);
+    const auto [x, scale] = normalized(input, running_mean->reshape(channels.shape),
+                                       running_var->reshape(channels.shape), epsilon);
     const auto nothing = at::empty({0}, input.options());
-    return {affine(x, weight, bias, by_channel), nothing, nothing};
+    return {affine(x, weight, bias, channels.shape), nothing, nothing};
   }
-  const auto mean = input.mean(over, /*keepdim=*/true);
-  const auto variance = (input - mean).square().mean(over, /*keepdim=*/true);
+  const auto mean = input.mean(channels.others, /*keepdim=*/true);
+  const auto variance = (input - mean).square().mean(channels.others, /*keepdim=*/true);
   const auto [x, scale] = normalized(input, mean, variance, epsilon);
   const auto samples = input.sym_numel() / input.sym_size(1);
   update(running_mean, mean.flatten(), momentum);
   // The running variance is that of a sample, with one degree of freedom less.
   update(running_var, variance.flatten() * at::Scalar(samples) / at::Scalar(samples - 1), momentum);
-  return {affine(x, weight, bias, by_channel), mean.flatten().detach(), scale.flatten().detach()};
+  return {affine(x, weight, bias, channels.shape), mean.flatten().detach(),
+          scale.flatten().detach()};
 }
 
 Three batch_norm_legit(const at::Tensor& input, const OptionalTensor& weight,
@@ -88,14 +113,68 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_with_updat
 
 Three layer_norm(const at::Tensor& input, c10::SymIntArrayRef normalized_shape,
                  const OptionalTensor& weight, const OptionalTensor& bias, double epsilon) {
-  c10::DimVector over;
-  for (int64_t dim = -static_cast<int64_t>(normalized_shape.size()); dim < 0; ++dim) {
-    over.push_back(dim);
-  }
+  const auto over = last_dims(normalized_shape.size());
   const auto mean = input.mean(over, /*keepdim=*/true);
   const auto variance = (input - mean).square().mean(over, /*keepdim=*/true);
   const auto [x, scale] = normalized(input, mean, variance, epsilon);
   return {affine(x, weight, bias, {}), mean, scale};
+}
+
+// What a backward pass computes, given x normalized with `scale`. The sums run over `over`.
+at::Tensor input_gradient(const at::Tensor& gradient, const at::Tensor& x, const at::Tensor& scale,
+                          at::IntArrayRef over) {
+  const auto average = [&](const at::Tensor& tensor) {
+    return tensor.mean(over, /*keepdim=*/true);
+  };
+  return (gradient - average(gradient) - x * average(gradient * x)) * scale;
+}
+
+Three batch_norm_backward(c10::DispatchKeySet keys, const at::Tensor& grad_output,
+                          const at::Tensor& input, const OptionalTensor& weight,
+                          const OptionalTensor& running_mean, const OptionalTensor& running_var,
+                          const OptionalTensor& save_mean, const OptionalTensor& save_invstd,
+                          bool training, double epsilon, std::array<bool, 3> output_mask) {
+  if (!any_differentiated(grad_output, input, weight)) {
+    return at::_ops::native_batch_norm_backward::redispatch(
+        below_derivatives(keys), grad_output, input, weight, running_mean, running_var, save_mean,
+        save_invstd, training, epsilon, output_mask);
+  }
+  const ByChannel channels(input);
+  const auto [x, scale] = training ? normalized_over(input, channels.others, epsilon)
+                                   : normalized(input, running_mean->reshape(channels.shape),
+                                                running_var->reshape(channels.shape), epsilon);
+  const auto gradient =
+      is_given(weight) ? grad_output * weight->reshape(channels.shape) : grad_output;
+  const auto sum = [&](const at::Tensor& tensor) { return tensor.sum(channels.others); };
+  return {!output_mask[0] ? at::Tensor()
+          : training      ? input_gradient(gradient, x, scale, channels.others)
+                          : gradient * scale,
+          output_mask[1] ? sum(grad_output * x) : at::Tensor(),
+          output_mask[2] ? sum(grad_output) : at::Tensor()};
+}
+
+Three layer_norm_backward(c10::DispatchKeySet keys, const at::Tensor& grad_output,
+                          const at::Tensor& input, c10::SymIntArrayRef normalized_shape,
+                          const at::Tensor& mean, const at::Tensor& scale,
+                          const OptionalTensor& weight, const OptionalTensor& bias,
+                          std::array<bool, 3> output_mask) {
+  if (!any_differentiated(grad_output, input, weight)) {
+    return at::_ops::native_layer_norm_backward::redispatch(below_derivatives(keys), grad_output,
+                                                            input, normalized_shape, mean, scale,
+                                                            weight, bias, output_mask);
+  }
+  const auto over = last_dims(normalized_shape.size());
+  // The operator isn't told epsilon.
+  const auto deviation = input.detach() - mean.detach();
+  const auto epsilon = scale.detach().pow(-2) - deviation.square().mean(over, /*keepdim=*/true);
+  const auto [x, same_scale] = normalized_over(input, over, epsilon);
+  const auto gradient = is_given(weight) ? grad_output * *weight : grad_output;
+  const auto sum = [&](const at::Tensor& tensor) {
+    return tensor.sum_to_size_symint(normalized_shape);
+  };
+  return {output_mask[0] ? input_gradient(gradient, x, same_scale, over) : at::Tensor(),
+          output_mask[1] ? sum(grad_output * x) : at::Tensor(),
+          output_mask[2] ? sum(grad_output) : at::Tensor()};
 }
 
 }  // namespace
@@ -106,6 +185,8 @@ void register_normalization_derivatives() {
   add_second_order<at::_ops::_native_batch_norm_legit_no_stats, batch_norm_no_stats>();
   add_second_order<at::_ops::_batch_norm_with_update, batch_norm_with_update>();
   add_second_order<at::_ops::native_layer_norm, layer_norm>();
+  add_derivative_kernel<at::_ops::native_batch_norm_backward>(batch_norm_backward);
+  add_derivative_kernel<at::_ops::native_layer_norm_backward>(layer_norm_backward);
 }
 
 }  // namespace functorch_ext

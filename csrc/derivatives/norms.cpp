@@ -91,14 +91,18 @@ at::Tensor glu(const at::Tensor& self, int64_t dim) {
   return halves[0] * halves[1].sigmoid();
 }
 
-// It is linear in both.
-at::Tensor as_strided_scatter(const at::Tensor& self, const at::Tensor& source,
-                              c10::SymIntArrayRef size, c10::SymIntArrayRef stride,
-                              std::optional<c10::SymInt> offset) {
-  const auto duals = split({self, source});
-  return joined(
-      at::as_strided_scatter_symint(duals[0].primal, duals[1].primal, size, stride, offset),
-      at::as_strided_scatter_symint(duals[0].tangent, duals[1].tangent, size, stride, offset));
+// PyTorch's backward formula is right, but not its derivative by the cotangent.
+at::Tensor as_strided_scatter(c10::DispatchKeySet keys, const at::Tensor& self,
+                              const at::Tensor& source, c10::SymIntArrayRef size,
+                              c10::SymIntArrayRef stride, std::optional<c10::SymInt> offset) {
+  if (!any_differentiated(self, source) || !self.is_contiguous() ||
+      self.sym_storage_offset() != 0) {
+    return at::_ops::as_strided_scatter::redispatch(below_derivatives(keys), self, source, size,
+                                                    stride, offset);
+  }
+  auto result = self.clone();
+  result.as_strided_symint(size, stride, offset).copy_(source);
+  return result;
 }
 
 }  // namespace
@@ -112,7 +116,7 @@ void register_norms_derivatives() {
   add_second_order<at::_ops::renorm, renorm>();
   add_second_order<at::_ops::cumprod, cumulative_product>();
   add_second_order<at::_ops::glu, glu>();
-  add_second_order<at::_ops::as_strided_scatter, as_strided_scatter>();
+  add_derivative_kernel<at::_ops::as_strided_scatter>(as_strided_scatter);
 }
 
 }  // namespace functorch_ext

@@ -36,25 +36,4 @@ bool tangents_are_differentiated(at::ArrayRef<const at::Tensor*> tensors) {
                      [&](const at::Tensor* tensor) { return another_flows(*tensor, depth); });
 }
 
-std::vector<Dual> split(std::initializer_list<at::Tensor> arguments) {
-  int64_t depth = 0;
-  for (const auto& argument : arguments) {
-    depth = std::max(depth, depth_of(argument));
-  }
-  std::vector<Dual> duals;
-  for (const auto& argument : arguments) {
-    if (depth_of(argument) == depth && has_tangent(argument)) {
-      auto [primal, tangent] = at::_unpack_dual(argument, /*level=*/0);
-      duals.push_back({std::move(primal), std::move(tangent)});
-    } else {
-      duals.push_back({argument, at::zeros_like(argument)});
-    }
-  }
-  return duals;
-}
-
-at::Tensor joined(const at::Tensor& primal, const at::Tensor& tangent) {
-  return at::_make_dual(primal, tangent, /*level=*/0);
-}
-
 }  // namespace functorch_ext

@@ -40,14 +40,4 @@ void add_second_order() {
   add_derivative_kernel<Op>(&SecondOrder<Op, same>::kernel);
 }
 
-// A tensor without its tangent, and the tangent: zeros if it has none. Reverse mode and the lower
-// planes follow both.
-struct Dual {
-  at::Tensor primal;
-  at::Tensor tangent;
-};
-// Of an operator's arguments: those that are not on its plane are constants there.
-std::vector<Dual> split(std::initializer_list<at::Tensor> arguments);
-at::Tensor joined(const at::Tensor& primal, const at::Tensor& tangent);
-
 }  // namespace functorch_ext

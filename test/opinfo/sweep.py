@@ -31,6 +31,7 @@ EXACT = 1e-9
 PLAIN_RAISES = "plain PyTorch raises"
 SHAPES_DIFFER = "the shapes of its outputs differ between the samples"
 DRAWS_BY_VALUE = "how often it draws depends on the values: no loop draws the same"
+NOT_A_NUMBER = "PyTorch's second derivative is not a number"
 NO_TENSOR = "its output has no tensor"
 
 
@@ -71,10 +72,12 @@ def is_random(p):
 
 def oracle(name, p, mode, variant):
     """A list of outputs, each as a list of the samples' values."""
-    plain = mode.plain(p)
+    plain = mode.plain(p, name in known.BY_DIFFERENCES)
     arguments = samples(p.draws, variant) if mode.levels else [p.draws[0]]
     if name in known.DRAWS_BY_VALUE and is_random(p):
         raise NotApplicable(DRAWS_BY_VALUE)
+    if mode.twice and name in known.NOT_TWICE:
+        raise NotApplicable(known.NOT_TWICE[name])
     try:
         # A sample has memory of its own: some kernels are wrong for strided samples.
         found = [
@@ -87,6 +90,8 @@ def oracle(name, p, mode, variant):
         raise NotApplicable(NO_TENSOR)
     if any(x.shape != column[0].shape for column in columns for x in column):
         raise NotApplicable(SHAPES_DIFFER)
+    if mode.twice and any(x.isnan().any() for column in columns for x in column):
+        raise NotApplicable(NOT_A_NUMBER)
     return columns
 
 
@@ -131,8 +136,9 @@ def run(name, p, mode, variant, expected, view=torch.clone, tolerance=None):
         except Exception as error:
             return Outcome("error", f"{type(error).__name__}: {error}".partition("\n")[0])
     dtypes = {x.dtype for x in p.draws[0] if is_inexact(x)}
+    tolerance = tolerance or (known.TOLERANCE_TWICE.get(name, 0) if mode.twice else 0)
     try:
-        compare(actual, expected, name, dtypes, tolerance or known.TOLERANCE.get(name, 0))
+        compare(actual, expected, name, dtypes, tolerance)
     except AssertionError as error:
         return Outcome("WRONG", f"in_dims={variant}: {error}")
     looped = [str(w.message) for w in caught if issubclass(w.category, FallbackWarning)]

@@ -1,0 +1,166 @@
+"""Second derivatives that PyTorch's formulas have wrong, against differences of first ones."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+
+STEP = 1e-6
+
+
+def rand(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+WEIGHT, BIAS = rand(3, seed=1), rand(3, seed=2)
+RUNNING = rand(3, seed=3), rand(3, seed=4).abs()
+
+
+def symmetric(x):
+    return x @ x.mT
+
+
+def positive(x):
+    return symmetric(x) + torch.eye(x.shape[-1], dtype=x.dtype)
+
+
+FUNCTIONS = {
+    "det": torch.linalg.det,
+    "slogdet": lambda x: torch.linalg.slogdet(x)[1],
+    "logdet": lambda x: torch.logdet(positive(x)),
+    "solve": lambda x: torch.linalg.solve(x, x.sin()),
+    "solve from the right": lambda x: torch.linalg.solve(x, x.sin(), left=False),
+    "solve, a vector": lambda x: torch.linalg.solve(x, x[0].sin()),
+    "eigvalsh": lambda x: torch.linalg.eigvalsh(symmetric(x)),
+    "eigh": lambda x: torch.linalg.eigh(symmetric(x))[1].abs(),
+    "eigh of the upper triangle": lambda x: torch.linalg.eigh(symmetric(x), "U")[1].abs(),
+    "householder_product": lambda x: torch.linalg.householder_product(x.tril(), x[0]),
+    "cholesky_inverse": lambda x: torch.cholesky_inverse(positive(x).tril()),
+    "vector_norm": lambda x: torch.linalg.vector_norm(x, dim=0),
+    "vector_norm of order 3": lambda x: torch.linalg.vector_norm(x, 3, dim=0, keepdim=True),
+    "vector_norm of order 1.5": lambda x: torch.linalg.vector_norm(x, 1.5),
+    "vector_norm of order -2": lambda x: torch.linalg.vector_norm(x, -2),
+    "renorm": lambda x: torch.renorm(x, 2, 0, 0.5),
+    "normalize": lambda x: F.normalize(x, dim=-1),
+    "cumprod": lambda x: x.cumprod(-1),
+    "logcumsumexp": lambda x: x.logcumsumexp(0),
+    "glu": lambda x: F.glu(x.repeat(1, 2).sin()),
+    "softmax": lambda x: x.softmax(-1),
+    "log_softmax": lambda x: x.log_softmax(0),
+    "layer_norm": lambda x: F.layer_norm(x, (3,), WEIGHT, BIAS),
+    "batch_norm": lambda x: F.batch_norm(x, None, None, WEIGHT, BIAS, training=True),
+    "batch_norm, evaluating": lambda x: F.batch_norm(x.sin(), *RUNNING, WEIGHT, BIAS),
+    "instance_norm": lambda x: F.instance_norm(x[None]),
+    "group_norm": lambda x: F.group_norm(x, 1, WEIGHT, BIAS),
+    "silu": F.silu,
+    "mish": F.mish,
+    "logit": lambda x: torch.logit(x.sigmoid()),
+    "as_strided_scatter": lambda x: torch.as_strided_scatter(x.sin(), x[:2, 1:].exp(), (2, 2), (1, 2), 1),
+}
+ORDERS = {
+    "grad of jvp": lambda f, t: grad(lambda x: (jvp(f, (x,), (t,))[1].sin()).sum()),
+    "jvp of jvp": lambda f, t: lambda x: jvp(lambda x: jvp(f, (x,), (t,))[1], (x,), (t.cos(),))[1],
+    "jvp of grad": lambda f, t: lambda x: jvp(grad(lambda x: f(x).sin().sum()), (x,), (t,))[1],
+    "grad of grad": lambda f, t: grad(
+        lambda x: (grad(lambda x: f(x).sin().sum())(x) * t).sum()
+    ),
+}
+
+
+def numeric_gradient(f, x):
+    """The gradient of a number, by central differences."""
+    steps = STEP * torch.eye(x.numel(), dtype=x.dtype).view(-1, *x.shape)
+    return torch.stack([(f(x + step) - f(x - step)) / (2 * STEP) for step in steps]).view_as(x)
+
+
+def along(f, x, t):
+    return (f(x + STEP * t) - f(x - STEP * t)) / (2 * STEP)
+
+
+def expected(order, f, x, t):
+    """By a difference of what first-order derivatives give."""
+    if order == "grad of jvp":
+        return numeric_gradient(lambda x: (jvp(f, (x,), (t,))[1].sin()).sum(), x)
+    if order == "jvp of jvp":
+        return along(lambda x: jvp(f, (x,), (t,))[1], x, t.cos())
+    gradient = grad(lambda x: f(x).sin().sum())
+    return along(gradient, x, t)  # second derivatives are symmetric: grad of grad is the same
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_against_differences(name, order):
+    f, x, t = FUNCTIONS[name], rand(3, 3), rand(3, 3, seed=5)
+    actual = ORDERS[order](f, t)(x)
+    torch.testing.assert_close(actual, expected(order, f, x, t), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_sample_apart(name):
+    """Planes below and above vmap: what the derivative is of does not matter."""
+    f, x, t = FUNCTIONS[name], rand(2, 3, 3), rand(2, 3, 3, seed=5)
+    for order in ("grad of jvp", "jvp of grad"):
+        actual = vmap(lambda x, t: ORDERS[order](f, t)(x))(x, t)
+        loop = torch.stack([ORDERS[order](f, t)(x) for x, t in zip(x, t)])
+        torch.testing.assert_close(actual, loop, rtol=1e-8, atol=1e-10)
+
+    def total(x):
+        return vmap(grad(lambda x: f(x).sin().sum()))(x).cos().sum()
+
+    def total_by_loop(x):
+        return sum(grad(lambda x: f(x).sin().sum())(x).cos().sum() for x in x)
+
+    torch.testing.assert_close(grad(total)(x), grad(total_by_loop)(x), rtol=1e-8, atol=1e-10)
+    tangents = [jvp(g, (x,), (t,))[1] for g in (total, total_by_loop)]
+    torch.testing.assert_close(*tangents, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["det", "solve", "eigvalsh", "layer_norm", "softmax", "cumprod"])
+def test_hessians_agree(name):
+    def f(x):
+        return FUNCTIONS[name](x).sin().sum()
+
+    x = rand(2, 3, 3)
+    expected = torch.stack([torch.autograd.functional.hessian(f, x) for x in x])
+    for second in (hessian, lambda f: jacrev(jacrev(f)), lambda f: jacfwd(jacfwd(f)), lambda f: jacrev(jacfwd(f))):
+        torch.testing.assert_close(vmap(second(f))(x), expected, rtol=1e-8, atol=1e-9)
+
+
+def test_third_derivatives_of_eigenvectors():
+    x, t = rand(3, 3), rand(3, 3, seed=5)
+
+    def f(x):
+        return torch.linalg.eigh(symmetric(x))[1].abs()
+
+    def second(x):
+        return jvp(lambda x: jvp(f, (x,), (t,))[1], (x,), (t,))[1]
+
+    third = jvp(second, (x,), (t,))[1]
+    torch.testing.assert_close(third, along(second, x, t), rtol=1e-5, atol=1e-5)
+
+
+def test_the_cotangent_of_as_strided_scatter():
+    """It is linear: the pullback's pullback is the function."""
+    x, source, v = rand(3), rand(2), rand(3, seed=6)
+
+    def f(x, source):
+        return torch.as_strided_scatter(x, source, (2,), (1,), 0)
+
+    _, again = vjp(lambda v: vjp(f, x, source)[1](v), torch.zeros_like(v))
+    assert torch.equal(again((v, source))[0], f(v, source))
+
+
+def test_a_backward_of_ones_own_inside_a_jvp():
+    """Formulas keep what an outer transform differentiates, whoever runs the pass."""
+    x, t = rand(3, 3), rand(3, 3, seed=5)
+
+    def gradient(x):
+        leaf = torch.zeros_like(x, requires_grad=True)
+        torch.linalg.det(x + leaf).backward()
+        assert not leaf.grad.requires_grad
+        return leaf.grad
+
+    expected = jvp(grad(torch.linalg.det), (x,), (t,))[1]
+    torch.testing.assert_close(jvp(gradient, (x,), (t,))[1], expected)
