@@ -71,7 +71,8 @@ def run_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         return [run_one(arguments, *pairs[0])]
     results = []
     for device, threads in pairs:
-        command = [sys.executable, "-m", "benchmarks", "--device", device, "--threads", threads]
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks"]
+        command += ["--device", device, "--threads", threads]
         for option in ("only", "peers", "rounds", "output"):
             command += [f"--{option}", str(getattr(arguments, option))]
         subprocess.run(command, check=True)

@@ -16,9 +16,7 @@ SECONDS_PER_WORKLOAD = 6.0
 def use_threads(threads: int) -> None:
     """Gives PyTorch, and JAX if it isn't imported yet, so many threads."""
     torch.set_num_threads(threads)
-    if threads == 1:
-        flags = "--xla_cpu_multi_thread_eigen=false"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    os.environ["NPROC"] = str(threads)  # JAX reads it when it starts.
 
 
 def run_workload(workload: Workload, peers: Peers, rounds: int) -> dict[str, Any]:

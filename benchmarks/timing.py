@@ -3,6 +3,8 @@
 A busy machine changes its speed from second to second, so absolute times of two runs can't be
 compared. Here all contenders run in turn within every round (A B C, A B C, ...), and what counts is
 the ratio of their times within a round: the median of it over the rounds.
+
+On one thread the clock is that of the process, which stands still while the machine runs others.
 """
 
 import gc
@@ -84,7 +86,23 @@ def measure(
         1.02
     """
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
-    calls = {name: _calls_per_turn(run, seconds_per_turn, wait) for name, run in contenders.items()}
+    one_thread = device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if one_thread else time.perf_counter
+
+    def take_turn(run: Callable[[], Any], calls: int) -> float:
+        """The seconds that one of so many calls takes."""
+        wait()
+        start = clock()
+        for _ in range(calls):
+            run()
+        wait()
+        return (clock() - start) / calls
+
+    def calls_per_turn(run: Callable[[], Any]) -> int:
+        take_turn(run, 3)  # Warms up: allocators, caches, lazy initialization.
+        return max(1, round(seconds_per_turn / min(take_turn(run, 1) for _ in range(3))))
+
+    calls = {name: calls_per_turn(run) for name, run in contenders.items()}
     turns: dict[Any, list[float]] = {name: [] for name in contenders}
     gc.collect()
     gc.disable()  # A collection would fall on whoever happens to run.
@@ -95,7 +113,7 @@ def measure(
                 break
             for name, run in contenders.items():
                 run()  # Uncounted: it meets caches and heap as another contender left them.
-                turns[name].append(_time(run, calls[name], wait))
+                turns[name].append(take_turn(run, calls[name]))
     finally:
         gc.enable()
     return {
@@ -109,18 +127,3 @@ def measure(
 
 def _nothing() -> None:
     """The CPU has computed when a call returns."""
-
-
-def _calls_per_turn(run: Callable[[], Any], seconds: float, wait: Callable[[], None]) -> int:
-    _time(run, 3, wait)  # Warms up: allocators, caches, lazy initialization.
-    return max(1, round(seconds / min(_time(run, 1, wait) for _ in range(3))))
-
-
-def _time(run: Callable[[], Any], calls: int, wait: Callable[[], None]) -> float:
-    """The seconds that one of so many calls takes."""
-    wait()
-    start = time.perf_counter()
-    for _ in range(calls):
-        run()
-    wait()
-    return (time.perf_counter() - start) / calls
