@@ -16,6 +16,7 @@
 #include "derivatives/register.h"
 #include "engine/arguments.h"
 #include "engine/boxed.h"
+#include "engine/derivatives.h"
 #include "engine/frames.h"
 #include "engine/registration.h"
 #include "functionalization/frame.h"
@@ -124,6 +125,7 @@ void bind_level(py::module_& module) {
       .def("exit", &RevivedFrame::exit);
   module.def("level_of", &level_of);
   // The innermost level that runs on this thread, or none.
+  module.def("is_differentiating", &is_differentiating);
   module.def("running_level", [] { return thread_state().innermost; });
 }
 

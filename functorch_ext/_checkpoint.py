@@ -1,6 +1,5 @@
 """``torch.utils.checkpoint`` and hooks of saved tensors, on the tensors of a ``vmap``."""
 
-import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -101,16 +100,6 @@ def _install_reentrant() -> None:
     checkpoint.CheckpointFunction.apply = staticmethod(apply)
 
 
-_DIFFERENTIATING = {f"functorch_ext.{name}" for name in ("reverse", "forward", "jacobian")}
-
-
 def _in_a_transform() -> bool:
     """Is one of our transforms running on this thread? (``grad`` outside of vmap has no level.)"""
-    if _C.running_level() is not None:
-        return True
-    frame = sys._getframe(2)
-    while frame is not None:
-        if frame.f_globals.get("__name__") in _DIFFERENTIATING:
-            return True
-        frame = frame.f_back
-    return False
+    return _C.running_level() is not None or _C.is_differentiating()

@@ -26,13 +26,15 @@ def install() -> None:
         outputs: Sequence[Any], cotangents: Any, keep_graph: bool, create_graph: bool, inputs: Any,
         allow_unreachable: bool = True, accumulate_grad: bool = False, **others: Any
     ) -> tuple[Any, ...]:  # fmt: skip
-        # Where nothing is a wrapper, nothing is different.
-        if not any(map(_depth, outputs)) and not any(map(_depth, cotangents)):
+        # Plain tensors are PyTorch's affair, unless forward mode is to follow the pass.
+        of_tensors = all(isinstance(each, Tensor) for each in (*outputs, *inputs))
+        followed = of_tensors and not (accumulate_grad or create_graph) and _C.is_differentiating()
+        if not any(map(_depth, (*outputs, *cotangents))) and not followed:
             return plain(
                 outputs, cotangents, keep_graph, create_graph, inputs, allow_unreachable,
                 accumulate_grad=accumulate_grad, **others,
             )  # fmt: skip
-        if not all(isinstance(each, Tensor) for each in (*outputs, *inputs)):
+        if not of_tensors:
             raise RuntimeError("torch.autograd inside vmap takes tensors, not a GradientEdge.")
         if accumulate_grad:
             return _accumulate(outputs, cotangents, keep_graph, create_graph, inputs)
@@ -92,12 +94,7 @@ def _accumulate(
             "All samples share it, and each has a gradient of its own. Use functorch_ext.grad, or "
             "call backward() on the result of the vmap for the sum over samples."
         )
-    leaves = list(inputs) or _leaves_behind(outputs)
     _C.run_backward(outputs, cotangents, list(inputs), keep_graph, create_graph, True, True)
-    if not create_graph:
-        for leaf in leaves:
-            if leaf.grad is not None:
-                leaf.grad = leaf.grad.detach()
     return ()
 
 
@@ -116,9 +113,9 @@ def _grad(
         found = _C.run_backward(
             outputs, cotangents, given, keep_graph or bool(below), create_graph, allow_unused, False
         )
-        # Without create_graph it is a constant, and to the planes below as well.
+        # Without create_graph it is a constant to reverse mode, on the planes below as well.
         for i, gradient in zip(here, found, strict=True):
-            gradients[i] = gradient if create_graph or gradient is None else gradient.detach()
+            gradients[i] = gradient
     if below:
         given = [inputs[i] for i in below]
         found = _grad_below(outputs, cotangents, keep_graph, create_graph, given, allow_unused)
@@ -200,21 +197,6 @@ def _level_of(tensors: Sequence[Tensor]) -> _C.Level:
     finally:
         for frame in reversed(frames):
             frame.exit()
-
-
-def _leaves_behind(outputs: Sequence[Tensor]) -> list[Tensor]:
-    """The leaves that a backward pass from the outputs ends at."""
-    pending = [output.grad_fn for output in outputs]
-    leaves = [output for output in outputs if output.is_leaf]
-    seen = {None}
-    while pending:
-        node = pending.pop()
-        if node not in seen:
-            seen.add(node)
-            pending += [next_node for next_node, _ in node.next_functions]
-            if hasattr(node, "variable"):
-                leaves.append(node.variable)
-    return leaves
 
 
 def _check_outputs(call: str, outputs: Sequence[Tensor]) -> None:

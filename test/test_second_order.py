@@ -57,15 +57,15 @@ FUNCTIONS = {
     "silu": F.silu,
     "mish": F.mish,
     "logit": lambda x: torch.logit(x.sigmoid()),
-    "as_strided_scatter": lambda x: torch.as_strided_scatter(x.sin(), x[:2, 1:].exp(), (2, 2), (1, 2), 1),
+    "as_strided_scatter": lambda x: torch.as_strided_scatter(
+        x.sin(), x[:2, 1:].exp(), (2, 2), (1, 2), 1
+    ),
 }
 ORDERS = {
     "grad of jvp": lambda f, t: grad(lambda x: (jvp(f, (x,), (t,))[1].sin()).sum()),
     "jvp of jvp": lambda f, t: lambda x: jvp(lambda x: jvp(f, (x,), (t,))[1], (x,), (t.cos(),))[1],
     "jvp of grad": lambda f, t: lambda x: jvp(grad(lambda x: f(x).sin().sum()), (x,), (t,))[1],
-    "grad of grad": lambda f, t: grad(
-        lambda x: (grad(lambda x: f(x).sin().sum())(x) * t).sum()
-    ),
+    "grad of grad": lambda f, t: grad(lambda x: (grad(lambda x: f(x).sin().sum())(x) * t).sum()),
 }
 
 
@@ -124,7 +124,12 @@ def test_hessians_agree(name):
 
     x = rand(2, 3, 3)
     expected = torch.stack([torch.autograd.functional.hessian(f, x) for x in x])
-    for second in (hessian, lambda f: jacrev(jacrev(f)), lambda f: jacfwd(jacfwd(f)), lambda f: jacrev(jacfwd(f))):
+    for second in (
+        hessian,
+        lambda f: jacrev(jacrev(f)),
+        lambda f: jacfwd(jacfwd(f)),
+        lambda f: jacrev(jacfwd(f)),
+    ):
         torch.testing.assert_close(vmap(second(f))(x), expected, rtol=1e-8, atol=1e-9)
 
 
@@ -152,15 +157,42 @@ def test_the_cotangent_of_as_strided_scatter():
     assert torch.equal(again((v, source))[0], f(v, source))
 
 
-def test_a_backward_of_ones_own_inside_a_jvp():
+def test_gradients_of_ones_own_inside_a_jvp():
     """Formulas keep what an outer transform differentiates, whoever runs the pass."""
-    x, t = rand(3, 3), rand(3, 3, seed=5)
+    x, t = rand(2, 3, 3), rand(2, 3, 3, seed=5)
+
+    def f(x):
+        return torch.linalg.det(x) + F.silu(x).sum()
 
     def gradient(x):
-        leaf = torch.zeros_like(x, requires_grad=True)
-        torch.linalg.det(x + leaf).backward()
-        assert not leaf.grad.requires_grad
-        return leaf.grad
+        leaf = torch.zeros_like(x).requires_grad_()
+        return torch.autograd.grad(f(x + leaf), leaf)[0]
 
-    expected = jvp(grad(torch.linalg.det), (x,), (t,))[1]
-    torch.testing.assert_close(jvp(gradient, (x,), (t,))[1], expected)
+    def pushed(gradient):
+        return lambda x, t: jvp(gradient, (x,), (t,))[1]
+
+    expected = torch.stack([pushed(grad(f))(x, t) for x, t in zip(x, t)])
+    torch.testing.assert_close(
+        torch.stack([pushed(gradient)(x, t) for x, t in zip(x, t)]), expected
+    )
+    torch.testing.assert_close(vmap(pushed(gradient))(x, t), expected)
+    torch.testing.assert_close(jvp(vmap(gradient), (x,), (t,))[1], expected)
+
+
+def test_tangents_of_cholesky_inverse():
+    factor = torch.linalg.cholesky(positive(rand(3, 3)))
+    tangent = rand(3, 3, seed=5).tril()
+    actual = jvp(torch.cholesky_inverse, (factor,), (tangent,))[1]
+    torch.testing.assert_close(actual, along(torch.cholesky_inverse, factor, tangent))
+
+
+def test_a_stack_of_one_matrix():
+    """PyTorch's lu_solve goes by the stride of a dimension of size 1."""
+    x = rand(2, 3, 3)
+    factors, pivots = torch.linalg.lu_factor(x)
+
+    def solve(factors, pivots):
+        return torch.linalg.lu_solve(factors[None], pivots[None], torch.ones(1, 3, 3).double())
+
+    expected = torch.stack([solve(*each) for each in zip(factors, pivots)])
+    assert torch.equal(vmap(solve)(factors, pivots), expected)

@@ -70,6 +70,18 @@ at::Tensor without_graph(const at::Tensor& tensor, const LevelPtr& plane) {
   return tangent.defined() ? at::_make_dual(result, without_graph(tangent, plane), 0) : result;
 }
 
+// The tensor cut off from all graphs, as by detach; it keeps its tangents, though.
+at::Tensor without_graphs(const at::Tensor& tensor) {
+  const auto* impl = tensor.unsafeGetTensorImpl();
+  const auto* wrapper = is_wrapper(tensor) ? wrapper_of(tensor) : nullptr;
+  const auto result =
+      wrapper ? wrap(without_graphs(wrapper->value()), wrapper->bdim(), wrapper->level())
+              : at::Tensor(impl->shallow_copy_and_detach(impl->version_counter(),
+                                                         /*allow_tensor_metadata_change=*/true));
+  const auto& tangent = tensor._fw_grad(0);
+  return tangent.defined() ? at::_make_dual(result, without_graphs(tangent), 0) : result;
+}
+
 // Does a derivative of another transform flow through the tensor: a tangent on this plane, or
 // anything on a lower one?
 bool is_differentiated_by_others(const at::Tensor& tensor, const LevelPtr& plane) {
@@ -137,14 +149,14 @@ torch::autograd::variable_list gradients_of(const torch::autograd::variable_list
 }
 
 // As gradients_of, but adds the gradients to the leaves' `grad`; to those of all if there are no
-// `inputs`.
+// `inputs`. Without `record` they are constants to reverse mode on the planes below as well.
 void accumulate_gradients(const torch::autograd::variable_list& outputs,
                           const torch::autograd::variable_list& seeds,
                           const std::vector<at::Tensor>& inputs, const LevelPtr& plane,
                           bool keep_graph, bool record) {
   const bool differentiable = record || others_need_grad_mode(outputs, seeds, plane);
   std::vector<at::Tensor> leaves = inputs;
-  if (differentiable && !record && inputs.empty()) {
+  if (!record && inputs.empty()) {
     any_node(outputs, [&](Node* node) {
       if (const auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(node)) {
         leaves.push_back(leaf->variable);
@@ -154,10 +166,10 @@ void accumulate_gradients(const torch::autograd::variable_list& outputs,
   }
   const BackwardPass pass(plane, differentiable);
   torch::autograd::backward(outputs, seeds, keep_graph, differentiable, inputs);
-  if (differentiable && !record) {
+  if (!record) {
     for (const auto& leaf : leaves) {
-      if (leaf.grad().defined() && leaf.grad().requires_grad()) {
-        leaf.mutable_grad() = without_graph(leaf.grad(), plane);
+      if (leaf.grad().defined()) {
+        leaf.mutable_grad() = without_graphs(leaf.grad());
       }
     }
   }
@@ -298,7 +310,16 @@ std::vector<at::Tensor> run_backward(const std::vector<at::Tensor>& outputs,
     accumulate_gradients(outputs, seeds, inputs, plane, keep_graph, create_graph);
     return {};
   }
-  return gradients_of(outputs, seeds, inputs, plane, keep_graph, create_graph, allow_unused);
+  auto gradients =
+      gradients_of(outputs, seeds, inputs, plane, keep_graph, create_graph, allow_unused);
+  if (!create_graph) {
+    for (auto& gradient : gradients) {
+      if (gradient.defined()) {
+        gradient = without_graphs(gradient);
+      }
+    }
+  }
+  return gradients;
 }
 
 }  // namespace functorch_ext

@@ -318,8 +318,8 @@ at::Tensor& put_in_place(Level& level, at::Tensor& self, const at::Tensor& index
   return self;
 }
 
-// The indices may be out of range: they are meant to be where the mask is false, which hides what is
-// read or written there. As in PyTorch, those in range are the ones to use elsewhere.
+// The indices may be out of range: they are meant to be where the mask is false, which hides what
+// is read or written there. As in PyTorch, those in range are the ones to use elsewhere.
 OptionalTensors in_range(const OptionalTensors& given, const at::Tensor& self) {
   OptionalTensors indices;
   for (size_t i = 0; i < given.size(); ++i) {

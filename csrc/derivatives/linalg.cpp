@@ -58,8 +58,11 @@ std::tuple<at::Tensor, at::Tensor> triangular_solve(const at::Tensor& right,
   return {result, matrix.clone()};
 }
 
-// The inverse of L L^H, or of U^H U.
-at::Tensor cholesky_inverse(const at::Tensor& factor, bool upper) {
+// The inverse of L L^H, or of U^H U. PyTorch's tangents of it are wrong in the first place.
+at::Tensor cholesky_inverse(c10::DispatchKeySet keys, const at::Tensor& factor, bool upper) {
+  if (!any_tangent(factor)) {
+    return at::_ops::cholesky_inverse::redispatch(below_derivatives(keys), factor, upper);
+  }
   const auto identity = at::eye_symint(factor.sym_size(-1), factor.options());
   const auto inverse = at::linalg_solve_triangular(factor, identity.expand_as(factor), upper);
   return upper ? at::matmul(inverse, inverse.mH()) : at::matmul(inverse.mH(), inverse);
@@ -120,9 +123,9 @@ void register_linalg_derivatives() {
   add_second_order<at::_ops::_linalg_slogdet, slogdet>();
   add_second_order<at::_ops::_linalg_solve_ex, solve>();
   add_second_order<at::_ops::triangular_solve, triangular_solve>();
-  add_second_order<at::_ops::cholesky_inverse, cholesky_inverse>();
   add_second_order<at::_ops::_linalg_eigh, eigh>();
   add_second_order<at::_ops::linalg_householder_product, householder_product>();
+  add_derivative_kernel<at::_ops::cholesky_inverse>(cholesky_inverse);
 }
 
 }  // namespace functorch_ext

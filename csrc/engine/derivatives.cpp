@@ -26,4 +26,8 @@ void exclude_derivative_key() {
   }
 }
 
+bool is_differentiating() {
+  return running > 0;
+}
+
 }  // namespace functorch_ext

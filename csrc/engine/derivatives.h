@@ -20,6 +20,8 @@ constexpr auto derivative_key = randomness_key;
 // Calls of these nest.
 void include_derivative_key();
 void exclude_derivative_key();
+// Does a transform of this thread differentiate?
+bool is_differentiating();
 
 // What is left of an operator's keys below ours.
 inline c10::DispatchKeySet below_derivatives(c10::DispatchKeySet keys) {

@@ -112,7 +112,9 @@ class Mode:
             return NOT_DIFFERENTIABLE
         if "jvp" in first and not op.supports_forward_ad:
             return NOT_DIFFERENTIABLE
-        if self.twice and not (op.supports_fwgrad_bwgrad if "jvp" in first else op.supports_gradgrad):
+        if self.twice and not (
+            op.supports_fwgrad_bwgrad if "jvp" in first else op.supports_gradgrad
+        ):
             return NOT_TWICE
         return None
 
@@ -120,11 +122,10 @@ class Mode:
     def twice(self):
         return len(self.transforms) == 2
 
-    def plain(self, p, by_differences=False):
-        if not self.twice:
-            return self._of(p, [PLAIN[name] for name in self.transforms])
-        makers = [PLAIN_TWICE[name] for name in self.transforms]
-        if by_differences and self.transforms[1] == "jvp":
+    def plain(self, p, by_vjps=False, by_differences=False):
+        named = PLAIN_TWICE if self.twice or by_vjps else PLAIN
+        makers = [named[name] for name in self.transforms]
+        if self.twice and by_differences and self.transforms[1] == "jvp":
             makers[1] = jvp_by_differences
         return self._of(p, makers)
 

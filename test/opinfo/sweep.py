@@ -72,7 +72,7 @@ def is_random(p):
 
 def oracle(name, p, mode, variant):
     """A list of outputs, each as a list of the samples' values."""
-    plain = mode.plain(p, name in known.BY_DIFFERENCES)
+    plain = mode.plain(p, name in known.BY_VJPS, name in known.BY_DIFFERENCES)
     arguments = samples(p.draws, variant) if mode.levels else [p.draws[0]]
     if name in known.DRAWS_BY_VALUE and is_random(p):
         raise NotApplicable(DRAWS_BY_VALUE)

@@ -47,7 +47,14 @@ def test_samples_differ():
 
 
 def test_what_is_listed_exists():
-    listed = {*known.SKIPPED, *known.TOLERANCE_TWICE, *known.NOT_TWICE, *known.READS_STRIDES, *known.RANDOM}
+    listed = {
+        *known.SKIPPED,
+        *known.TOLERANCE_TWICE,
+        *known.NOT_TWICE,
+        *known.BY_VJPS,
+        *known.READS_STRIDES,
+        *known.RANDOM,
+    }
     listed |= {*known.UNINITIALISED, *known.DRAWS_BY_VALUE}
     tables = (known.ERRORS, known.LOOPS, known.WRONG, known.DEEP_ERRORS, known.DEEP_LOOPS)
     listed |= {name for table in tables for name, _ in table}
