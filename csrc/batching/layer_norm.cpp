@@ -52,6 +52,22 @@ at::Tensor sum_leading(const at::Tensor& value, int64_t kept, bool batched) {
   return dims.empty() ? value : value.sum(dims);
 }
 
+// Is the value a tensor that no derivative flows through, on any plane?
+bool is_plain(const at::Tensor& value) {
+  return !is_wrapper(value) && !value.requires_grad() && !value._fw_grad(/*level=*/0).defined();
+}
+
+// grad * (input - mean) * rstd, in one piece of memory where nothing has to be saved.
+at::Tensor times_normalized(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& mean,
+                            const at::Tensor& rstd) {
+  auto centred = at::sub(input, mean);
+  const bool fits = grad.sym_sizes() == centred.sym_sizes() &&
+                    grad.scalar_type() == centred.scalar_type() &&
+                    rstd.scalar_type() == centred.scalar_type() && is_plain(grad) &&
+                    is_plain(centred) && is_plain(rstd);
+  return fits ? centred.mul_(rstd).mul_(grad) : at::mul(grad, at::mul(centred, rstd));
+}
+
 Three layer_norm_backward(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
                           c10::SymIntArrayRef normalized_shape, const at::Tensor& mean,
                           const at::Tensor& rstd, const OptionalTensor& weight,
@@ -79,9 +95,9 @@ Three layer_norm_backward(Level& level, const at::Tensor& grad_output, const at:
   }
   if (output_mask[1]) {
     const bool batched = batched_grad || batched_input;
-    const auto normalized =
-        at::mul(at::sub(at_front(input, level), at_front(mean, level)), at_front(rstd, level));
-    const auto sum = sum_leading(at::mul(grad, normalized), normalized_rank, batched);
+    const auto product = times_normalized(grad, at_front(input, level), at_front(mean, level),
+                                          at_front(rstd, level));
+    const auto sum = sum_leading(product, normalized_rank, batched);
     std::get<1>(gradients) = wrap_if(sum.to(weight->scalar_type()), batched, level);
   }
   if (output_mask[2]) {
