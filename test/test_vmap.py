@@ -6,7 +6,7 @@ import functools
 import pytest
 import torch
 
-from functorch_ext import vmap
+from functorch_ext import grad, vmap
 from test.oracle import assert_close, loop, rand
 
 Point = collections.namedtuple("Point", ["x", "y"])
@@ -349,3 +349,16 @@ def test_outer_autograd_goes_through():
     x, w = rand(3, 2, requires_grad=True), rand(2, requires_grad=True)
     actual = torch.autograd.grad(vmap(lambda x: (x * w).sin().sum())(x).prod(), (x, w))
     assert_close(actual, torch.autograd.grad((x * w).sin().sum(-1).prod(), (x, w)))
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_autocast_of_a_linear_layer(has_bias):
+    layer, x = torch.nn.Linear(3, 2, bias=has_bias), torch.randn(4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = vmap(layer)(x)
+        gradient = vmap(grad(lambda sample: layer(sample).sum()))(x)
+        expected = layer(x)
+    assert output.dtype == expected.dtype == torch.bfloat16
+    assert_close(output, expected)
+    assert gradient.dtype == torch.float32
+    torch.testing.assert_close(gradient, layer.weight.sum(0).expand(4, 3), rtol=2e-2, atol=1e-2)

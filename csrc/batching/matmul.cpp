@@ -1,5 +1,7 @@
 // Products of matrices and vectors. A batch on one side only joins the rows (or columns) of one
 // larger product; a batch on both sides is a product of stacks.
+#include <ATen/autocast_mode.h>
+
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
@@ -161,11 +163,12 @@ bool is_vector_or_none(const std::optional<at::Tensor>& bias) {
 }
 
 // A linear layer of one vector as one operator with a derivative, where PyTorch's form has a matrix
-// of one row, and views to and from it.
+// of one row, and views to and from it. (Autocast knows that form alone.)
 std::optional<at::Tensor> linear_of_vector(Level&, const at::Tensor& input,
                                            const at::Tensor& weight,
                                            const std::optional<at::Tensor>& bias) {
-  if (input.dim() != 1 || weight.dim() != 2 || !is_vector_or_none(bias)) {
+  if (input.dim() != 1 || weight.dim() != 2 || !is_vector_or_none(bias) ||
+      at::autocast::is_autocast_enabled(input.device().type())) {
     return std::nullopt;
   }
   return bias && bias->defined() ? at::addmv(*bias, weight, input) : at::mv(weight, input);
