@@ -23,6 +23,12 @@ def chunks(tensors: list[Tensor], chunk_size: int | None) -> Iterator[tuple[int,
         yield start, min(step, total - start)
 
 
+def _shaped(tensor: Tensor, output: Tensor, given: Tensor) -> Tensor:
+    """The tensor as a block of a Jacobian."""
+    shape = output.shape + given.shape
+    return tensor if tensor.shape == shape else tensor.reshape(shape)
+
+
 def join_rows(
     chunks: list[list[Tensor]], outputs: list[Tensor], inputs: list[Tensor]
 ) -> list[list[Tensor]]:
@@ -34,7 +40,7 @@ def join_rows(
         rows = parts[0] if len(parts) == 1 else torch.cat(parts)
         split = (rows,) if len(outputs) == 1 else rows.split(sizes)
         for block, part, output in zip(blocks, split, outputs, strict=True):
-            block.append(part.reshape((*output.shape, *given.shape)))
+            block.append(_shaped(part, output, given))
     return blocks
 
 
@@ -49,9 +55,6 @@ def split_columns(
         columns = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         split = (columns,) if len(inputs) == 1 else columns.split(sizes, -1)
         blocks.append(
-            [
-                part.reshape((*output.shape, *given.shape))
-                for part, given in zip(split, inputs, strict=True)
-            ]
+            [_shaped(part, output, given) for part, given in zip(split, inputs, strict=True)]
         )
     return blocks

@@ -13,19 +13,33 @@ Tree = Any
 
 _NAMESPACE = "functorch_ext"
 
+# The structures of most trees, which need no walk: a tensor, and a tuple of one.
+_LEAF = optree.tree_structure(0, none_is_leaf=True, namespace=_NAMESPACE)
+_TUPLE_OF_ONE = optree.tree_structure((0,), none_is_leaf=True, namespace=_NAMESPACE)
+
 
 def flatten(tree: Tree) -> tuple[list[Any], optree.PyTreeSpec]:
     """The leaves of a tree, and its structure."""
+    if isinstance(tree, Tensor):
+        return [tree], _LEAF
+    if type(tree) is tuple and len(tree) == 1 and isinstance(tree[0], Tensor):
+        return [tree[0]], _TUPLE_OF_ONE
     return optree.tree_flatten(tree, none_is_leaf=True, namespace=_NAMESPACE)
 
 
 def unflatten(structure: optree.PyTreeSpec, leaves: list[Any]) -> Tree:
     """The tree of that structure with those leaves."""
+    if structure is _LEAF:
+        return leaves[0]
+    if structure is _TUPLE_OF_ONE:
+        return (leaves[0],)
     return optree.tree_unflatten(structure, leaves)
 
 
 def leaves_of(tree: Tree) -> list[Any]:
     """The leaves of a tree."""
+    if isinstance(tree, Tensor):
+        return [tree]
     return optree.tree_leaves(tree, none_is_leaf=True, namespace=_NAMESPACE)
 
 

@@ -71,9 +71,9 @@ def jvp(
             outputs, aux = split_aux("jvp", func, outputs)
             aux = map_tensors(lambda tensor: frame.unpack(tensor)[0], aux)
         pairs = [frame.unpack(leaf) for leaf in check_outputs("jvp", outputs)]
-        output_structure = flatten(outputs)[1]
     finally:
         frame.exit()
+    output_structure = flatten(outputs)[1]
     output = unflatten(output_structure, [primal for primal, _ in pairs])
     tangent = unflatten(output_structure, [_tangent_or_zeros(*pair, strict) for pair in pairs])
     return (output, tangent, aux) if has_aux else (output, tangent)

@@ -22,6 +22,10 @@ from functorch_ext._pytree import flatten, map_tensors, unflatten
 from functorch_ext.forward import jvp
 from functorch_ext.vmap import vmap
 
+# What comes of a chunk of columns: the output's leaves and its structure, the leaves' tangents with
+# the columns in the last dimension, and aux.
+_Pushed = tuple[list[Tensor], Any, list[Tensor], Any]
+
 
 def jacrev(
     func: Callable[..., Any],
@@ -140,7 +144,7 @@ def _by_columns(
     argnums: Argnums,
     has_aux: bool,
     chunk_size: int | None,
-    push: Callable[..., tuple[Any, list[Tensor], Any]],
+    push: Callable[..., _Pushed],
 ) -> Callable[..., Any]:
     check_chunk_size(transform, chunk_size)
 
@@ -158,9 +162,9 @@ def _by_columns(
         columns = []
         for start, count in chunks(leaves, chunk_size):
             basis = _C.standard_basis(leaves, start, count)
-            outputs, tangents, aux = push(transform, flat, leaves, basis, count, has_aux)
+            pushed = push(transform, flat, leaves, basis, count, has_aux)
+            output_leaves, output_structure, tangents, aux = pushed
             columns.append(tangents)
-        output_leaves, output_structure = flatten(outputs)
         parts = split_columns(columns, output_leaves, leaves)
         result = unflatten(output_structure, [unflatten(structure, part) for part in parts])
         return (result, aux) if has_aux else result
@@ -175,7 +179,7 @@ def _push_columns(
     basis: list[Tensor],
     count: int,
     has_aux: bool,
-) -> tuple[Any, list[Tensor], Any]:
+) -> _Pushed:
     # The tangents alone belong to the basis' level: the primal is computed once, as it is.
     forward = _C.ForwardFrame()
     try:
@@ -195,7 +199,7 @@ def _push_columns(
                         tangent = torch.zeros_like(primal)
                 columns.append(forward.strip(level.unwrap(tangent, primal.dim())))
                 primal_outputs.append(primal)
-            return unflatten(flatten(outputs)[1], primal_outputs), columns, aux
+            return primal_outputs, flatten(outputs)[1], columns, aux
         finally:
             level.exit()
     finally:
@@ -209,14 +213,14 @@ def _push_columns_anew(
     basis: list[Tensor],
     count: int,
     has_aux: bool,
-) -> tuple[Any, list[Tensor], Any]:
+) -> _Pushed:
     # Random numbers that differ between columns make the primal differ too.
     def push(*tangents: Tensor) -> Any:
         return jvp(lambda *duals: func(list(duals)), primals, tangents, has_aux=has_aux)
 
     outputs, tangents, *aux = vmap(push, out_dims=-1, randomness="different")(*basis)
     first = map_tensors(lambda tensor: tensor.select(-1, 0), (outputs, aux[0] if aux else None))
-    return first[0], check_outputs(transform, tangents), first[1]
+    return *flatten(first[0]), check_outputs(transform, tangents), first[1]
 
 
 def hessian(
