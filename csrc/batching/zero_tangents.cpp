@@ -202,6 +202,73 @@ struct LinearInFirst<Op, at::Tensor(const at::Tensor&, Rest...)> {
   }
 };
 
+// The shape of a convolution's result.
+c10::SymDimVector convolved_sizes(const at::Tensor& input, const at::Tensor& weight,
+                                  c10::SymIntArrayRef stride, c10::SymIntArrayRef padding,
+                                  c10::SymIntArrayRef dilation, bool transposed,
+                                  c10::SymIntArrayRef output_padding, const c10::SymInt& groups) {
+  c10::SymDimVector sizes = {input.sym_size(0),
+                             transposed ? weight.sym_size(1) * groups : weight.sym_size(0)};
+  for (int64_t i = 0; i + 2 < input.dim(); ++i) {
+    // One number may stand for all dimensions.
+    const auto along = [&](c10::SymIntArrayRef list) { return list[list.size() == 1 ? 0 : i]; };
+    const auto length = input.sym_size(i + 2);
+    const auto reach = along(dilation) * (weight.sym_size(i + 2) - 1);
+    sizes.push_back(transposed ? (length - 1) * along(stride) - along(padding) * 2 + reach +
+                                     along(output_padding) + 1
+                               : (length + along(padding) * 2 - reach - 1) / along(stride) + 1);
+  }
+  return sizes;
+}
+
+at::Tensor convolution(c10::DispatchKeySet keys, const at::Tensor& input, const at::Tensor& weight,
+                       const std::optional<at::Tensor>& bias, c10::SymIntArrayRef stride,
+                       c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, bool transposed,
+                       c10::SymIntArrayRef output_padding, c10::SymInt groups) {
+  const bool zero_bias = any_zeros(keys) && bias && bias->defined() && is_zeros(*bias);
+  const bool no_bias = zero_bias || !bias || !bias->defined();
+  if (any_zeros(keys) && no_bias && (is_zeros(input) || is_zeros(weight))) {
+    return zeros(convolved_sizes(input, weight, stride, padding, dilation, transposed,
+                                 output_padding, groups),
+                 input);
+  }
+  return at::_ops::convolution::redispatch(below_derivatives(keys), input, weight,
+                                           zero_bias ? std::nullopt : bias, stride, padding,
+                                           dilation, transposed, output_padding, groups);
+}
+
+// The gradients of a convolution's input, weight and bias: each is a product with the gradient of
+// its result, the first two with the other one of the two.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
+    c10::DispatchKeySet keys, const at::Tensor& gradient, const at::Tensor& input,
+    const at::Tensor& weight, at::OptionalSymIntArrayRef bias_sizes, c10::SymIntArrayRef stride,
+    c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, bool transposed,
+    c10::SymIntArrayRef output_padding, c10::SymInt groups, std::array<bool, 3> mask) {
+  if (any_zeros(keys)) {
+    const bool all = is_zeros(gradient);
+    const bool of_input = all || is_zeros(weight);
+    const bool of_weight = all || is_zeros(input);
+    if ((!mask[0] || of_input) && (!mask[1] || of_weight) && (!mask[2] || all)) {
+      return {mask[0] ? zeros(input.sym_sizes(), gradient) : at::Tensor(),
+              mask[1] ? zeros(weight.sym_sizes(), gradient) : at::Tensor(),
+              mask[2] ? zeros({gradient.sym_size(1)}, gradient) : at::Tensor()};
+    }
+  }
+  return at::_ops::convolution_backward::redispatch(
+      below_derivatives(keys), gradient, input, weight, bias_sizes, stride, padding, dilation,
+      transposed, output_padding, std::move(groups), mask);
+}
+
+// What scales zeros leaves them as they are, in place too. (PyTorch refuses: its formula for the
+// second derivative of the mean squared error divides zeros in place.)
+template <class Op, class Factor>
+at::Tensor& scale(c10::DispatchKeySet keys, at::Tensor& self, Factor factor) {
+  if (any_zeros(keys) && is_zeros(self)) {
+    return self;
+  }
+  return Op::redispatch(below_derivatives(keys), self, factor);
+}
+
 template <class... Ops>
 void add_linear_in_first() {
   (add_derivative_kernel<Ops>(&LinearInFirst<Ops, typename Ops::schema>::kernel), ...);
@@ -215,10 +282,16 @@ void register_zero_tangents() {
   add_derivative_kernel<div_Tensor>(functorch_ext::div);
   add_derivative_kernel<add_Tensor>(functorch_ext::plus);
   add_derivative_kernel<sub_Tensor>(functorch_ext::minus);
+  add_derivative_kernel<mul__Tensor>(scale<mul__Tensor, const at::Tensor&>);
+  add_derivative_kernel<mul__Scalar>(scale<mul__Scalar, const at::Scalar&>);
+  add_derivative_kernel<div__Tensor>(scale<div__Tensor, const at::Tensor&>);
+  add_derivative_kernel<div__Scalar>(scale<div__Scalar, const at::Scalar&>);
   add_derivative_kernel<at::_ops::mm>(functorch_ext::mm);
   add_derivative_kernel<at::_ops::bmm>(functorch_ext::bmm);
   add_derivative_kernel<at::_ops::mv>(functorch_ext::mv);
   add_derivative_kernel<at::_ops::linear>(functorch_ext::linear);
+  add_derivative_kernel<at::_ops::convolution>(functorch_ext::convolution);
+  add_derivative_kernel<at::_ops::convolution_backward>(functorch_ext::convolution_backward);
   add_derivative_kernel<at::_ops::dot>(inner<at::_ops::dot>);
   add_derivative_kernel<at::_ops::vdot>(inner<at::_ops::vdot>);
   add_derivative_kernel<at::_ops::neg>(functorch_ext::neg);
