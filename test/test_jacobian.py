@@ -284,3 +284,48 @@ def test_jacfwd_of_writes_into_what_has_no_tangent(write):
     xs = rand(2, 3)
     expected = torch.stack([jacrev(lambda x: write(x, index))(x) for x in xs])
     assert_close(vmap(jacfwd(lambda x: write(x, index)))(xs), expected)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z: z.conj(),
+        lambda z: z.conj()[1:3].imag,
+        lambda z: z.reshape(2, 3).mH.real,
+        lambda z: torch.fft.hfft(z.real),
+        lambda z: torch.fft.irfft(z).sin(),
+    ],
+)
+def test_conjugation_that_is_put_off(function):
+    x = rand(6)
+
+    def real(x):
+        output = function(torch.complex(x, x.sin()))
+        return torch.view_as_real(output.resolve_conj()) if output.is_complex() else output
+
+    def total(x):
+        return (real(x) ** 3).sum()
+
+    assert_close(jacfwd(real)(x), plain(real, x))
+    assert_close(hessian(total)(x), oracle.hessian(total)(x).detach())
+    xs = rand(2, 6)
+    assert_close(vmap(hessian(total))(xs), loop(lambda x: oracle.hessian(total)(x).detach())(xs))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        torch.nn.functional.mse_loss,
+        torch.nn.functional.smooth_l1_loss,
+        torch.nn.functional.binary_cross_entropy_with_logits,
+    ],
+)
+def test_hessians_of_losses_by_one_of_their_arguments(loss):
+    x, target = rand(3), torch.rand(3, dtype=torch.float64)
+
+    def squared(x):
+        return loss(x, target) ** 2
+
+    expected = oracle.hessian(squared)(x).detach()
+    assert_close(hessian(squared)(x), expected)
+    assert_close(jvp(grad(squared), (x,), (target,))[1], expected @ target)

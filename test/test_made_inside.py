@@ -226,3 +226,12 @@ def test_the_functions_stay_what_they_are():
 
 def lambda_free_zeros(n: int) -> torch.Tensor:
     return torch.zeros(n)
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_writes_into_what_has_the_same_tangent_for_all_samples(write):
+    def function(x):
+        return write(-x, x)
+
+    x = rand(2, 4, 3)
+    assert_close(vmap(vmap(jacfwd(function)))(x), vmap(vmap(jacrev(function)))(x))

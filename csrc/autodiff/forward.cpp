@@ -53,6 +53,29 @@ class DualLevel {
   }
 };
 
+// The tangent, or the value of one from a deeper plane (a basis), as a tensor of the vmap and of
+// all around it, which may become batched when its dual tensor is written to: no other tensor knows
+// the dual's tangent. But its memory is that of the given one.
+at::Tensor own_tangent(const at::Tensor& tangent, const LevelPtr& level) {
+  if (!level) {
+    return tangent;
+  }
+  if (level->kind != LevelKind::Batch || level->is_basis) {
+    return own_tangent(tangent, level->parent);
+  }
+  const auto depth = depth_of(tangent);
+  if (depth == level->depth) {
+    return tangent;
+  }
+  if (depth > level->depth) {
+    const auto* wrapper = wrapper_of(tangent);
+    return wrap(own_tangent(wrapper->value(), level), wrapper->bdim(), wrapper->level());
+  }
+  auto own = wrap(own_tangent(tangent, level->parent), no_bdim, *level);
+  wrapper_of(own)->set_own(/*readable=*/false);
+  return own;
+}
+
 }  // namespace
 
 ForwardFrame::ForwardFrame()
@@ -92,12 +115,8 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
   std::vector<at::Tensor> duals;
   duals.reserve(primals.size());
   for (size_t i = 0; i < primals.size(); ++i) {
-    const auto tangent = lift_to(tangents[i], plane_);
-    if (!tangent.is_same(tangents[i]) && plane_->kind == LevelKind::Batch) {
-      // Only this dual tensor knows it: it may become batched when the dual is written to. The
-      // memory is that of the given tangent, though.
-      wrapper_of(tangent)->set_own(/*readable=*/false);
-    }
+    const bool mapped = plane_ && plane_->kind == LevelKind::Batch;
+    const auto tangent = mapped ? own_tangent(tangents[i], plane_) : lift_to(tangents[i], plane_);
     duals.push_back(at::_make_dual(lift_to(normal_tensor(primals[i]), plane_), tangent, 0));
   }
   return duals;

@@ -50,6 +50,12 @@ void WrapperImpl::set_value(at::Tensor value, int64_t bdim) {
 
 void WrapperImpl::refresh() {
   const auto* impl = value_.unsafeGetTensorImpl();
+  if (level_->kind != LevelKind::Functional) {
+    // Is the value to be conjugated or negated yet? A tensor and its tangent have to agree in that.
+    constexpr c10::DispatchKeySet put_off(
+        {c10::DispatchKey::Conjugate, c10::DispatchKey::Negative});
+    key_set_ = (key_set_ - put_off) | (impl->key_set() & put_off);
+  }
   if (C10_UNLIKELY(impl->has_symbolic_sizes_strides())) {
     auto sizes = impl->sym_sizes().vec();
     auto strides = impl->sym_strides().vec();
