@@ -146,13 +146,17 @@ def test_third_derivatives_of_eigenvectors():
     torch.testing.assert_close(third, along(second, x, t), rtol=1e-5, atol=1e-5)
 
 
-def test_the_cotangent_of_as_strided_scatter():
-    """It is linear: the pullback's pullback is the function."""
+def test_the_pullback_of_as_strided_scatter():
+    """PyTorch's own gives the gradient where the source was written, and none elsewhere."""
     x, source, v = rand(3), rand(2), rand(3, seed=6)
 
     def f(x, source):
         return torch.as_strided_scatter(x, source, (2,), (1,), 0)
 
+    by_x, by_source = vjp(f, x, source)[1](v)
+    assert torch.equal(by_x, v * torch.tensor([0, 0, 1]))
+    assert torch.equal(by_source, v[:2])
+    # It is linear: the pullback's pullback is the function.
     _, again = vjp(lambda v: vjp(f, x, source)[1](v), torch.zeros_like(v))
     assert torch.equal(again((v, source))[0], f(v, source))
 

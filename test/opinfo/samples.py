@@ -15,6 +15,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
 DRAWS = 4
+FEW = 4
 LARGE = 20_000  # elements: samples with more are left out if there are others
 
 NOT_ON_CPU = "it does not run on cpu"
@@ -59,7 +60,16 @@ def raw_samples(op, dtype, seed, limit):
     torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every device, slowly
     # Not op.sample_inputs: it sets one and the same seed before every sample.
     found = op.sample_inputs_func(op, "cpu", dtype, wants_grad)
-    return list(itertools.islice(found, limit))
+    # Of those without elements, which some generators start with, a few are enough.
+    empty = itertools.count()
+    return list(
+        itertools.islice((x for x in found if has_elements(x) or next(empty) < FEW), limit)
+    )
+
+
+def has_elements(sample):
+    tensors = tensors_in((sample.input, sample.args, sample.kwargs))
+    return all(tensor.numel() for tensor in tensors)
 
 
 def tensors_in(tree):

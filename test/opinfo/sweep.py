@@ -76,6 +76,8 @@ def oracle(name, p, mode, variant):
     arguments = samples(p.draws, variant) if mode.levels else [p.draws[0]]
     if name in known.DRAWS_BY_VALUE and is_random(p):
         raise NotApplicable(DRAWS_BY_VALUE)
+    if mode.transforms and name in known.WRONG_GRADIENT:
+        raise NotApplicable(known.WRONG_GRADIENT[name])
     if mode.twice and name in known.NOT_TWICE:
         raise NotApplicable(known.NOT_TWICE[name])
     try:
