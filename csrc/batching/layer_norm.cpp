@@ -173,11 +173,15 @@ Three group_norm_backward(Level& level, const at::Tensor& grad_output, const at:
   }
   const std::vector<c10::SymInt> by_channel = {n, channels, channel_size};
   const std::vector<c10::SymInt> by_group = {n, c10::SymInt(group), channels / group};
-  const auto grad = reshaped(grad_output, by_channel, level);
+  // Sums of half-precision numbers are taken in single precision, as in PyTorch's kernel.
+  const auto precise = [](const at::Tensor& tensor) {
+    return at::isReducedFloatingType(tensor.scalar_type()) ? tensor.to(at::kFloat) : tensor;
+  };
+  const auto grad = precise(reshaped(grad_output, by_channel, level));
   const auto grad_sum = grad.sum(-1);  // (B?, N, C)
   if (output_mask[1]) {
     // The sum of grad * (input - mean) * rstd, with the statistics of a group taken out of the sum.
-    const auto product = at::mul(grad, reshaped(input, by_channel, level)).sum(-1);
+    const auto product = at::mul(grad, precise(reshaped(input, by_channel, level))).sum(-1);
     const auto grouped = [&](const at::Tensor& sum, bool sum_is_batched) {
       return reshaped(wrap_if(sum, sum_is_batched, level), by_group, level);
     };
@@ -189,7 +193,8 @@ Three group_norm_backward(Level& level, const at::Tensor& grad_output, const at:
         wrap_if(scaled.sum(batched ? 1 : 0).flatten(-2).to(weight->scalar_type()), batched, level);
   }
   if (output_mask[2]) {
-    std::get<2>(gradients) = wrap_if(grad_sum.sum(batched_grad ? 1 : 0), batched_grad, level);
+    const auto sum = grad_sum.sum(batched_grad ? 1 : 0);
+    std::get<2>(gradients) = wrap_if(sum.to(grad_output.scalar_type()), batched_grad, level);
   }
   return gradients;
 }

@@ -13,7 +13,9 @@ TOLERANCE = {
         0.1,
     ),
     ("nn.functional.bilinear", "float16"): 0.01,
+    # Against float64 it is PyTorch's own sums that are inexact, those of cancelling terms most.
     ("nn.functional.group_norm", "float16"): 0.03,
+    ("nn.functional.group_norm", "bfloat16"): 2.5,
     **dict.fromkeys(
         [
             ("addbmm", "bfloat16"),

@@ -62,9 +62,7 @@ def raw_samples(op, dtype, seed, limit):
     found = op.sample_inputs_func(op, "cpu", dtype, wants_grad)
     # Of those without elements, which some generators start with, a few are enough.
     empty = itertools.count()
-    return list(
-        itertools.islice((x for x in found if has_elements(x) or next(empty) < FEW), limit)
-    )
+    return list(itertools.islice((x for x in found if has_elements(x) or next(empty) < FEW), limit))
 
 
 def has_elements(sample):
