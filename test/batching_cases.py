@@ -58,6 +58,17 @@ def bools(*shape):
     return lambda: torch.rand(shape) < 0.5
 
 
+def lengths(total, parts):
+    """`parts` lengths that add up to `total`."""
+
+    def make():
+        cuts = torch.randint(total + 1, (parts - 1,)).sort().values
+        edges = torch.cat([torch.zeros(1, dtype=torch.int64), cuts, torch.tensor([total])])
+        return edges.diff()
+
+    return make
+
+
 def permutation(n):
     return lambda: torch.randperm(n)
 

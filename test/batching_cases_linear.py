@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from test.batching_cases import (
     bools,
+    constant,
     family,
     ints,
     permutation,
@@ -227,5 +228,74 @@ family(
         "matrix_power": (lambda a: torch.linalg.matrix_power(a, 3), regular(3)),
         "matrix_exp": (torch.linalg.matrix_exp, unit(3, 3)),
         "matrix_norm": (torch.linalg.matrix_norm, t(4, 3)),
+    },
+)
+
+family(
+    "systems",
+    {
+        **{
+            f"lstsq {driver}": (
+                lambda a, b, driver=driver: torch.linalg.lstsq(a, b, driver=driver)[0],
+                t(5, 3),
+                t(5, 2),
+            )
+            for driver in ("gels", "gelsy", "gelsd", "gelss")
+        },
+        "lstsq, all results": (
+            lambda a, b: tuple(torch.linalg.lstsq(a, b, driver="gelsd")),
+            constant(t(5, 3)),
+            constant(t(5, 2)),
+        ),
+        "lstsq of vectors": (lambda a, b: torch.linalg.lstsq(a, b)[0], t(4, 5, 3), t(4, 5)),
+        "lstsq, wide": (lambda a, b: torch.linalg.lstsq(a, b)[0], t(2, 2, 4), t(2, 2, 3)),
+        "lstsq, one right side for a stack": (
+            lambda a, b: torch.linalg.lstsq(a, b)[0],
+            t(2, 5, 3),
+            t(1, 5, 3),
+        ),
+        "matrix_rank": (
+            lambda a, atol: torch.linalg.matrix_rank(a, atol=atol),
+            constant(t(2, 4, 3)),
+            constant(unit(2)),
+        ),
+        **{
+            f"weight_norm {dim}": (
+                lambda v, g, dim=dim: torch._weight_norm(v, g, dim),
+                t(4, 3, 2),
+                t(4, 1, 1) if dim == 0 else t(1, 1, 2),
+            )
+            for dim in (0, 2)
+        },
+        "cov": (
+            lambda x, f, a: torch.cov(x, fweights=f, aweights=a),
+            t(3, 6),
+            lambda: 1 + ints(3, 6)(),
+            constant(unit(6)),
+        ),
+        "istft": (
+            lambda x, w: torch.istft(x, 8, window=w),
+            t(5, 7, dtype=torch.complex128),
+            constant(lambda: 1 + unit(8)()),
+        ),
+        "conv_tbc": (lambda x, w, b: torch.conv_tbc(x, w, b, 1), t(5, 2, 3), t(3, 3, 4), t(4)),
+        "int_mm": (
+            lambda a, b: torch._int_mm(a, b),
+            ints(9, 17, 8, dtype=torch.int8),
+            ints(9, 8, 8, dtype=torch.int8),
+        ),
+        "scaled_mm": (
+            lambda a, b, s, r: torch._scaled_mm(
+                a.to(torch.float8_e4m3fn),
+                b.to(torch.float8_e4m3fn).t(),
+                s,
+                r,
+                out_dtype=torch.float32,
+            ),
+            constant(t(16, 16, dtype=torch.float32)),
+            constant(t(16, 16, dtype=torch.float32)),
+            constant(lambda: unit()().float()),
+            constant(lambda: unit()().float()),
+        ),
     },
 )

@@ -208,3 +208,45 @@ family(
         for mode in REDUCTION_MODES
     },
 )
+
+family(
+    "margins",
+    {
+        "multi": (
+            lambda x, y, w: F.multi_margin_loss(x, y, weight=w, p=2),
+            t(4, 5),
+            ints(5, 4),
+            constant(unit(5)),
+        ),
+        "multi of one": (
+            lambda x, y, w: F.multi_margin_loss(x, y, weight=w, margin=0.5),
+            t(5),
+            ints(5),
+            constant(unit(5)),
+        ),
+        "multi without reduction": (
+            lambda x, y, w: F.multi_margin_loss(x, y, weight=w, reduction="none"),
+            t(4, 5),
+            ints(5, 4),
+            constant(unit(5)),
+        ),
+        "multilabel of a number": (F.multilabel_margin_loss, t(), ints(1)),
+        "smoothed, none": (
+            lambda x, y, w: F.cross_entropy(x, y, w, label_smoothing=0.1, reduction="none"),
+            t(4, 3, 2),
+            ints(3, 4, 2),
+            constant(unit(3)),
+        ),
+        "smoothed, some ignored": (
+            lambda x, y, w: F.cross_entropy(x, y, w, label_smoothing=0.2, ignore_index=1),
+            t(4, 3),
+            ints(3, 4),
+            constant(unit(3)),
+        ),
+        "smoothed, some ignored, without weights": (
+            lambda x, y: F.cross_entropy(x, y, label_smoothing=0.2, ignore_index=1),
+            t(6, 3),
+            ints(3, 6),
+        ),
+    },
+)

@@ -13,8 +13,9 @@ import torch.autograd.forward_ad as forward_ad
 from torch.utils import _pytree as pytree
 
 import test.batching_cases_linear
-import test.batching_cases_more
-import test.batching_cases_nn  # noqa: F401
+import test.batching_cases_nn
+import test.batching_cases_selecting
+import test.batching_cases_sequences  # noqa: F401
 from functorch_ext import FallbackWarning, grad, jvp, vmap
 from test.batching_cases import FAMILIES
 from test.oracle import assert_close, loop
