@@ -1,4 +1,4 @@
-"""Custom autograd functions for the tests, whose derivatives nobody would derive from their forward."""
+"""Custom autograd functions for the tests, with derivatives unlike those of their forward."""
 
 import numpy
 import torch
