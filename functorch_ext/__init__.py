@@ -16,6 +16,7 @@ from functorch_ext import (  # noqa: E402
     _forward_formulas,
     _makers,
     _module_hooks,
+    _sharded_modules,
     _tensor_methods,
     _user_autograd,
 )
@@ -40,6 +41,7 @@ _forward_formulas.install()
 _user_autograd.install()
 _checkpoint.install()
 _module_hooks.install()
+_sharded_modules.install()
 
 __all__ = [
     "FallbackWarning",

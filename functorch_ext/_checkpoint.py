@@ -41,8 +41,8 @@ def _install_saved_tensors_hooks() -> None:
     saved_tensors_hooks.__enter__ = enter
 
 
-class _Revived:
-    """A context in which a level runs again, and no deeper one."""
+class Revived:
+    """A context in which a level runs again, and no deeper one; without one, no level at all."""
 
     def __init__(self, level: _C.Level | None) -> None:
         self.level, self.frames = level, []
@@ -74,7 +74,7 @@ def _install_recomputation() -> None:
         def again(*args: Any, **kwargs: Any) -> Any:
             if level is None and _C.running_level() is None:
                 return function(*args, **kwargs)
-            with _Revived(level):
+            with Revived(level):
                 return function(*args, **kwargs)
 
         return plain(again, *args, **kwargs)

@@ -94,6 +94,32 @@ def step_through_a_gradient(F, module):
     return [p.grad for p in module.parameters() if p.grad is not None]
 
 
+def mine():
+    """The samples of this process."""
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    return XS[2 * rank : 2 * rank + 2]
+
+
+def gradients_of(module):
+    return [p.grad for p in module.parameters() if p.grad is not None]
+
+
+def step_through_samples(F, module):
+    total(F.vmap(module))(mine()).backward()
+    return gradients_of(module)
+
+
+def step_through_gradients(F, module):
+    F.vmap(F.grad(total(module)))(mine()).square().sum().backward()
+    return gradients_of(module)
+
+
+def step_through_a_tangent(F, module):
+    output, tangent = F.jvp(module, (mine(),), (mine().cos(),))
+    (output.sin().sum() + tangent.square().sum()).backward()
+    return gradients_of(module)
+
+
 def whole(x):
     """A tensor that is all here and not part of a graph."""
     return (x.full_tensor() if hasattr(x, "full_tensor") else x).detach().clone()
@@ -179,6 +205,9 @@ COMPUTATIONS = {
 STEPS = {
     "a training step": step,
     "a training step through grad": step_through_a_gradient,
+    "a training step through vmap": step_through_samples,
+    "a training step through vmap(grad)": step_through_gradients,
+    "a training step through jvp": step_through_a_tangent,
 }
 ROWS = [
     row(FEATURE, name, way, in_processes(name, way), expected(compute), 1e-5, slow=True)

@@ -22,9 +22,6 @@ NOT_YET = {
     r"In-place writes.*\| (clone of|arithmetic on) a shared tensor: add_ \|.*": SHARED,
     # kernels without a formula, or that read memory
     r".*an in-place write to the input \| .*(grad|vjp|jacrev).*": "a leaf Variable that requires grad",
-    # two processes
-    r"DDP.*fully_shard \| jvp by inputs": "the jvp is not returning a view",
-    r"DDP.*fully_shard \| a training step through grad": "setStorage",
 }
 KNOWN = ON_PURPOSE | NOT_YET
 

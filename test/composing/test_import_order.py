@@ -29,3 +29,21 @@ def test_apply_taken_before_the_import():
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["[30.0, 30.0]", "[30.0, 30.0] True"]
+
+
+SHARDING = """
+{}
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group as groups, _fsdp_state as states
+{}
+
+for func in (groups.FSDPParamGroup.unshard, states.FSDPState._register_pre_backward_hook):
+    print(func.__code__.co_filename.endswith("_sharded_modules.py"))
+"""
+
+
+def test_sharded_modules_imported_before_and_after():
+    importing = "import functorch_ext"
+    for lines in ((importing, ""), ("", importing)):
+        command = [sys.executable, "-W", "ignore", "-c", SHARDING.format(*lines)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert run.stdout.splitlines() == ["True", "True"]

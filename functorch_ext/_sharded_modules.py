@@ -1,0 +1,129 @@
+"""Modules of ``torch.distributed.fsdp.fully_shard``: when their parameters are gathered and freed.
+
+A sharded module has its parameters whole only while it computes. Hooks on its outputs gather them
+before its backward pass, and one on its inputs frees them after. Transforms meet this three times:
+
+- What gathers and frees parameters has nothing to do with the transforms that run at the time.
+- A gradient of samples flows below the plane of the module's outputs, so a hook belongs there too.
+- A gradient that is differentiated again computes with the parameters in a pass that starts from
+  the module's inputs. A tangent does in a pass beside that of the outputs, which mustn't free them.
+"""
+
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functorch_ext import _C
+from functorch_ext._checkpoint import Revived
+from functorch_ext._pytree import map_tensors
+
+_PACKAGE = "torch.distributed.fsdp._fully_shard."
+_Hook = Callable[[Tensor], Any]
+
+
+def install() -> None:
+    """Teaches sharded modules about transforms; once they are imported, which takes long."""
+    for name, teach in (("_fsdp_param_group", _teach_group), ("_fsdp_state", _teach_state)):
+        if module := sys.modules.get(_PACKAGE + name):
+            teach(module)
+        else:
+            sys.meta_path.insert(0, _AfterImport(_PACKAGE + name, teach))
+
+
+class _AfterImport:
+    """A finder of modules that does something to one of them when it has been imported."""
+
+    def __init__(self, name: str, then: Callable[[ModuleType], None]) -> None:
+        self.name, self.then = name, then
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+
+        def execute_then(module: ModuleType) -> None:
+            execute(module)
+            self.then(module)
+
+        spec.loader.exec_module = execute_then
+        return spec
+
+
+def _teach_group(module: ModuleType) -> None:
+    group, identity = module.FSDPParamGroup, module.RegisterPostBackwardFunction
+    for name in ("unshard", "wait_for_unshard", "reshard", "post_backward"):
+        setattr(group, name, _outside_transforms(getattr(group, name)))
+    register, pull_back = group._register_post_backward_hook, identity.backward
+
+    @functools.wraps(register)
+    def register_post_backward_hook(self: Any, args: Any, kwargs: Any) -> Any:
+        # With a tangent, what was gathered is freed at the very end of the backward pass.
+        for tensor in module.collect_grad_tensors((args, kwargs)):
+            if _tangent(tensor) is not None:
+                return args, kwargs
+        return register(self, args, kwargs)
+
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        gradients = pull_back(ctx, *cotangents)
+        if torch.is_grad_enabled():
+            gather = ctx.param_group.modules[0]._get_fsdp_state()._pre_backward
+            map_tensors(lambda gradient: _on_all_planes(gradient, gather), gradients)
+        return gradients
+
+    group._register_post_backward_hook = register_post_backward_hook
+    identity.backward = staticmethod(backward)
+
+
+def _teach_state(module: ModuleType) -> None:
+    state = module.FSDPState
+    register = state._register_pre_backward_hook
+
+    @functools.wraps(register)
+    def register_pre_backward_hook(self: Any, output: Any) -> Any:
+        output = register(self, output)
+        if torch.is_grad_enabled():
+            gather = self._pre_backward
+            map_tensors(lambda tensor: _below_and_along(tensor, gather), output)
+        return output
+
+    state._register_pre_backward_hook = register_pre_backward_hook
+
+
+def _on_all_planes(tensor: Tensor, hook: _Hook) -> Tensor:
+    """Puts a hook on a tensor, wherever it is differentiated."""
+    if tensor.requires_grad:
+        tensor.register_hook(hook)
+    return _below_and_along(tensor, hook)
+
+
+def _below_and_along(tensor: Tensor, hook: _Hook) -> Tensor:
+    """Puts a hook on what a tensor stands for on the planes below, and on its tangent."""
+    level = _C.level_of((tensor,))
+    if level is not None:
+        _on_all_planes(level.unwrap(tensor)[0], hook)
+    tangent = _tangent(tensor)
+    if tangent is not None:
+        _on_all_planes(tangent, hook)
+    return tensor
+
+
+def _tangent(tensor: Tensor) -> Tensor | None:
+    return torch._VF._unpack_dual(tensor, level=0).tangent
+
+
+def _outside_transforms(func: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(func)
+    def outside(*args: Any, **kwargs: Any) -> Any:
+        with Revived(None):
+            return func(*args, **kwargs)
+
+    return outside
