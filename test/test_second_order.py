@@ -15,6 +15,7 @@ def rand(*shape, seed=0):
 
 
 WEIGHT, BIAS = rand(3, seed=1), rand(3, seed=2)
+LABELS = torch.tensor([0, 2, 1])
 RUNNING = rand(3, seed=3), rand(3, seed=4).abs()
 
 
@@ -54,6 +55,8 @@ FUNCTIONS = {
     "batch_norm, evaluating": lambda x: F.batch_norm(x.sin(), *RUNNING, WEIGHT, BIAS),
     "instance_norm": lambda x: F.instance_norm(x[None]),
     "group_norm": lambda x: F.group_norm(x, 1, WEIGHT, BIAS),
+    "nll_loss of each": lambda x: F.nll_loss(x.log_softmax(-1), LABELS, reduction="none"),
+    "cross_entropy": lambda x: F.cross_entropy(x, LABELS, label_smoothing=0.1),
     "silu": F.silu,
     "mish": F.mish,
     "logit": lambda x: torch.logit(x.sigmoid()),

@@ -91,7 +91,7 @@ at::Tensor glu(const at::Tensor& self, int64_t dim) {
   return halves[0] * halves[1].sigmoid();
 }
 
-// PyTorch's backward formula is right, but not its derivative by the cotangent.
+// PyTorch gives the gradient by `self` where the source was written, instead of elsewhere.
 at::Tensor as_strided_scatter(c10::DispatchKeySet keys, const at::Tensor& self,
                               const at::Tensor& source, c10::SymIntArrayRef size,
                               c10::SymIntArrayRef stride, std::optional<c10::SymInt> offset) {
