@@ -59,11 +59,28 @@ at::Tensor div(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tenso
   return at::_ops::div_Tensor::redispatch(below_derivatives(keys), self, other);
 }
 
-// factor * term, of the sum's shape and dtype. It has memory of its own, as any sum.
+// Does nobody know the tensor and its memory but the caller, by one handle? That is how the value
+// of a part of a formula is passed on, which nobody can look at or write to afterwards.
+bool is_temporary(const at::Tensor& tensor) {
+  const auto* impl = tensor.unsafeGetTensorImpl();
+  if (tensor.use_count() != 1 || impl->pyobj_slot()->load_pyobj()) {
+    return false;
+  }
+  if (is_wrapper(tensor)) {
+    return is_temporary(wrapper_of(tensor)->value());
+  }
+  return tensor.has_storage() && tensor.storage().use_count() == 1;
+}
+
+// factor * term, of the sum's shape and dtype. Its memory is its own, as that of any sum: a new
+// one, or that of a term which is gone after the sum.
 at::Tensor as_sum(const at::Tensor& term, const at::Tensor& zero, const at::Scalar& factor,
                   at::ScalarType dtype) {
   const auto sizes = at::infer_size_symdimvector(term.sym_sizes(), zero.sym_sizes());
   const bool broadcast = sizes != term.sym_sizes();
+  if (!broadcast && factor.equal(1) && term.scalar_type() == dtype && is_temporary(term)) {
+    return term;
+  }
   auto value = broadcast ? term.expand_symint(sizes) : term;
   if (value.scalar_type() != dtype) {
     value = value.to(dtype);
