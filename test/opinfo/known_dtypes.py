@@ -27,28 +27,10 @@ TOLERANCE = {
     ("linalg.householder_product", "complex64"): 1e-3,  # of ill-conditioned draws
 }
 
-CONJUGATED = Reason(
-    "its derivative calls view_as_real, which takes no lazily conjugated tensor", "view_as_real"
-)
 SCALARS = Reason("beta and alpha, or a sum, promote the dtype of integers")
 
 # (operator, kind and mode): why
-ERRORS = {
-    **rows(
-        CONJUGATED,
-        ["conjugated vmap(vjp)"],
-        "__rpow__",
-        "float_power",
-        "istft",
-        "nn.functional.conv1d",
-        "nn.functional.conv2d",
-        "nn.functional.conv3d",
-        "nn.functional.conv_transpose1d",
-        "nn.functional.conv_transpose2d",
-        "nn.functional.conv_transpose3d",
-        "pow",
-    ),
-}
+ERRORS = {}
 LOOPS = {}
 WRONG = {
     **rows(
