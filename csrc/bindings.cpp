@@ -192,7 +192,7 @@ PYBIND11_MODULE(_C, module) {
     }
     return rows;
   });
-  module.def("own_results_of", &own_results_of);
+  module.def("own_results_of", &own_results_of, py::arg("function"), py::arg("is_copy"));
   module.def("call_mapped", &call_mapped);
   module.def("call_differentiated", &call_differentiated);
   bind_module_state(module);

@@ -18,6 +18,7 @@ namespace {
 // can't be told apart from here on down: kernels call them too, and mustn't get wrappers.
 constexpr size_t capacity = 40;
 std::array<PyCFunctionWithKeywords, capacity> originals{};
+std::array<bool, capacity> copies{};
 size_t count = 0;
 
 at::Tensor owned(const at::Tensor& tensor) {
@@ -28,13 +29,20 @@ at::Tensor owned(const at::Tensor& tensor) {
   return is_wrapper(leaf) ? leaf.set_requires_grad(true) : tensor;
 }
 
-PyObject* own_result(PyObject* result) {
+// A copy that is part of a graph stays in it, for hooks on it and for whoever asks whether it is.
+at::Tensor owned_copy(const at::Tensor& tensor) {
+  const bool has_memory = tensor.layout() == at::kStrided && !tensor.is_nested();
+  return has_memory && !tensor.requires_grad() ? made_inside(tensor) : tensor;
+}
+
+PyObject* own_result(PyObject* result, bool is_copy) {
   if (!result || !thread_state().plane || !THPVariable_CheckExact(result)) {
     return result;
   }
   const auto made = py::reinterpret_steal<py::object>(result);
   try {
-    return THPVariable_Wrap(owned(THPVariable_Unpack(made.ptr())));
+    const auto& tensor = THPVariable_Unpack(made.ptr());
+    return THPVariable_Wrap(is_copy ? owned_copy(tensor) : owned(tensor));
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
     return nullptr;
@@ -43,7 +51,7 @@ PyObject* own_result(PyObject* result) {
 
 template <size_t index>
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
-  return own_result(originals[index](self, args, kwargs));
+  return own_result(originals[index](self, args, kwargs), copies[index]);
 }
 
 template <size_t... index>
@@ -67,13 +75,14 @@ PyMethodDef* definition_of(const py::object& function) {
 
 }  // namespace
 
-void own_results_of(const py::object& function) {
+void own_results_of(const py::object& function, bool is_copy) {
   auto* definition = definition_of(function);
   constexpr int with_keywords = METH_VARARGS | METH_KEYWORDS;
   TORCH_CHECK(definition && (definition->ml_flags & with_keywords) == with_keywords,
               "functorch_ext: not a builtin function that takes keywords: ",
               py::repr(function).cast<std::string>());
   TORCH_CHECK(count < capacity, "functorch_ext: too many functions that make tensors");
+  copies[count] = is_copy;
   originals[count] =
       reinterpret_cast<PyCFunctionWithKeywords>(reinterpret_cast<void (*)()>(definition->ml_meth));
   definition->ml_meth =

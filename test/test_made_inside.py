@@ -1,5 +1,7 @@
 """Tensors that a function under vmap makes: they take values that differ between samples."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,8 @@ MAKERS = {
     "new_full": lambda x: NUMBERS.new_full((3,), 2.0),
     "new_tensor": lambda x: x.new_tensor([1.0, 2.0, 3.0]),
     "made of one": lambda x: torch.arange(3).double() * 2,
+    "clone": lambda x: NUMBERS.clone(),
+    "transposed clone": lambda x: NUMBERS.expand(3, 3).clone().t()[0],
     "of the batched one": lambda x: torch.zeros_like(x),
 }
 
@@ -235,3 +239,46 @@ def test_writes_into_what_has_the_same_tangent_for_all_samples(write):
 
     x = rand(2, 4, 3)
     assert_close(vmap(vmap(jacfwd(function)))(x), vmap(vmap(jacrev(function)))(x))
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_a_copy_of_a_shared_tensor_as_the_error_says(requires_grad):
+    shared, xs = rand(3).requires_grad_(requires_grad), rand(4, 3)
+
+    def written(x):
+        out = torch.zeros_like(shared) + shared if requires_grad else shared.clone()
+        return add(out, x) * x
+
+    def computed():
+        result = vmap(written)(xs)
+        return torch.autograd.grad(result.sum(), shared) if requires_grad else result
+
+    expected = xs.sum(0) if requires_grad else (shared + xs) * xs
+    assert_close(computed()[0] if requires_grad else computed(), expected)
+
+
+def test_a_clone_that_requires_grad_stays_in_its_graph():
+    shared, xs = rand(3).requires_grad_(), rand(4, 3)
+
+    def hooked(x):
+        out = shared.clone()
+        assert out.requires_grad
+        out.register_hook(lambda cotangent: 2 * cotangent)
+        return out * x
+
+    assert_close(torch.autograd.grad(vmap(hooked)(xs).sum(), shared)[0], 2 * xs.sum(0))
+
+
+def test_a_module_copied_inside_is_trained_on_each_sample():
+    module, xs = torch.nn.Linear(3, 2).double(), rand(4, 3)
+
+    def trained(x):
+        mine = copy.deepcopy(module)
+        optimizer = torch.optim.SGD(mine.parameters(), 0.1, momentum=0.5)
+        for _ in range(2):
+            optimizer.zero_grad()
+            mine(x).square().sum().backward()
+            optimizer.step()
+        return mine(x).detach()
+
+    assert_close(vmap(trained)(xs), torch.stack([trained(x) for x in xs]))

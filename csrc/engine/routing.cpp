@@ -131,8 +131,9 @@ void check_mutable(const at::Tensor& self, const Level& level, const c10::Operat
       "functorch_ext.vmap: ", op.operator_name(),
       " would write in-place a value that differs between samples into a tensor from outside, "
       "which all samples share. "
-      "Use the out-of-place form of the operator, or write into a copy made inside (for example "
-      "with x.new_zeros(...) or torch.zeros_like(x)).");
+      "Use the out-of-place form of the operator, or write into memory made inside: with "
+      "x.new_zeros(...), torch.zeros_like(x), or shared.clone() (if shared requires grad: "
+      "torch.zeros_like(shared) + shared).");
 }
 
 }  // namespace functorch_ext

@@ -33,6 +33,8 @@ FACTORIES = {
     "zeros_like of a sample": lambda x: torch.zeros_like(x),
     "zeros_like of a shared tensor": lambda x: torch.zeros_like(SHARED),
     "clone of a shared tensor": lambda x: SHARED.clone(),
+    "detached clone of a shared tensor": lambda x: (SHARED * 2).detach().clone(),
+    "torch.clone of arithmetic on a shared tensor": lambda x: torch.clone(SHARED * 2),
     "arithmetic on a shared tensor": lambda x: SHARED * 2,
     "arithmetic on zeros": lambda x: torch.zeros(3, **OPTIONS) + 1,
 }
