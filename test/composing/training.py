@@ -1,5 +1,7 @@
 """Training steps around transforms; torch.autograd used inside them."""
 
+import copy
+
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import nn
@@ -88,6 +90,23 @@ def optimizer_step(F):
         total(F.vmap(module))(XS[0]).backward()
         optimizer.step()
     return list(module.parameters())
+
+
+def module_copied_inside(F):
+    """Each sample trains a copy of a module with an optimizer of its own."""
+    torch.manual_seed(0)
+    module = nn.Linear(3, 2).double()
+
+    def trained(x):
+        mine = copy.deepcopy(module)
+        optimizer = torch.optim.SGD(mine.parameters(), 0.1, momentum=0.5)
+        for _ in range(2):
+            optimizer.zero_grad()
+            mine(x).square().sum().backward()
+            optimizer.step()
+        return mine(x).detach()
+
+    return F.vmap(trained)(XS[0])
 
 
 def gradient_penalty(F):
@@ -206,6 +225,7 @@ ROWS = [
     row(FEATURE, "MAML", "backward", maml_by_backward),
     row(FEATURE, "MAML", "backward, a module", maml_of_a_module),
     row(FEATURE, "optimizer steps", "backward of vmap", optimizer_step),
+    row(FEATURE, "a module copied and trained inside", "vmap", module_copied_inside),
     row(FEATURE, "a gradient penalty", "backward of vmap(grad)", gradient_penalty),
     *inside("torch.autograd.grad by an intermediate", autograd_grad_of_input, closed_form),
     *inside("torch.autograd.grad by a leaf made inside", fresh_leaf, fresh_leaf_plain),
