@@ -238,22 +238,6 @@ void ReverseFrame::share_privacy(const ReverseFrame& other) {
   also_private_.insert(also_private_.end(), other.inputs_.begin(), other.inputs_.end());
 }
 
-namespace {
-
-// The tangents of outputs have a graph of their own, which keeps the intermediates' tangents alive.
-// Where nobody else can use it, it goes ahead of the backward pass through the outputs.
-void drop_graphs_of_tangents(const ReverseFrame& frame, const std::vector<at::Tensor>& outputs) {
-  for (const auto& output : outputs) {
-    const auto& tangent = output._fw_grad(0);
-    if (tangent.defined() && tangent.grad_fn() && !tangent.is_view() &&
-        !frame.graph_is_used({tangent})) {
-      torch::autograd::impl::set_gradient_edge(tangent, {});
-    }
-  }
-}
-
-}  // namespace
-
 at::Tensor ReverseFrame::release(const at::Tensor& output) const {
   if (!output.requires_grad() || !on_plane(output, plane_) || graph_is_used({output})) {
     return output;
@@ -279,9 +263,6 @@ std::vector<at::Tensor> ReverseFrame::pull_back(
   std::vector<at::Tensor> gradients(inputs_.size());
   if (!roots.empty()) {
     record = c10::GradMode::is_enabled() && (record || graph_is_used(roots));
-    if (!record && !keep_graph) {
-      drop_graphs_of_tangents(*this, roots);
-    }
     gradients = gradients_of(roots, seeds, inputs_, plane_, keep_graph || record, record,
                              /*allow_unused=*/true);
   }
