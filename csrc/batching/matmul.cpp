@@ -73,6 +73,12 @@ at::Tensor vdot(Level& level, const at::Tensor& self, const at::Tensor& other) {
 // alpha * product + beta * self. With beta 0, self doesn't count even where it is not a number.
 at::Tensor add_scaled(const at::Tensor& self, const at::Tensor& product, const at::Scalar& beta,
                       const at::Scalar& alpha) {
+  const auto type = product.scalar_type();
+  if (c10::isIntegralType(type, /*includeBool=*/true)) {
+    // The factors become integers, too, and the sum is of the same type.
+    const auto sum = product * alpha.toLong();
+    return (beta.toLong() == 0 ? sum : sum + self * beta.toLong()).to(type);
+  }
   const auto scaled = alpha.equal(1) ? product : product * alpha;
   if (beta.equal(0)) {
     return scaled;
@@ -120,7 +126,8 @@ at::Tensor baddbmm(Level&, const at::Tensor& self, const at::Tensor& left, const
 
 at::Tensor addbmm(Level&, const at::Tensor& self, const at::Tensor& left, const at::Tensor& right,
                   const at::Scalar& beta, const at::Scalar& alpha) {
-  return add_scaled(self, at::bmm(left, right).sum(0), beta, alpha);
+  const auto products = at::bmm(left, right);
+  return add_scaled(self, products.sum(0, /*keepdim=*/false, products.scalar_type()), beta, alpha);
 }
 
 at::Tensor addr(Level&, const at::Tensor& self, const at::Tensor& left, const at::Tensor& right,
@@ -145,7 +152,7 @@ at::Tensor trilinear(Level&, const at::Tensor& first, const at::Tensor& second,
     return tensor;
   };
   return (expanded(first, expand1) * expanded(second, expand2) * expanded(third, expand3))
-      .sum(summed);
+      .sum(summed, /*keepdim=*/false, first.scalar_type());
 }
 
 // The outer product of two vectors.

@@ -1,7 +1,5 @@
 """What the sweep over dtypes knows in advance, beyond what is known of the operator in any dtype."""
 
-from test.opinfo.known import Reason, rows
-
 # (operator, kind): a tolerance of its own. Sums in half precision depend on their order.
 TOLERANCE = {
     **dict.fromkeys(
@@ -27,27 +25,8 @@ TOLERANCE = {
     ("linalg.householder_product", "complex64"): 1e-3,  # of ill-conditioned draws
 }
 
-SCALARS = Reason("beta and alpha, or a sum, promote the dtype of integers")
 
 # (operator, kind and mode): why
 ERRORS = {}
 LOOPS = {}
-WRONG = {
-    **rows(
-        SCALARS,
-        ["uint8 vmap", "int32 vmap", "int64 vmap"],
-        "addmv",
-        "addbmm",
-        "baddbmm",
-    ),
-    **rows(
-        SCALARS,
-        ["uint8 vmap", "int32 vmap"],
-        "nn.functional.bilinear",
-    ),
-    **rows(
-        SCALARS,
-        ["bool vmap"],
-        "addr",
-    ),
-}
+WRONG = {}
