@@ -3,6 +3,7 @@
 import numpy
 import torch
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 
 class Scaled(Function):
@@ -135,6 +136,44 @@ class NumpySine(Function):
     def vmap(info, in_dims, x):
         assert info.randomness == "error" and x.shape[in_dims[0]] == info.batch_size
         return NumpySine.apply(x.movedim(in_dims[0], -1)), -1
+
+
+class Once(Function):
+    """sin, whose derivative, 3 * cos, can't be differentiated."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, cotangent):
+        (x,) = ctx.saved_tensors
+        return 3 * cotangent * x.cos()
+
+
+class NumpyBackward(Once):
+    """The same with a backward in numpy; the derivative is 2 * cos."""
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, cotangent):
+        (x,) = ctx.saved_tensors
+        return torch.from_numpy(2 * cotangent.numpy() * numpy.cos(x.numpy()))
+
+
+class Doubled(Function):
+    """Doubles its argument in place; its derivative is 7."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.mark_dirty(x)
+        return x.mul_(2)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return 7 * cotangent
 
 
 FACTOR = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)

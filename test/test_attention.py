@@ -6,7 +6,6 @@ has neither forward mode nor second derivatives.
 
 import itertools
 import math
-import warnings
 
 import pytest
 import torch
@@ -14,19 +13,13 @@ import torch.nn.functional as F
 from torch import nn
 
 import functorch_ext
-from functorch_ext import FallbackWarning, functional_call, grad, hessian, jacrev, jvp, vmap
+from functorch_ext import functional_call, grad, hessian, jacrev, jvp, vmap
 from test import oracle
 from test.oracle import assert_close, loop, rand
 
+pytestmark = pytest.mark.filterwarnings("error::functorch_ext.FallbackWarning")
 BATCH, QUERIES, KEYS, FEATURES = 3, 4, 5, 6
 attention = F.scaled_dot_product_attention
-
-
-@pytest.fixture(autouse=True)
-def no_loops():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", FallbackWarning)
-        yield
 
 
 def written_out(q, k, v, mask=None, is_causal=False, scale=None):

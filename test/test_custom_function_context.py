@@ -3,10 +3,9 @@
 import pytest
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from functorch_ext import grad, jvp, vjp, vmap
-from test.custom_functions import NumpySine, Product, Scaled
+from test.custom_functions import Doubled, NumpySine, Once, Product, Scaled
 from test.oracle import assert_close, rand
 from test.state import failure
 
@@ -53,19 +52,6 @@ def test_needs_input_grad_and_unused_outputs():
     assert Switch.seen == [(True, False, False), (True, False, False, False, True)]
 
 
-class Once(Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, cotangent):
-        (x,) = ctx.saved_tensors
-        return 3 * cotangent * x.cos()
-
-
 @pytest.mark.parametrize("nest", [lambda f: vmap(f), lambda f: vmap(vmap(f))])
 def test_once_differentiable(nest):
     x = rand(2, 4, 3)
@@ -74,19 +60,6 @@ def test_once_differentiable(nest):
     x.requires_grad_()
     found = torch.autograd.grad(nest(Once.apply)(x).square().sum(), x, create_graph=True)[0]
     assert "once_differentiable" in failure(found.sum().backward, RuntimeError)
-
-
-class Doubled(Function):
-    """Doubles its argument in place."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.mark_dirty(x)
-        return x.mul_(2)
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return 7 * cotangent
 
 
 def test_mark_dirty():

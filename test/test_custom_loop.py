@@ -7,6 +7,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from functorch_ext import FallbackWarning, grad, jacrev, jvp, vmap
+from test.custom_functions import NumpyBackward
 from test.oracle import assert_close, loop
 
 X = torch.tensor([[0.3, -1.0, 2.0], [1.5, 0.2, -0.7]], dtype=torch.float64)
@@ -82,19 +83,7 @@ class InPlace(Function):
         return 2 * cotangent
 
 
-class Backward(Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, cotangent):
-        return torch.from_numpy(array(cotangent) * numpy.cos(array(ctx.saved_tensors[0])))
-
-
-class PlainBackward(Backward):
+class PlainBackward(NumpyBackward):
     @staticmethod
     def backward(ctx, cotangent):
         return torch.from_numpy(array(cotangent) * numpy.cos(array(ctx.saved_tensors[0])))
@@ -106,9 +95,9 @@ FUNCTIONS = {
     "one argument shared": lambda x: Saves.apply(x, torch.ones(3, dtype=x.dtype))[0],
     "setup_context": lambda x: WithSetup.apply(x) * x,
     "in place": lambda x: InPlace.apply(x * 2) * x,
-    "backward": Backward.apply,
+    "backward": NumpyBackward.apply,
     "a backward without once_differentiable": PlainBackward.apply,
-    "one after another": lambda x: Sine.apply(Backward.apply(x), 2),
+    "one after another": lambda x: Sine.apply(NumpyBackward.apply(x), 2),
 }
 
 
@@ -146,16 +135,16 @@ def test_forward_mode():
 def test_warns():
     with pytest.warns(FallbackWarning, match="the forward of Sine reads the memory"):
         vmap(FUNCTIONS["attributes"])(X)
-    with pytest.warns(FallbackWarning, match="the backward of Backward reads the memory"):
-        vmap(grad(lambda x: Backward.apply(x).sum()))(X)
+    with pytest.warns(FallbackWarning, match="the backward of NumpyBackward reads the memory"):
+        vmap(grad(lambda x: NumpyBackward.apply(x).sum()))(X)
 
 
 def test_a_loop_is_differentiated_once():
     twice = grad(lambda x: grad(lambda x: PlainBackward.apply(x).sum())(x).sum())
     with pytest.raises(RuntimeError, match="backward of PlainBackward ran sample by sample"):
         vmap(twice)(X)
-    with pytest.raises(RuntimeError, match="backward of Backward ran sample by sample"):
-        vmap(grad(lambda x: grad(lambda x: Backward.apply(x).sum())(x).sum()))(X)
+    with pytest.raises(RuntimeError, match="backward of NumpyBackward ran sample by sample"):
+        vmap(grad(lambda x: grad(lambda x: NumpyBackward.apply(x).sum())(x).sum()))(X)
 
 
 def test_in_place_on_what_is_shared():

@@ -1,7 +1,5 @@
 """Tensors that a function under vmap makes: they take values that differ between samples."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -267,18 +265,3 @@ def test_a_clone_that_requires_grad_stays_in_its_graph():
         return out * x
 
     assert_close(torch.autograd.grad(vmap(hooked)(xs).sum(), shared)[0], 2 * xs.sum(0))
-
-
-def test_a_module_copied_inside_is_trained_on_each_sample():
-    module, xs = torch.nn.Linear(3, 2).double(), rand(4, 3)
-
-    def trained(x):
-        mine = copy.deepcopy(module)
-        optimizer = torch.optim.SGD(mine.parameters(), 0.1, momentum=0.5)
-        for _ in range(2):
-            optimizer.zero_grad()
-            mine(x).square().sum().backward()
-            optimizer.step()
-        return mine(x).detach()
-
-    assert_close(vmap(trained)(xs), torch.stack([trained(x) for x in xs]))

@@ -1,26 +1,18 @@
 """Operators that programs rarely call by name: kernels of convolution, forms of batch normalisation,
 random operators with arguments that differ between samples."""
 
-import warnings
-
 import pytest
 import torch
 import torch.nn.functional as F
 
-from functorch_ext import FallbackWarning, grad, hessian, jvp, vmap
+from functorch_ext import grad, hessian, jvp, vmap
 from test import oracle
 from test.oracle import assert_close, loop, rand
 
 aten = torch.ops.aten
 nn_functions = torch._C._nn
 BATCH = 3
-
-
-@pytest.fixture(autouse=True)
-def no_loops():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", FallbackWarning)
-        yield
+pytestmark = pytest.mark.filterwarnings("error::functorch_ext.FallbackWarning")
 
 
 CONVOLUTIONS = {

@@ -4,15 +4,12 @@ In float64 PyTorch's own layers are made of differentiable operators, so they ar
 float32 CPUs have a fused LSTM, with no forward mode and no batching rule.
 """
 
-import warnings
-
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from functorch_ext import (
-    FallbackWarning,
     functional_call,
     grad,
     hessian,
@@ -24,6 +21,7 @@ from functorch_ext import (
 from test import oracle
 from test.oracle import assert_close, loop
 
+pytestmark = pytest.mark.filterwarnings("error::functorch_ext.FallbackWarning")
 BATCH, TIME, N, INPUT, HIDDEN = 3, 4, 2, 3, 5
 LAYERS = {
     "LSTM": nn.LSTM,
@@ -45,13 +43,6 @@ CASES = [
     for options in OPTIONS
     if name == "LSTM" or options != "projection"
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_loops():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", FallbackWarning)
-        yield
 
 
 def make(name, options, dtype=torch.float64):

@@ -28,15 +28,18 @@ def attend(**options):
     return func
 
 
-def by_hand(**options):
-    """The kernel that is made of ordinary operators."""
-    func = attend(**options)
+def plain_of(func):
+    """func with the kernel that is made of ordinary operators."""
 
     def plain(*args):
         with sdpa_kernel(SDPBackend.MATH):
             return func(*args)
 
     return plain
+
+
+def by_hand(**options):
+    return plain_of(attend(**options))
 
 
 def qkv(dtype=torch.float64, heads=2, shared_heads=None):
@@ -124,14 +127,6 @@ def attention():
 def multihead(need_weights, evaluation=False, **call):
     module = attention().train(not evaluation)
     return lambda x, y: module(x, y, y, need_weights=need_weights, **call)[0]
-
-
-def plain_of(func):
-    def plain(*args):
-        with sdpa_kernel(SDPBackend.MATH):
-            return func(*args)
-
-    return plain
 
 
 def layer(kind, evaluation=False):

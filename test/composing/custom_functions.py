@@ -1,11 +1,10 @@
 """torch.autograd.Function in its styles, each with a derivative that only its backward knows."""
 
-import numpy
 import torch
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from test.composing.rows import ALL, BOTH, REVERSE, TWICE, sample, uses
+from test.custom_functions import Doubled, Exponential, NumpyBackward, NumpySine, Once
 
 
 class OldStyle(Function):
@@ -69,31 +68,6 @@ class WithRuleForward(WithSetupForward):
         return WithRuleForward.apply(x.movedim(in_dims[0], 0), factor), 0
 
 
-class SavesIntermediates(Function):
-    @staticmethod
-    def forward(ctx, x):
-        half = (x / 2).exp()
-        output = half * half
-        ctx.save_for_backward(half, output)
-        return output
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        half, output = ctx.saved_tensors
-        return 2 * cotangent * (output + half * half)
-
-
-class Doubled(Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.mark_dirty(x)
-        return x.mul_(2)
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return 7 * cotangent
-
-
 class DoubledWithSetup(Function):
     generate_vmap_rule = True
 
@@ -137,18 +111,6 @@ class SortedWithSetup(Function):
     backward = Sorted.backward
 
 
-class Once(Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, cotangent):
-        return 3 * cotangent * ctx.saved_tensors[0].cos()
-
-
 class OnceWithSetup(Function):
     generate_vmap_rule = True
 
@@ -163,46 +125,15 @@ class OnceWithSetup(Function):
     backward = Once.backward
 
 
-class NumpySine(Function):
+class NumpyForward(Function):
+    """NumpySine without a rule for vmap."""
+
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
-        return torch.from_numpy(numpy.sin(x.detach().numpy()))
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        return 2 * cotangent * ctx.saved_tensors[0].cos()
-
-
-class NumpySineWithRule(Function):
-    @staticmethod
-    def forward(x):
-        return torch.from_numpy(numpy.sin(x.detach().numpy()))
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
+        return NumpySine.forward(x)
 
     backward = NumpySine.backward
-
-    @staticmethod
-    def vmap(info, in_dims, x):
-        return NumpySineWithRule.apply(x), in_dims[0]
-
-
-class NumpyBackward(Function):
-    """Not even its backward is made of operators of torch."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, cotangent):
-        (x,) = ctx.saved_tensors
-        return torch.from_numpy(2 * cotangent.numpy() * numpy.cos(x.numpy()))
 
 
 class Skips(Function):
@@ -233,7 +164,7 @@ def functions(name, func, ways=TWICE):
 ROWS = [
     *functions("ctx in forward, a non-tensor argument", lambda x: OldStyle.apply(x, 5)),
     *functions("ctx in forward, with jvp", lambda x: OldStyleForward.apply(x, 5), ALL),
-    *functions("ctx in forward, an intermediate and the output saved", SavesIntermediates.apply),
+    *functions("ctx in forward, an intermediate and the output saved", Exponential.apply),
     *functions("setup_context, a non-tensor argument", lambda x: WithSetup.apply(x, 5)),
     *functions("setup_context, with jvp", lambda x: WithSetupForward.apply(x, 5), ALL),
     *functions("generate_vmap_rule", lambda x: Generated.apply(x, 5)),
@@ -247,8 +178,8 @@ ROWS = [
     *functions("once_differentiable, ctx in forward", Once.apply, REVERSE),
     *functions("once_differentiable, setup_context", OnceWithSetup.apply, REVERSE),
     *functions("needs_input_grad and cotangents of None", lambda x: Skips.apply(x, x.sin())[0]),
-    *functions("forward in NumPy", NumpySine.apply),
-    *functions("forward in NumPy, with vmap staticmethod", NumpySineWithRule.apply),
+    *functions("forward in NumPy", NumpyForward.apply),
+    *functions("forward in NumPy, with vmap staticmethod", NumpySine.apply),
     *functions("backward in NumPy", NumpyBackward.apply, REVERSE),
     *functions(
         "one inside another", lambda x: OldStyleForward.apply(WithSetupForward.apply(x, 2), 3), BOTH

@@ -70,25 +70,26 @@ def direction(args):
     return pytree.tree_map(of_one, args)
 
 
-def _vjp(F, func, args, argnums):
+def _by_chosen(func, args, argnums):
+    """func as a function of the arguments at argnums alone, and these arguments."""
+
     def of_chosen(*chosen):
         now = list(args)
         for i, value in zip(argnums, chosen):
             now[i] = value
         return func(*now)
 
-    output, pullback = F.vjp(of_chosen, *(args[i] for i in argnums))
+    return of_chosen, tuple(args[i] for i in argnums)
+
+
+def _vjp(F, func, args, argnums):
+    of_chosen, primals = _by_chosen(func, args, argnums)
+    output, pullback = F.vjp(of_chosen, *primals)
     return output, pullback(direction(output))
 
 
 def _jvp(F, func, args, argnums):
-    def of_chosen(*chosen):
-        now = list(args)
-        for i, value in zip(argnums, chosen):
-            now[i] = value
-        return func(*now)
-
-    primals = tuple(args[i] for i in argnums)
+    of_chosen, primals = _by_chosen(func, args, argnums)
     return F.jvp(of_chosen, primals, direction(primals))
 
 
