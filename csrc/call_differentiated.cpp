@@ -1,11 +1,10 @@
 #include "call_differentiated.h"
 
-#include <torch/csrc/autograd/python_variable.h>
-
 #include <vector>
 
 #include "autodiff/reverse.h"
 #include "plain_trees.h"
+#include "python_objects.h"
 
 namespace py = pybind11;
 
@@ -16,9 +15,7 @@ namespace {
 // The tree with its leaves replaced by the tensors, in order.
 py::object with_leaves(const py::handle& tree, const std::vector<at::Tensor>& tensors) {
   auto next = tensors.begin();
-  return changed_leaves(tree, [&](const py::handle&) {
-    return py::reinterpret_steal<py::object>(THPVariable_Wrap(*next++));
-  });
+  return changed_leaves(tree, [&](const py::handle&) { return python_tensor(*next++); });
 }
 
 }  // namespace
@@ -50,11 +47,7 @@ py::object call_differentiated(const py::object& func, const py::tuple& args,
     arguments[i] =
         i == position ? with_leaves(structure, frame.differentiable(inputs)) : py::object(args[i]);
   }
-  const auto output = py::reinterpret_steal<py::object>(
-      PyObject_Call(func.ptr(), arguments.ptr(), kwargs.empty() ? nullptr : kwargs.ptr()));
-  if (!output) {
-    throw py::error_already_set();
-  }
+  const auto output = called(func, arguments, kwargs);
   if (!THPVariable_Check(output.ptr()) || THPVariable_Unpack(output.ptr()).dim() != 0) {
     check(output);
   }
@@ -64,8 +57,7 @@ py::object call_differentiated(const py::object& func, const py::tuple& args,
     const py::gil_scoped_release no_gil;
     gradients = frame.pull_back({value}, {std::nullopt}, /*keep_graph=*/false);
   }
-  const auto released = py::reinterpret_steal<py::object>(THPVariable_Wrap(frame.release(value)));
-  return py::make_tuple(with_leaves(structure, gradients), released);
+  return py::make_tuple(with_leaves(structure, gradients), python_tensor(frame.release(value)));
 }
 
 }  // namespace functorch_ext

@@ -1,22 +1,17 @@
 #include "call_mapped.h"
 
-#include <torch/csrc/autograd/python_variable.h>
-
 #include <optional>
 #include <vector>
 
 #include "engine/frames.h"
 #include "plain_trees.h"
+#include "python_objects.h"
 
 namespace py = pybind11;
 
 namespace functorch_ext {
 
 namespace {
-
-py::object python_tensor(const at::Tensor& tensor) {
-  return py::reinterpret_steal<py::object>(THPVariable_Wrap(tensor));
-}
 
 // The dimension of each argument, or none; nothing if in_dims has another form.
 std::optional<std::vector<std::optional<int64_t>>> dims_of_arguments(const py::object& in_dims,
@@ -107,11 +102,7 @@ py::object call_mapped(const py::object& func, const py::tuple& args, const py::
       return python_tensor(frame.wrap(tensor, *in_dim < 0 ? *in_dim + tensor.dim() : *in_dim));
     });
   }
-  const auto output = py::reinterpret_steal<py::object>(
-      PyObject_Call(func.ptr(), wrapped.ptr(), kwargs.empty() ? nullptr : kwargs.ptr()));
-  if (!output) {
-    throw py::error_already_set();
-  }
+  const auto output = called(func, wrapped, kwargs);
   const auto result = changed_leaves(output, [&](const py::handle& leaf) -> py::object {
     if (!THPVariable_Check(leaf.ptr())) {
       return {};

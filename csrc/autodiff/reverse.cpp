@@ -56,30 +56,28 @@ bool any_node(const std::vector<at::Tensor>& outputs, Stop&& stop) {
   return false;
 }
 
-// The tensor cut off from the graph of a plane, its own or a lower one (it may be a tangent from a
-// Jacobian's basis, then); graphs of the planes below go on. (detach cuts on all planes.)
+// The tensor cut off from the graphs of a plane (null: plane 0) and of all deeper ones; those below
+// go on, and so do tangents. (detach cuts on all planes, and tangents as well.)
 at::Tensor without_graph(const at::Tensor& tensor, const LevelPtr& plane) {
+  const auto* impl = tensor.unsafeGetTensorImpl();
+  at::Tensor result;
   if (depth_of(tensor) > (plane ? plane->depth : 0)) {
     const auto* wrapper = wrapper_of(tensor);
-    return wrap(without_graph(wrapper->value(), plane), wrapper->bdim(), wrapper->level());
+    result = wrap(without_graph(wrapper->value(), plane), wrapper->bdim(), wrapper->level());
+  } else {
+    result = at::Tensor(impl->shallow_copy_and_detach(impl->version_counter(),
+                                                      /*allow_tensor_metadata_change=*/true));
   }
-  const auto* impl = tensor.unsafeGetTensorImpl();
-  auto result = at::Tensor(impl->shallow_copy_and_detach(impl->version_counter(),
-                                                         /*allow_tensor_metadata_change=*/true));
   const auto& tangent = tensor._fw_grad(0);
   return tangent.defined() ? at::_make_dual(result, without_graph(tangent, plane), 0) : result;
 }
 
-// The tensor cut off from all graphs, as by detach; it keeps its tangents, though.
-at::Tensor without_graphs(const at::Tensor& tensor) {
-  const auto* impl = tensor.unsafeGetTensorImpl();
-  const auto* wrapper = is_wrapper(tensor) ? wrapper_of(tensor) : nullptr;
-  const auto result =
-      wrapper ? wrap(without_graphs(wrapper->value()), wrapper->bdim(), wrapper->level())
-              : at::Tensor(impl->shallow_copy_and_detach(impl->version_counter(),
-                                                         /*allow_tensor_metadata_change=*/true));
-  const auto& tangent = tensor._fw_grad(0);
-  return tangent.defined() ? at::_make_dual(result, without_graphs(tangent), 0) : result;
+void cut_graph(torch::autograd::variable_list& gradients, const LevelPtr& plane) {
+  for (auto& gradient : gradients) {
+    if (gradient.defined()) {
+      gradient = without_graph(gradient, plane);
+    }
+  }
 }
 
 // Does a derivative of another transform flow through the tensor: a tangent on this plane, or
@@ -139,11 +137,7 @@ torch::autograd::variable_list gradients_of(const torch::autograd::variable_list
   auto gradients =
       torch::autograd::grad(outputs, inputs, seeds, keep_graph, differentiable, allow_unused);
   if (differentiable && !record) {
-    for (auto& gradient : gradients) {
-      if (gradient.defined()) {
-        gradient = without_graph(gradient, plane);
-      }
-    }
+    cut_graph(gradients, plane);
   }
   return gradients;
 }
@@ -169,7 +163,7 @@ void accumulate_gradients(const torch::autograd::variable_list& outputs,
   if (!record) {
     for (const auto& leaf : leaves) {
       if (leaf.grad().defined()) {
-        leaf.mutable_grad() = without_graphs(leaf.grad());
+        leaf.mutable_grad() = without_graph(leaf.grad(), /*plane=*/nullptr);
       }
     }
   }
@@ -313,11 +307,7 @@ std::vector<at::Tensor> run_backward(const std::vector<at::Tensor>& outputs,
   auto gradients =
       gradients_of(outputs, seeds, inputs, plane, keep_graph, create_graph, allow_unused);
   if (!create_graph) {
-    for (auto& gradient : gradients) {
-      if (gradient.defined()) {
-        gradient = without_graphs(gradient);
-      }
-    }
+    cut_graph(gradients, /*plane=*/nullptr);
   }
   return gradients;
 }

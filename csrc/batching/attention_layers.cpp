@@ -86,7 +86,7 @@ at::Tensor encoder_layer(const at::Tensor& src, int64_t embed_dim, int64_t heads
 }
 
 // A function of an operator's arguments as its rule, as its decomposition ahead of autograd, and as
-// what computes it for tensors with tangents.
+// what computes it for tensors that are differentiated.
 template <class Op, auto compute>
 struct Computed;
 
@@ -98,13 +98,9 @@ struct Computed<Op, compute> {
   static std::optional<Return> decomposition(Level&, Parameters... arguments) {
     return compute(arguments...);
   }
-  static Return derivative(c10::DispatchKeySet keys, Parameters... arguments) {
-    return any_differentiated(arguments...) ? compute(arguments...)
-                                            : Op::redispatch(below_derivatives(keys), arguments...);
-  }
   static void add() {
     functorch_ext::add<Op>(rule, decomposition);
-    add_derivative_kernel<Op>(derivative);
+    add_computed_when<Op, is_differentiated_here, compute>();
   }
 };
 

@@ -152,13 +152,6 @@ at::Tensor input_gradient(Level& level, const at::Tensor& grad_output, const at:
   return part_channels(gradient, 1, level, settings.groups);
 }
 
-// Is the value a tensor of numbers on a CPU, and nothing more?
-bool is_plain_on_cpu(const at::Tensor& value) {
-  return !is_wrapper(value) && value.is_cpu() && value.numel() > 0 &&
-         !value.unsafeGetTensorImpl()->has_symbolic_sizes_strides() && !value.requires_grad() &&
-         !value._fw_grad(/*level=*/0).defined();
-}
-
 // The patches of values (B, N, C, ...) that the outputs of (...) are computed from, as a view
 // (B, N, outputs..., C, kernel...).
 at::Tensor patches_of(const at::Tensor& value, at::IntArrayRef output, at::IntArrayRef kernel,

@@ -48,44 +48,6 @@ at::Tensor new_zeros_with_same_feature_meta(Level&, const at::Tensor& self, cons
                                  other.sym_storage_offset());
 }
 
-// The tangent of what isn't differentiated is a tensor of zeros without memory. PyTorch asks Python
-// for the shape of a sum with one, which costs more than all the rest.
-bool is_zero_tensor(const at::Tensor& tensor, const Level& level) {
-  return value_of(tensor, level)._is_zerotensor();
-}
-
-// Does `small` broadcast to the shape of `large`, which stays as it is?
-bool broadcasts_to(const at::Tensor& small, const at::Tensor& large) {
-  const auto missing = large.dim() - small.dim();
-  for (int64_t dim = 0; dim < small.dim(); ++dim) {
-    if (missing < 0 ||
-        (small.sym_size(dim) != 1 && small.sym_size(dim) != large.sym_size(dim + missing))) {
-      return false;
-    }
-  }
-  return missing >= 0;
-}
-
-template <class Op>
-using Pair = Operator<typename Op::schema>;
-
-at::Tensor add_with_zeros(const Pair<at::_ops::add_Tensor>& op, Level& level,
-                          const at::Tensor& self, const at::Tensor& other,
-                          const at::Scalar& alpha) {
-  const bool other_is_zero = is_zero_tensor(other, level);
-  if (C10_UNLIKELY(other_is_zero || is_zero_tensor(self, level))) {
-    const auto& zero = other_is_zero ? other : self;
-    const auto& term = other_is_zero ? self : other;
-    if (!is_zero_tensor(term, level) && zero.scalar_type() == term.scalar_type() &&
-        broadcasts_to(zero, term) && !(is_batched_at(zero, level) && !is_batched_at(term, level))) {
-      const auto& value = value_of(term, level);
-      return wrap(other_is_zero || alpha.equal(1) ? value.clone() : value.mul(alpha),
-                  bdim_of(term, level), level);
-    }
-  }
-  return Pointwise<at::_ops::add_Tensor::schema>::rule(op, level, self, other, alpha);
-}
-
 // Two formulas write the tangent of `value` into zeros made for `self`. A tangent from a deeper
 // plane doesn't fit into these. (What runs below autograd has no tangents to care for.)
 bool brings_deeper_tangent(c10::DispatchKeySet keys, const at::Tensor& self,
@@ -119,7 +81,6 @@ void register_dual_rules() {
                   c10::KernelFunction::makeFromUnboxedRuntimeFunction(&make_dual_entry));
   register_kernel(op, landing_key,
                   c10::KernelFunction::makeFromUnboxedRuntimeFunction(&make_dual_landing));
-  add<at::_ops::add_Tensor>(add_with_zeros);
   add<at::_ops::_has_same_storage_numel>(has_same_storage_numel);
   add<at::_ops::_new_zeros_with_same_feature_meta>(new_zeros_with_same_feature_meta);
   add_derivative_kernel<at::_ops::fill__Tensor>(fill);

@@ -52,11 +52,6 @@ at::Tensor sum_leading(const at::Tensor& value, int64_t kept, bool batched) {
   return dims.empty() ? value : value.sum(dims);
 }
 
-// Is the value a tensor that no derivative flows through, on any plane?
-bool is_plain(const at::Tensor& value) {
-  return !is_wrapper(value) && !value.requires_grad() && !value._fw_grad(/*level=*/0).defined();
-}
-
 // grad * (input - mean) * rstd, in one piece of memory where nothing has to be saved.
 at::Tensor times_normalized(const at::Tensor& grad, const at::Tensor& input, const at::Tensor& mean,
                             const at::Tensor& rstd) {
@@ -200,17 +195,11 @@ Three group_norm_backward(Level& level, const at::Tensor& grad_output, const at:
 }
 
 // The same of operators that have forward mode, which the fused one lacks.
-Three group_norm_backward_with_tangents(c10::DispatchKeySet keys, const at::Tensor& grad_output,
-                                        const at::Tensor& input, const at::Tensor& mean,
-                                        const at::Tensor& rstd, const OptionalTensor& weight,
-                                        c10::SymInt n, c10::SymInt channels,
-                                        c10::SymInt channel_size, int64_t group,
-                                        std::array<bool, 3> output_mask) {
-  if (!any_tangent(grad_output, input, mean, rstd, weight)) {
-    return at::_ops::native_group_norm_backward::redispatch(below_derivatives(keys), grad_output,
-                                                            input, mean, rstd, weight, n, channels,
-                                                            channel_size, group, output_mask);
-  }
+Three group_norm_backward_with_tangents(const at::Tensor& grad_output, const at::Tensor& input,
+                                        const at::Tensor& mean, const at::Tensor& rstd,
+                                        const OptionalTensor& weight, c10::SymInt n,
+                                        c10::SymInt channels, c10::SymInt channel_size,
+                                        int64_t group, std::array<bool, 3> output_mask) {
   const std::vector<c10::SymInt> by_group = {n, group, channels / group, channel_size};
   const auto of_group = [](const at::Tensor& tensor) { return tensor.unsqueeze(-1).unsqueeze(-1); };
   const auto grad = grad_output.reshape_symint(by_group);
@@ -240,7 +229,8 @@ void register_layer_norm_rules() {
   add<at::_ops::native_layer_norm_backward>(layer_norm_backward);
   add<at::_ops::native_group_norm>(group_norm);
   add<at::_ops::native_group_norm_backward>(group_norm_backward);
-  add_derivative_kernel<at::_ops::native_group_norm_backward>(group_norm_backward_with_tangents);
+  add_computed_when<at::_ops::native_group_norm_backward, has_tangents,
+                    group_norm_backward_with_tangents>();
 
   // Made of the above.
   add_decomposition<at::_ops::layer_norm>();

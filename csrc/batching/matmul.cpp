@@ -5,6 +5,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "engine/derivatives.h"
 
 namespace functorch_ext {
 
@@ -181,6 +182,27 @@ std::optional<at::Tensor> linear_of_vector(Level&, const at::Tensor& input,
   return bias && bias->defined() ? at::addmv(*bias, weight, input) : at::mv(weight, input);
 }
 
+// The same for plain tensors, while a transform differentiates. What doesn't fit is left to
+// PyTorch, which says so.
+bool is_plain_product_with_vector(c10::DispatchKeySet keys, const at::Tensor& input,
+                                  const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  const auto fits = [&](const at::Tensor& tensor, int64_t rank) {
+    return tensor.dim() == rank && !is_wrapper(tensor) && tensor.layout() == at::kStrided &&
+           tensor.scalar_type() == weight.scalar_type() && tensor.device() == weight.device();
+  };
+  return bias && bias->defined() && fits(input, 1) && fits(weight, 2) && fits(*bias, 1) &&
+         input.sym_size(0) == weight.sym_size(1) && bias->sym_size(0) == weight.sym_size(0) &&
+         !keys.has_any(c10::autocast_dispatch_keyset);
+}
+
+at::Tensor linear_of_plain_vector(c10::DispatchKeySet keys, const at::Tensor& input,
+                                  const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+  if (is_plain_product_with_vector(keys, input, weight, bias)) {
+    return at::addmv(*bias, weight, input);
+  }
+  return at::_ops::linear::redispatch(below_derivatives(keys), input, weight, bias);
+}
+
 // An implicit composite; this is its form where the plane doesn't differentiate.
 at::Tensor linear(Level& level, const at::Tensor& input, const at::Tensor& weight,
                   const std::optional<at::Tensor>& bias) {
@@ -231,6 +253,7 @@ void register_matmul_rules() {
   add<at::_ops::outer>(functorch_ext::outer);
   add<at::_ops::ger>(functorch_ext::outer);
   add<at::_ops::linear>(functorch_ext::linear, linear_of_vector);
+  add_derivative_kernel<at::_ops::linear>(linear_of_plain_vector);
   add<at::_ops::matmul>(functorch_ext::matmul);
 
   add<at::_ops::addmm>(functorch_ext::addmm);

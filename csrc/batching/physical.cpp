@@ -21,6 +21,15 @@ at::Tensor expanded_at_front(const at::Tensor& tensor, const Level& level) {
   return value.unsqueeze(0).expand_symint(physical_sizes(value.sym_sizes(), level));
 }
 
+bool is_plain(const at::Tensor& value) {
+  return !is_wrapper(value) && !value.requires_grad() && !value._fw_grad(/*level=*/0).defined();
+}
+
+bool is_plain_on_cpu(const at::Tensor& value) {
+  return is_plain(value) && value.is_cpu() &&
+         !value.unsafeGetTensorImpl()->has_symbolic_sizes_strides() && value.numel() > 0;
+}
+
 at::Tensor aligned(const at::Tensor& tensor, int64_t rank, const Level& level) {
   auto value = at_front(tensor, level);
   if (is_batched_at(tensor, level)) {

@@ -18,6 +18,11 @@ at::Tensor at_front(const at::Tensor& tensor, const Level& level);
 // a copy.
 at::Tensor expanded_at_front(const at::Tensor& tensor, const Level& level);
 
+// Is the value a tensor of plane 0 that no derivative flows through?
+bool is_plain(const at::Tensor& value);
+// Is it one of numbers, and at least one, on a CPU?
+bool is_plain_on_cpu(const at::Tensor& value);
+
 // At the front, with dimensions of size 1 behind the batch dimension up to `rank` logical ones, so
 // that broadcasting lines up from the right. A tensor that isn't batched stays as it is.
 at::Tensor aligned(const at::Tensor& tensor, int64_t rank, const Level& level);

@@ -157,27 +157,6 @@ at::Tensor mv(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor
   return at::_ops::mv::redispatch(below_derivatives(keys), self, vector);
 }
 
-// PyTorch makes a matrix of a vector, for a product of matrices, and a vector of that: three more
-// operators to differentiate. (Under autocast linear is one of its operators.)
-bool is_product_with_vector(c10::DispatchKeySet keys, const at::Tensor& input,
-                            const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  const auto fits = [&](const at::Tensor& tensor, int64_t rank) {
-    return tensor.dim() == rank && !is_wrapper(tensor) && tensor.layout() == at::kStrided &&
-           tensor.scalar_type() == weight.scalar_type() && tensor.device() == weight.device();
-  };
-  return bias && bias->defined() && fits(input, 1) && fits(weight, 2) && fits(*bias, 1) &&
-         input.sym_size(0) == weight.sym_size(1) && bias->sym_size(0) == weight.sym_size(0) &&
-         !keys.has_any(c10::autocast_dispatch_keyset);
-}
-
-at::Tensor linear(c10::DispatchKeySet keys, const at::Tensor& input, const at::Tensor& weight,
-                  const std::optional<at::Tensor>& bias) {
-  if (is_product_with_vector(keys, input, weight, bias)) {
-    return at::addmv(*bias, weight, input);
-  }
-  return at::_ops::linear::redispatch(below_derivatives(keys), input, weight, bias);
-}
-
 // dot and vdot
 template <class Op>
 at::Tensor inner(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {
@@ -306,7 +285,6 @@ void register_zero_tangents() {
   add_derivative_kernel<at::_ops::mm>(functorch_ext::mm);
   add_derivative_kernel<at::_ops::bmm>(functorch_ext::bmm);
   add_derivative_kernel<at::_ops::mv>(functorch_ext::mv);
-  add_derivative_kernel<at::_ops::linear>(functorch_ext::linear);
   add_derivative_kernel<at::_ops::convolution>(functorch_ext::convolution);
   add_derivative_kernel<at::_ops::convolution_backward>(functorch_ext::convolution_backward);
   add_derivative_kernel<at::_ops::dot>(inner<at::_ops::dot>);

@@ -17,7 +17,6 @@ def is_pointwise(function: NativeFunction) -> bool:
     return (
         "pointwise" in function.tags
         and function.root_name != "clone"  # memory formats: see factories.cpp
-        and str(function.func.name) != "add.Tensor"  # see dual.cpp
         and function.func.kind() in (SchemaKind.functional, SchemaKind.inplace)
         and not function.has_composite_implicit_autograd_kernel
         and any(argument.type.is_tensor_like() for argument in function.func.arguments.flat_all)

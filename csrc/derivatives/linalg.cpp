@@ -59,10 +59,7 @@ std::tuple<at::Tensor, at::Tensor> triangular_solve(const at::Tensor& right,
 }
 
 // The inverse of L L^H, or of U^H U. PyTorch's tangents of it are wrong in the first place.
-at::Tensor cholesky_inverse(c10::DispatchKeySet keys, const at::Tensor& factor, bool upper) {
-  if (!any_tangent(factor)) {
-    return at::_ops::cholesky_inverse::redispatch(below_derivatives(keys), factor, upper);
-  }
+at::Tensor cholesky_inverse(const at::Tensor& factor, bool upper) {
   const auto identity = at::eye_symint(factor.sym_size(-1), factor.options());
   const auto inverse = at::linalg_solve_triangular(factor, identity.expand_as(factor), upper);
   return upper ? at::matmul(inverse, inverse.mH()) : at::matmul(inverse.mH(), inverse);
@@ -125,7 +122,7 @@ void register_linalg_derivatives() {
   add_second_order<at::_ops::triangular_solve, triangular_solve>();
   add_second_order<at::_ops::_linalg_eigh, eigh>();
   add_second_order<at::_ops::linalg_householder_product, householder_product>();
-  add_derivative_kernel<at::_ops::cholesky_inverse>(cholesky_inverse);
+  add_computed_when<at::_ops::cholesky_inverse, has_tangents, cholesky_inverse>();
 }
 
 }  // namespace functorch_ext

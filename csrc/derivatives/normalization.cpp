@@ -16,20 +16,32 @@ bool is_given(const OptionalTensor& tensor) {
   return tensor && tensor->defined();
 }
 
-// (x - mean) / sqrt(variance + epsilon), with the inverse of the root.
-template <class Epsilon>
-std::pair<at::Tensor, at::Tensor> normalized(const at::Tensor& x, const at::Tensor& mean,
-                                             const at::Tensor& variance, const Epsilon& epsilon) {
-  const auto scale = (variance + epsilon).rsqrt();
-  return {(x - mean) * scale, scale};
-}
+// (x - mean) * scale, with scale = 1 / sqrt(variance + epsilon).
+struct Normalized {
+  template <class Epsilon>
+  Normalized(const at::Tensor& input, const at::Tensor& given_mean,
+             const at::Tensor& given_variance, const Epsilon& epsilon)
+      : mean(given_mean),
+        variance(given_variance),
+        scale((variance + epsilon).rsqrt()),
+        x((input - mean) * scale) {}
 
-template <class Epsilon>
-std::pair<at::Tensor, at::Tensor> normalized_over(const at::Tensor& x, at::IntArrayRef over,
-                                                  const Epsilon& epsilon) {
-  const auto mean = x.mean(over, /*keepdim=*/true);
-  return normalized(x, mean, (x - mean).square().mean(over, /*keepdim=*/true), epsilon);
-}
+  // With the statistics of the input itself, over some dimensions.
+  template <class Epsilon>
+  Normalized(const at::Tensor& input, at::IntArrayRef over, const Epsilon& epsilon)
+      : Normalized(input, input.mean(over, /*keepdim=*/true), over, epsilon) {}
+
+  at::Tensor mean;
+  at::Tensor variance;
+  at::Tensor scale;
+  at::Tensor x;
+
+ private:
+  template <class Epsilon>
+  Normalized(const at::Tensor& input, const at::Tensor& mean, at::IntArrayRef over,
+             const Epsilon& epsilon)
+      : Normalized(input, mean, (input - mean).square().mean(over, /*keepdim=*/true), epsilon) {}
+};
 
 // Channels are dimension 1.
 struct ByChannel {
@@ -43,6 +55,13 @@ struct ByChannel {
   }
   c10::DimVector shape;  // of a value for each channel, next to the input
   c10::DimVector others;
+
+  Normalized normalized(const at::Tensor& input, const OptionalTensor& running_mean,
+                        const OptionalTensor& running_var, bool training, double epsilon) const {
+    return training ? Normalized(input, others, epsilon)
+                    : Normalized(input, running_mean->reshape(shape), running_var->reshape(shape),
+                                 epsilon);
+  }
 };
 
 c10::DimVector last_dims(int64_t count) {
@@ -74,21 +93,18 @@ Three batch_norm(const at::Tensor& input, const OptionalTensor& weight, const Op
                  const OptionalTensor& running_mean, const OptionalTensor& running_var,
                  bool training, double momentum, double epsilon) {
   const ByChannel channels(input);
+  const auto normal = channels.normalized(input, running_mean, running_var, training, epsilon);
+  const auto output = affine(normal.x, weight, bias, channels.shape);
   if (!training) {
-    const auto [x, scale] = normalized(input, running_mean->reshape(channels.shape),
-                                       running_var->reshape(channels.shape), epsilon);
     const auto nothing = at::empty({0}, input.options());
-    return {affine(x, weight, bias, channels.shape), nothing, nothing};
+    return {output, nothing, nothing};
   }
-  const auto mean = input.mean(channels.others, /*keepdim=*/true);
-  const auto variance = (input - mean).square().mean(channels.others, /*keepdim=*/true);
-  const auto [x, scale] = normalized(input, mean, variance, epsilon);
   const auto samples = input.sym_numel() / input.sym_size(1);
-  update(running_mean, mean.flatten(), momentum);
+  update(running_mean, normal.mean.flatten(), momentum);
   // The running variance is that of a sample, with one degree of freedom less.
-  update(running_var, variance.flatten() * at::Scalar(samples) / at::Scalar(samples - 1), momentum);
-  return {affine(x, weight, bias, channels.shape), mean.flatten().detach(),
-          scale.flatten().detach()};
+  const auto variance = normal.variance.flatten() * at::Scalar(samples) / at::Scalar(samples - 1);
+  update(running_var, variance, momentum);
+  return {output, normal.mean.flatten().detach(), normal.scale.flatten().detach()};
 }
 
 Three batch_norm_legit(const at::Tensor& input, const OptionalTensor& weight,
@@ -113,67 +129,50 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_with_updat
 
 Three layer_norm(const at::Tensor& input, c10::SymIntArrayRef normalized_shape,
                  const OptionalTensor& weight, const OptionalTensor& bias, double epsilon) {
-  const auto over = last_dims(normalized_shape.size());
-  const auto mean = input.mean(over, /*keepdim=*/true);
-  const auto variance = (input - mean).square().mean(over, /*keepdim=*/true);
-  const auto [x, scale] = normalized(input, mean, variance, epsilon);
-  return {affine(x, weight, bias, {}), mean, scale};
+  const Normalized normal(input, last_dims(normalized_shape.size()), epsilon);
+  return {affine(normal.x, weight, bias, {}), normal.mean, normal.scale};
 }
 
-// What a backward pass computes, given x normalized with `scale`. The sums run over `over`.
-at::Tensor input_gradient(const at::Tensor& gradient, const at::Tensor& x, const at::Tensor& scale,
+// What a backward pass computes for the input. The sums run over `over`.
+at::Tensor input_gradient(const at::Tensor& gradient, const Normalized& normal,
                           at::IntArrayRef over) {
   const auto average = [&](const at::Tensor& tensor) {
     return tensor.mean(over, /*keepdim=*/true);
   };
-  return (gradient - average(gradient) - x * average(gradient * x)) * scale;
+  return (gradient - average(gradient) - normal.x * average(gradient * normal.x)) * normal.scale;
 }
 
-Three batch_norm_backward(c10::DispatchKeySet keys, const at::Tensor& grad_output,
-                          const at::Tensor& input, const OptionalTensor& weight,
-                          const OptionalTensor& running_mean, const OptionalTensor& running_var,
-                          const OptionalTensor& save_mean, const OptionalTensor& save_invstd,
-                          bool training, double epsilon, std::array<bool, 3> output_mask) {
-  if (!any_differentiated(grad_output, input, weight)) {
-    return at::_ops::native_batch_norm_backward::redispatch(
-        below_derivatives(keys), grad_output, input, weight, running_mean, running_var, save_mean,
-        save_invstd, training, epsilon, output_mask);
-  }
+Three batch_norm_backward(const at::Tensor& grad_output, const at::Tensor& input,
+                          const OptionalTensor& weight, const OptionalTensor& running_mean,
+                          const OptionalTensor& running_var, const OptionalTensor&,
+                          const OptionalTensor&, bool training, double epsilon,
+                          std::array<bool, 3> output_mask) {
   const ByChannel channels(input);
-  const auto [x, scale] = training ? normalized_over(input, channels.others, epsilon)
-                                   : normalized(input, running_mean->reshape(channels.shape),
-                                                running_var->reshape(channels.shape), epsilon);
-  const auto gradient =
-      is_given(weight) ? grad_output * weight->reshape(channels.shape) : grad_output;
+  const auto normal = channels.normalized(input, running_mean, running_var, training, epsilon);
+  const auto gradient = affine(grad_output, weight, {}, channels.shape);
   const auto sum = [&](const at::Tensor& tensor) { return tensor.sum(channels.others); };
   return {!output_mask[0] ? at::Tensor()
-          : training      ? input_gradient(gradient, x, scale, channels.others)
-                          : gradient * scale,
-          output_mask[1] ? sum(grad_output * x) : at::Tensor(),
+          : training      ? input_gradient(gradient, normal, channels.others)
+                          : gradient * normal.scale,
+          output_mask[1] ? sum(grad_output * normal.x) : at::Tensor(),
           output_mask[2] ? sum(grad_output) : at::Tensor()};
 }
 
-Three layer_norm_backward(c10::DispatchKeySet keys, const at::Tensor& grad_output,
-                          const at::Tensor& input, c10::SymIntArrayRef normalized_shape,
-                          const at::Tensor& mean, const at::Tensor& scale,
-                          const OptionalTensor& weight, const OptionalTensor& bias,
-                          std::array<bool, 3> output_mask) {
-  if (!any_differentiated(grad_output, input, weight)) {
-    return at::_ops::native_layer_norm_backward::redispatch(below_derivatives(keys), grad_output,
-                                                            input, normalized_shape, mean, scale,
-                                                            weight, bias, output_mask);
-  }
+Three layer_norm_backward(const at::Tensor& grad_output, const at::Tensor& input,
+                          c10::SymIntArrayRef normalized_shape, const at::Tensor& mean,
+                          const at::Tensor& scale, const OptionalTensor& weight,
+                          const OptionalTensor&, std::array<bool, 3> output_mask) {
   const auto over = last_dims(normalized_shape.size());
   // The operator isn't told epsilon.
   const auto deviation = input.detach() - mean.detach();
   const auto epsilon = scale.detach().pow(-2) - deviation.square().mean(over, /*keepdim=*/true);
-  const auto [x, same_scale] = normalized_over(input, over, epsilon);
-  const auto gradient = is_given(weight) ? grad_output * *weight : grad_output;
+  const Normalized normal(input, over, epsilon);
   const auto sum = [&](const at::Tensor& tensor) {
     return tensor.sum_to_size_symint(normalized_shape);
   };
-  return {output_mask[0] ? input_gradient(gradient, x, same_scale, over) : at::Tensor(),
-          output_mask[1] ? sum(grad_output * x) : at::Tensor(),
+  return {output_mask[0] ? input_gradient(affine(grad_output, weight, {}, {}), normal, over)
+                         : at::Tensor(),
+          output_mask[1] ? sum(grad_output * normal.x) : at::Tensor(),
           output_mask[2] ? sum(grad_output) : at::Tensor()};
 }
 
@@ -185,8 +184,10 @@ void register_normalization_derivatives() {
   add_second_order<at::_ops::_native_batch_norm_legit_no_stats, batch_norm_no_stats>();
   add_second_order<at::_ops::_batch_norm_with_update, batch_norm_with_update>();
   add_second_order<at::_ops::native_layer_norm, layer_norm>();
-  add_derivative_kernel<at::_ops::native_batch_norm_backward>(batch_norm_backward);
-  add_derivative_kernel<at::_ops::native_layer_norm_backward>(layer_norm_backward);
+  add_computed_when<at::_ops::native_batch_norm_backward, is_differentiated_here,
+                    batch_norm_backward>();
+  add_computed_when<at::_ops::native_layer_norm_backward, is_differentiated_here,
+                    layer_norm_backward>();
 }
 
 }  // namespace functorch_ext

@@ -80,10 +80,7 @@ at::Tensor cumulative_product(const at::Tensor& self, int64_t dim,
   if (x.dim() == 0) {
     return x.clone();
   }
-  const auto rows = x.movedim(dim, -1).unsqueeze(-2);
-  const auto size = rows.sym_size(-1);
-  const auto later = at::ones_symint({size, size}, x.options().dtype(at::kBool)).triu(1);
-  return rows.masked_fill(later, 1).prod(-1).movedim(-1, dim);
+  return numbers_up_to_each(x, dim, 1).prod(-1).movedim(-1, dim);
 }
 
 at::Tensor glu(const at::Tensor& self, int64_t dim) {

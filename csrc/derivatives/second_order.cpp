@@ -6,10 +6,6 @@ namespace functorch_ext {
 
 namespace {
 
-bool has_tangent(const at::Tensor& tensor) {
-  return tensor._fw_grad(/*level=*/0).defined();
-}
-
 // Another derivative than the tangent itself.
 bool another_flows(const at::Tensor& tensor, int64_t depth) {
   if (depth_of(tensor) < depth) {
@@ -30,10 +26,17 @@ bool tangents_are_differentiated(at::ArrayRef<const at::Tensor*> tensors) {
   }
   return std::any_of(tensors.begin(), tensors.end(),
                      [&](const at::Tensor* tensor) {
-                       return depth_of(*tensor) == depth && has_tangent(*tensor);
+                       return depth_of(*tensor) == depth && any_tangent(*tensor);
                      }) &&
          std::any_of(tensors.begin(), tensors.end(),
                      [&](const at::Tensor* tensor) { return another_flows(*tensor, depth); });
+}
+
+at::Tensor numbers_up_to_each(const at::Tensor& tensor, int64_t dim, const at::Scalar& fill) {
+  const auto rows = tensor.movedim(dim, -1).unsqueeze(-2);
+  const auto size = rows.sym_size(-1);
+  const auto later = at::ones_symint({size, size}, tensor.options().dtype(at::kBool)).triu(1);
+  return rows.masked_fill(later, fill);
 }
 
 }  // namespace functorch_ext

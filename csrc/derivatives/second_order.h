@@ -17,27 +17,23 @@ namespace functorch_ext {
 // derivative flows through one: reverse mode on the same plane, or either mode on a lower plane.
 bool tangents_are_differentiated(at::ArrayRef<const at::Tensor*> tensors);
 
-template <class Op, auto same, class Signature = typename Op::schema>
-struct SecondOrder;
-template <class Op, auto same, class Return, class... Parameters>
-struct SecondOrder<Op, same, Return(Parameters...)> {
-  static Return kernel(c10::DispatchKeySet keys, Parameters... arguments) {
-    if (C10_UNLIKELY(any_tangent(arguments...))) {
-      c10::SmallVector<const at::Tensor*, 8> tensors;
-      (for_each_tensor(arguments, [&](const at::Tensor& tensor) { tensors.push_back(&tensor); }),
-       ...);
-      if (tangents_are_differentiated(tensors)) {
-        return same(std::forward<Parameters>(arguments)...);
-      }
-    }
-    return Op::redispatch(below_derivatives(keys), std::forward<Parameters>(arguments)...);
+inline constexpr auto has_tangents_to_differentiate = [](const auto&... arguments) {
+  if (C10_LIKELY(!any_tangent(arguments...))) {
+    return false;
   }
+  c10::SmallVector<const at::Tensor*, 8> tensors;
+  (for_each_tensor(arguments, [&](const at::Tensor& tensor) { tensors.push_back(&tensor); }), ...);
+  return tangents_are_differentiated(tensors);
 };
 
 // `same` is a function of the operator's arguments that computes the same.
 template <class Op, auto same>
 void add_second_order() {
-  add_derivative_kernel<Op>(&SecondOrder<Op, same>::kernel);
+  add_computed_when<Op, has_tangents_to_differentiate, same>();
 }
+
+// For each number along the dimension, the numbers up to it in a new last dimension, and `fill` in
+// place of those behind it.
+at::Tensor numbers_up_to_each(const at::Tensor& tensor, int64_t dim, const at::Scalar& fill);
 
 }  // namespace functorch_ext

@@ -65,10 +65,7 @@ at::Tensor logcumsumexp(const at::Tensor& self, int64_t dim) {
   if (self.dim() == 0) {
     return self.clone();
   }
-  const auto rows = self.movedim(dim, -1).unsqueeze(-2);
-  const auto size = rows.sym_size(-1);
-  const auto later = at::ones_symint({size, size}, self.options().dtype(at::kBool)).triu(1);
-  return rows.masked_fill(later, -std::numeric_limits<double>::infinity())
+  return numbers_up_to_each(self, dim, -std::numeric_limits<double>::infinity())
       .logsumexp(-1)
       .movedim(-1, dim);
 }

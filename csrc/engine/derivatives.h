@@ -58,4 +58,29 @@ void add_derivative_kernel(Kernel* kernel) {
                   derivative_key, c10::KernelFunction::makeFromUnboxedRuntimeFunction(kernel));
 }
 
+// Computes an operator by `same`, a function of its arguments, whenever `when(arguments...)` holds.
+inline constexpr auto has_tangents = [](const auto&... arguments) {
+  return any_tangent(arguments...);
+};
+inline constexpr auto is_differentiated_here = [](const auto&... arguments) {
+  return any_differentiated(arguments...);
+};
+
+template <class Op, auto when, auto same, class Signature = typename Op::schema>
+struct ComputedWhen;
+template <class Op, auto when, auto same, class Return, class... Parameters>
+struct ComputedWhen<Op, when, same, Return(Parameters...)> {
+  static Return kernel(c10::DispatchKeySet keys, Parameters... arguments) {
+    if (C10_UNLIKELY(when(arguments...))) {
+      return same(std::forward<Parameters>(arguments)...);
+    }
+    return Op::redispatch(below_derivatives(keys), std::forward<Parameters>(arguments)...);
+  }
+};
+
+template <class Op, auto when, auto same>
+void add_computed_when() {
+  add_derivative_kernel<Op>(&ComputedWhen<Op, when, same>::kernel);
+}
+
 }  // namespace functorch_ext

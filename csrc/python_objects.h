@@ -1,0 +1,23 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+namespace functorch_ext {
+
+inline pybind11::object python_tensor(const at::Tensor& tensor) {
+  return pybind11::reinterpret_steal<pybind11::object>(THPVariable_Wrap(tensor));
+}
+
+// func(*args, **kwargs), without copies of the two.
+inline pybind11::object called(const pybind11::object& func, const pybind11::tuple& args,
+                               const pybind11::dict& kwargs) {
+  auto result = pybind11::reinterpret_steal<pybind11::object>(
+      PyObject_Call(func.ptr(), args.ptr(), kwargs.empty() ? nullptr : kwargs.ptr()));
+  if (!result) {
+    throw pybind11::error_already_set();
+  }
+  return result;
+}
+
+}  // namespace functorch_ext
