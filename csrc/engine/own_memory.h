@@ -28,8 +28,7 @@ at::Tensor made_inside(at::Tensor tensor);
 // `alias` shares the memory of `source`; both are of one level.
 void share_memory(WrapperImpl& alias, WrapperImpl& source);
 inline void share_memory(const at::Tensor& alias, const at::Tensor& source) {
-  if (source.defined() && is_wrapper(alias) && is_wrapper(source) &&
-      wrapper_of(source)->is_own()) {
+  if (source.defined() && is_wrapper(alias) && is_wrapper(source) && wrapper_of(source)->is_own()) {
     share_memory(*wrapper_of(alias), *wrapper_of(source));
   }
 }
