@@ -5,6 +5,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "batching/sparse_matmul.h"
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
@@ -18,6 +19,9 @@ at::Tensor stacked_product(const at::Tensor& left, const at::Tensor& right) {
 }
 
 at::Tensor mm(Level& level, const at::Tensor& self, const at::Tensor& other) {
+  if (is_sparse(self) || is_sparse(other)) {
+    return sparse_mm(level, self, other);
+  }
   const auto left = at_front(self, level);
   const auto right = at_front(other, level);
   if (left.dim() == 3 && right.dim() == 3) {
@@ -90,6 +94,9 @@ at::Tensor add_scaled(const at::Tensor& self, const at::Tensor& product, const a
 at::Tensor addmm(Level& level, const at::Tensor& self, const at::Tensor& left,
                  const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
   const bool bias_is_a_row = self.dim() <= 1 || self.sym_size(0) == 1;
+  if (is_sparse(left) || is_sparse(right)) {
+    return add_scaled(self, at::mm(left, right), beta, alpha);
+  }
   if (is_batched_at(right, level)) {
     return wrap(at::baddbmm(aligned(self, 2, level), expanded_at_front(left, level),
                             at_front(right, level), beta, alpha),
@@ -208,7 +215,7 @@ at::Tensor linear(Level& level, const at::Tensor& input, const at::Tensor& weigh
                   const std::optional<at::Tensor>& bias) {
   const bool has_bias = bias && bias->defined();
   const bool bias_batched = has_bias && is_batched_at(*bias, level);
-  if (!is_batched_at(weight, level) && !bias_batched) {
+  if (!is_batched_at(weight, level) && !bias_batched && !is_sparse(weight)) {
     const auto plain_bias = has_bias ? std::optional(value_of(*bias, level)) : std::nullopt;
     return wrap(at::linear(at_front(input, level), value_of(weight, level), plain_bias), 0, level);
   }
@@ -236,6 +243,9 @@ at::Tensor matmul(Level& level, const at::Tensor& self, const at::Tensor& other)
   }
   if (self.dim() == 1) {
     return at::matmul(self.unsqueeze(0), other).squeeze(-2);
+  }
+  if (self.dim() == 2 && other.dim() == 2 && (is_sparse(self) || is_sparse(other))) {
+    return at::mm(self, other);
   }
   const auto rank = std::max(self.dim(), other.dim());
   return wrap(at::matmul(aligned(self, rank, level), aligned(other, rank, level)), 0, level);
@@ -271,6 +281,7 @@ void register_matmul_rules() {
 
   add_decomposition<einsum>();
   add_decomposition<tensordot>();
+  register_sparse_matmul_rules();
 }
 
 }  // namespace functorch_ext

@@ -4,6 +4,7 @@
 #include "batching/operators.h"
 #include "batching/rules.h"
 #include "batching/values.h"
+#include "engine/derivatives.h"
 
 namespace functorch_ext {
 
@@ -101,12 +102,12 @@ std::optional<at::Tensor> one_hot(Level& level, const at::Tensor& self, int64_t 
 }
 
 // A view where the samples agree on the start, else a selection.
-std::optional<at::Tensor> narrow_at(Level& level, const at::Tensor& self, int64_t dim,
+std::optional<at::Tensor> narrow_at(Level&, const at::Tensor& self, int64_t dim,
                                     const at::Tensor& start, c10::SymInt length) {
   TORCH_CHECK(start.dim() == 0 && at::isIntegralType(start.scalar_type(), false),
               "start must be an 0-dim integral Tensor.");
   TORCH_CHECK(self.dim() > 0, "narrow() cannot be applied to a 0-dim tensor.");
-  if (!is_batched_at(start, level)) {
+  if (!is_wrapper(start)) {
     return std::nullopt;
   }
   if (const auto agreed = agreed_value(start)) {
@@ -130,6 +131,29 @@ std::optional<std::vector<at::Tensor>> tensor_split(Level&, const at::Tensor& se
               "functorch_ext.vmap: the shapes of the results of aten::tensor_split depend on the "
               "data: on indices that differ between samples. Use indices that all samples share.");
   return at::tensor_split(self, *agreed, dim);
+}
+
+// The same ahead of autograd: inside forward mode of forward mode `self` is deeper than what
+// differs between samples.
+template <class Op, auto decomposition>
+struct AtDeeperSelf;
+template <class Op, class Return, class... Parameters,
+          std::optional<Return> (*decomposition)(Level&, const at::Tensor&, Parameters...)>
+struct AtDeeperSelf<Op, decomposition> {
+  static Return kernel(c10::DispatchKeySet keys, const at::Tensor& self, Parameters... arguments) {
+    if (is_wrapper(self) && wrapper_of(self)->level().kind == LevelKind::Dual) {
+      if (auto result = decomposition(wrapper_of(self)->level(), self, arguments...)) {
+        return std::move(*result);
+      }
+    }
+    return Op::redispatch(below_derivatives(keys), self, std::forward<Parameters>(arguments)...);
+  }
+};
+
+template <class Op, auto decomposition>
+void add_decomposed_at() {
+  add_decomposition<Op>(decomposition);
+  add_derivative_kernel<Op>(&AtDeeperSelf<Op, decomposition>::kernel);
 }
 
 // Each sample is asserted.
@@ -159,8 +183,9 @@ void register_selection_rules() {
   add<at::_ops::nonzero_static>(nonzero_static_rule);
   add<at::_ops::repeat_interleave_Tensor>(repeat_interleave_rule);
   add_decomposition<at::_ops::one_hot>(one_hot);
-  add_decomposition<at::_ops::narrow_Tensor>(narrow_at);
-  add_decomposition<at::_ops::tensor_split_tensor_indices_or_sections>(functorch_ext::tensor_split);
+  add_decomposed_at<at::_ops::narrow_Tensor, narrow_at>();
+  add_decomposed_at<at::_ops::tensor_split_tensor_indices_or_sections,
+                    functorch_ext::tensor_split>();
 
   add<at::_ops::_assert_async>(assert_rule<>);
   add<at::_ops::_assert_async_msg>(assert_rule<c10::string_view>);

@@ -99,6 +99,27 @@ std::tuple<at::Tensor, at::Tensor> eigh(const at::Tensor& matrix, c10::string_vi
   return refined(full, vectors);
 }
 
+// The same for a matrix that isn't Hermitian. Where only the directions matter: nothing keeps the
+// vectors at length 1.
+std::tuple<at::Tensor, at::Tensor> refined_directions(const at::Tensor& matrix,
+                                                      const at::Tensor& vectors) {
+  const auto projected = at::linalg_solve(vectors, at::matmul(matrix, vectors));
+  const auto same =
+      at::eye_symint(matrix.sym_size(-1), matrix.options().dtype(at::kBool)).expand_as(projected);
+  const auto values = projected.diagonal(0, -2, -1);
+  const auto gaps = (values.unsqueeze(-2) - values.unsqueeze(-1)).masked_fill(same, 1);
+  const auto step = (projected / gaps).masked_fill(same, 0);
+  return {values, vectors + at::matmul(vectors, step)};
+}
+
+std::tuple<at::Tensor, at::Tensor> eig(const at::Tensor& self) {
+  const auto matrix = self.to(c10::toComplexType(self.scalar_type()));
+  auto [values, vectors] = at::linalg_eig(self.detach());
+  std::tie(values, vectors) = refined_directions(matrix, vectors);
+  std::tie(values, vectors) = refined_directions(matrix, vectors);
+  return {values, vectors / at::linalg_vector_norm(vectors, 2, at::IntArrayRef{-2}, true)};
+}
+
 // The first columns of the product of I - tau_i v_i v_i^H, where v_i is column i below a 1.
 at::Tensor householder_product(const at::Tensor& input, const at::Tensor& tau) {
   const auto rows = input.size(-2), columns = input.size(-1);
@@ -121,6 +142,7 @@ void register_linalg_derivatives() {
   add_second_order<at::_ops::_linalg_solve_ex, solve>();
   add_second_order<at::_ops::triangular_solve, triangular_solve>();
   add_second_order<at::_ops::_linalg_eigh, eigh>();
+  add_second_order<at::_ops::linalg_eig, eig>();
   add_second_order<at::_ops::linalg_householder_product, householder_product>();
   add_computed_when<at::_ops::cholesky_inverse, has_tangents, cholesky_inverse>();
 }
