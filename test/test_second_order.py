@@ -37,6 +37,9 @@ FUNCTIONS = {
     "eigvalsh": lambda x: torch.linalg.eigvalsh(symmetric(x)),
     "eigh": lambda x: torch.linalg.eigh(symmetric(x))[1].abs(),
     "eigh of the upper triangle": lambda x: torch.linalg.eigh(symmetric(x), "U")[1].abs(),
+    "eig": lambda x: torch.linalg.eig(x)[1].abs(),
+    "eig of complex numbers": lambda x: torch.linalg.eig(torch.complex(x, x.mT.sin()))[1].abs(),
+    "eigvals": lambda x: torch.linalg.eigvals(x).abs(),
     "householder_product": lambda x: torch.linalg.householder_product(x.tril(), x[0]),
     "cholesky_inverse": lambda x: torch.cholesky_inverse(positive(x).tril()),
     "vector_norm": lambda x: torch.linalg.vector_norm(x, dim=0),
@@ -136,11 +139,9 @@ def test_hessians_agree(name):
         torch.testing.assert_close(vmap(second(f))(x), expected, rtol=1e-8, atol=1e-9)
 
 
-def test_third_derivatives_of_eigenvectors():
-    x, t = rand(3, 3), rand(3, 3, seed=5)
-
-    def f(x):
-        return torch.linalg.eigh(symmetric(x))[1].abs()
+@pytest.mark.parametrize("name", ["eigh", "eig"])
+def test_third_derivatives_of_eigenvectors(name):
+    f, x, t = FUNCTIONS[name], rand(3, 3), rand(3, 3, seed=5)
 
     def second(x):
         return jvp(lambda x: jvp(f, (x,), (t,))[1], (x,), (t,))[1]

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from functorch_ext import grad, vmap
+from functorch_ext import grad, jvp, vmap
+from test import oracle
 from test.oracle import assert_close, loop, rand
 
 AGREED = torch.tensor([[1, 3], [1, 3], [1, 3]])
@@ -33,6 +34,26 @@ def pack(x, lengths):
 def test_agreement(function, shape, numbers):
     x = rand(*shape)
     assert_close(vmap(function)(x, numbers), loop(function, (0, 0))(x, numbers))
+
+
+@pytest.mark.parametrize(
+    ("function", "numbers"),
+    [
+        (lambda x, n: torch.cat(x.sin().tensor_split(n)[::-1]), AGREED),
+        (lambda x, n: x.sin().narrow(0, n[0], 2), DIFFERENT),
+    ],
+    ids=["tensor_split", "narrow"],
+)
+def test_inside_forward_mode_of_forward_mode(function, numbers):
+    x = rand(3, 6)
+
+    def twice(jvp):
+        once = lambda f: lambda x: jvp(f, x)
+        return lambda x, n: once(once(lambda x: function(x, n)))(x)
+
+    ours = twice(lambda f, x: jvp(f, (x,), (x.cos(),))[1])
+    plain = twice(lambda f, x: oracle.jvp(f, x, x.cos())[1])
+    assert_close(vmap(ours)(x, numbers), loop(plain, (0, 0))(x, numbers))
 
 
 @pytest.mark.parametrize(

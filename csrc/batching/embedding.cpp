@@ -241,7 +241,8 @@ at::Tensor bag_weights_backward_rule(Level& level, const at::Tensor& grad, const
   return wrap(at::where(skipped, 0, split_from(products, 0, level, bags.length())), 0, level);
 }
 
-// A gradient of sparse layout can't have a tangent, nor be that of a tangent: there the dense one.
+// A gradient of sparse layout can't differ between samples, nor have a tangent, nor be the gradient
+// by a tangent: there the dense one.
 at::Tensor dense_embedding(const at::Tensor& weight, const at::Tensor& indices,
                            c10::SymInt padding_idx, bool scale_grad_by_freq, bool) {
   return at::embedding_symint(weight, indices, std::move(padding_idx), scale_grad_by_freq,
@@ -258,6 +259,12 @@ at::Tensor dense_gradient(const at::Tensor& grad, const at::Tensor& indices, int
   return at::embedding_dense_backward(grad, indices, num_weights, padding_idx, scale_grad_by_freq);
 }
 
+std::optional<at::Tensor> dense_gradients(Level&, const at::Tensor& grad, const at::Tensor& indices,
+                                          int64_t num_weights, int64_t padding_idx,
+                                          bool scale_grad_by_freq) {
+  return dense_gradient(grad, indices, num_weights, padding_idx, scale_grad_by_freq);
+}
+
 }  // namespace
 
 void register_embedding_rules() {
@@ -265,6 +272,7 @@ void register_embedding_rules() {
   add<at::_ops::embedding_dense_backward>(embedding_backward_rule);
 
   add_computed_when<at::_ops::embedding, has_sparse_gradient_and_tangents, dense_embedding>();
+  add_decomposition<at::_ops::embedding_sparse_backward>(dense_gradients);
   add_computed_when<at::_ops::embedding_sparse_backward, has_tangents, dense_gradient>();
 
   add<at::_ops::embedding_renorm_>(renorm_in_place);

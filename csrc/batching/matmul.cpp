@@ -19,6 +19,8 @@ at::Tensor stacked_product(const at::Tensor& left, const at::Tensor& right) {
 }
 
 at::Tensor mm(Level& level, const at::Tensor& self, const at::Tensor& other) {
+  TORCH_CHECK(self.dim() == 2, "self must be a matrix, but it is ", self.dim(), "D");
+  TORCH_CHECK(other.dim() == 2, "mat2 must be a matrix, but it is ", other.dim(), "D");
   if (is_sparse(self) || is_sparse(other)) {
     return sparse_mm(level, self, other);
   }
@@ -31,6 +33,8 @@ at::Tensor mm(Level& level, const at::Tensor& self, const at::Tensor& other) {
 }
 
 at::Tensor bmm(Level& level, const at::Tensor& self, const at::Tensor& other) {
+  TORCH_CHECK(self.dim() == 3, "batch1 must be a 3D tensor, but it is ", self.dim(), "D");
+  TORCH_CHECK(other.dim() == 3, "batch2 must be a 3D tensor, but it is ", other.dim(), "D");
   const bool self_batched = is_batched_at(self, level);
   const auto left = at_front(self, level);
   const auto right = at_front(other, level);
@@ -48,6 +52,8 @@ at::Tensor bmm(Level& level, const at::Tensor& self, const at::Tensor& other) {
 }
 
 at::Tensor mv(Level& level, const at::Tensor& self, const at::Tensor& vector) {
+  TORCH_CHECK(self.dim() == 2 && vector.dim() == 1, "mv: expected a matrix and a vector, but got ",
+              self.dim(), "D and ", vector.dim(), "D tensors");
   const auto matrix = at_front(self, level);
   const auto right = at_front(vector, level);
   if (!is_batched_at(vector, level)) {
@@ -60,6 +66,8 @@ at::Tensor mv(Level& level, const at::Tensor& self, const at::Tensor& vector) {
 }
 
 at::Tensor dot(Level& level, const at::Tensor& self, const at::Tensor& other) {
+  TORCH_CHECK(self.dim() == 1 && other.dim() == 1, "1D tensors expected, but got ", self.dim(),
+              "D and ", other.dim(), "D tensors");
   const auto left = at_front(self, level);
   const auto right = at_front(other, level);
   if (!is_batched_at(self, level)) {

@@ -7,10 +7,18 @@
 namespace functorch_ext {
 
 bool is_sparse(const at::Tensor& tensor) {
-  return tensor.layout() != at::kStrided;
+  return is_wrapper(tensor) ? is_sparse(wrapper_of(tensor)->value())
+                            : tensor.layout() != at::kStrided;
 }
 
 at::Tensor sparse_mm(Level& level, const at::Tensor& left, const at::Tensor& right) {
+  if (is_batched_at(left, level) && is_sparse(left)) {
+    return wrap(at::bmm(at_front(left, level), expanded_at_front(right, level)), 0, level);
+  }
+  TORCH_CHECK(
+      !is_batched_at(right, level) || !is_sparse(right),
+      "functorch_ext.vmap: a product with a sparse matrix on the right that differs between "
+      "samples. Transpose the product: (sparse.t() @ dense.t()).t().");
   if (is_batched_at(right, level)) {
     const auto columns = merge_into(at_front(right, level), 1);
     const auto product = at::mm(value_of(left, level), columns);
@@ -19,6 +27,28 @@ at::Tensor sparse_mm(Level& level, const at::Tensor& left, const at::Tensor& rig
   const auto rows = merge_into(at_front(left, level), 0);
   const auto product = at::mm(rows, value_of(right, level));
   return wrap(split_from(product, 0, level, left.sym_size(0)), 0, level);
+}
+
+namespace {
+
+bool has_tangent_beside_sparse(const at::Tensor& left, const at::Tensor& right) {
+  return is_sparse(left) != is_sparse(right) && any_tangent(is_sparse(left) ? right : left) &&
+         !any_differentiated(is_sparse(left) ? left : right);
+}
+
+}  // namespace
+
+std::optional<at::Tensor> sparse_product_with_tangent(Product product, const at::Tensor& left,
+                                                      const at::Tensor& right) {
+  if (!has_tangent_beside_sparse(left, right)) {
+    return std::nullopt;
+  }
+  const bool sparse_left = is_sparse(left);
+  const auto of = [&](const at::Tensor& dense) {
+    return sparse_left ? product(left, dense) : product(dense, right);
+  };
+  const auto [primal, tangent] = at::_unpack_dual(sparse_left ? right : left, /*level=*/0);
+  return tangent._is_zerotensor() ? of(primal) : at::_make_dual(of(primal), of(tangent), 0);
 }
 
 namespace {
@@ -34,20 +64,25 @@ at::Tensor sparse_addmm(Level& level, const at::Tensor& self, const at::Tensor& 
   return wrap(split_from(result, 1, level, dense.sym_size(1)), 0, level);
 }
 
-// PyTorch has no formula for tangents through torch.sparse.mm, but has one for mm. (The gradient of
-// the sparse factor isn't the same.)
-bool has_tangents_beside_constant_sparse(const at::Tensor& left, const at::Tensor& right) {
-  const auto is_constant = [](const at::Tensor& factor) { return !any_differentiated(factor); };
-  return any_tangent(left, right) && is_sparse(left) != is_sparse(right) &&
-         is_constant(is_sparse(left) ? left : right);
+bool has_product_with_tangent(const at::Tensor&, const at::Tensor& left, const at::Tensor& right,
+                              const at::Scalar&, const at::Scalar&) {
+  return has_tangent_beside_sparse(left, right);
+}
+
+at::Tensor sum_with_product(const at::Tensor& self, const at::Tensor& left, const at::Tensor& right,
+                            const at::Scalar& beta, const at::Scalar& alpha) {
+  const auto product = at::mm(left, right) * alpha;
+  return beta.equal(0) ? product : product + self * beta;
 }
 
 }  // namespace
 
 void register_sparse_matmul_rules() {
   add<at::_ops::_sparse_addmm>(sparse_addmm);
-  add_computed_when<at::_ops::_sparse_mm, has_tangents_beside_constant_sparse,
-                    at::_ops::mm::call>();
+  // The gradient of a sparse factor isn't the same for sparse.mm and mm. But here it is constant.
+  add_computed_when<at::_ops::_sparse_mm, has_tangent_beside_sparse, at::_ops::mm::call>();
+  add_computed_when<at::_ops::_sparse_addmm, has_product_with_tangent, sum_with_product>();
+  add_computed_when<at::_ops::addmm, has_product_with_tangent, sum_with_product>();
 }
 
 }  // namespace functorch_ext

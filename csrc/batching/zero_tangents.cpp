@@ -8,6 +8,7 @@
 #include <ATen/ExpandUtils.h>
 
 #include "batching/operators.h"
+#include "batching/sparse_matmul.h"
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
@@ -17,6 +18,11 @@ namespace {
 // Is any argument a tensor of zeros without memory? That is a dispatch key, so one bit tells.
 bool any_zeros(c10::DispatchKeySet keys) {
   return C10_UNLIKELY(keys.has(c10::DispatchKey::ZeroTensor));
+}
+
+bool any_sparse(c10::DispatchKeySet keys) {
+  return C10_UNLIKELY(
+      keys.has_any(c10::DispatchKeySet({c10::DispatchKey::Sparse, c10::DispatchKey::SparseCsr})));
 }
 
 bool is_zeros(const at::Tensor& tensor) {
@@ -138,7 +144,12 @@ at::Tensor minus(c10::DispatchKeySet keys, const at::Tensor& self, const at::Ten
 
 at::Tensor mm(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {
   if (any_zeros(keys)) {
-    return zeros({self.sym_size(0), other.sym_size(1)}, self);
+    return zeros({self.sym_size(0), other.sym_size(1)}, is_sparse(self) ? other : self);
+  }
+  if (any_sparse(keys)) {
+    if (auto product = sparse_product_with_tangent(at::_ops::mm::call, self, other)) {
+      return std::move(*product);
+    }
   }
   return at::_ops::mm::redispatch(below_derivatives(keys), self, other);
 }
@@ -152,7 +163,12 @@ at::Tensor bmm(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tenso
 
 at::Tensor mv(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& vector) {
   if (any_zeros(keys)) {
-    return zeros({self.sym_size(0)}, self);
+    return zeros({self.sym_size(0)}, vector);
+  }
+  if (any_sparse(keys)) {
+    if (auto product = sparse_product_with_tangent(at::_ops::mv::call, self, vector)) {
+      return std::move(*product);
+    }
   }
   return at::_ops::mv::redispatch(below_derivatives(keys), self, vector);
 }

@@ -31,6 +31,10 @@ WrapperImpl::WrapperImpl(at::Tensor value, int64_t bdim, LevelPtr level)
       value_(std::move(value)),
       level_(std::move(level)),
       bdim_(bdim) {
+  TORCH_CHECK(!value_.key_set().has(c10::DispatchKey::SparseCsr),
+              "functorch_ext: a tensor of layout ", value_.layout(),
+              " can't be batched, nor differentiated inside vmap. Use to_sparse_coo() or "
+              "to_dense() of it.");
   set_storage_access_should_throw();
   refresh();
 }

@@ -16,8 +16,7 @@ ON_PURPOSE = {
     r".*spectral_norm, training \| vmap over parameters": "would write in-place",
     # Its hooks put the module's own parameters in place of the given ones.
     r"DDP.*fully_shard \| .*functional_call.*": "FSDPModule",
-    # PyTorch has no forward derivative of these.
-    r".*sparse C.*\| jvp": "forward AD|_efficientzerotensor",
+    # PyTorch has no forward derivative of it.
     r".*spectral_norm, training \| jvp by parameters": "forward AD with div_out",
 }
 

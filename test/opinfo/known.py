@@ -65,10 +65,6 @@ DRAWS = Reason(
 )
 RESIZES = Reason("a batched tensor's memory holds all samples", "memory holds all samples")
 LAYOUT = Reason("its output is not strided", "sparse samples don't fit together")
-PHASE = Reason(
-    "its eigenvectors' tangents depend on the choice of their phases",
-    "specified up to multiplication",
-)
 
 FORWARD = ("vmap", "vmap(vmap)")
 EVERY = (*FORWARD, "vmap(vjp)", "vmap(jvp)")
@@ -126,11 +122,6 @@ ERRORS = {
         LAYOUT,
         [*FORWARD, "vmap(vjp)"],
         "to_sparse",
-    ),
-    **rows(
-        PHASE,
-        ["vjp(jvp)"],
-        "linalg.eig",
     ),
 }
 
