@@ -1,10 +1,9 @@
 // Convolution: the samples join N where the weight is shared, channels where the input is shared,
 // and become groups where both differ. The same holds for both gradients, so none of them loops.
-#include <algorithm>
-
 #include "batching/channels.h"
 #include "batching/families.h"
 #include "batching/operators.h"
+#include "batching/patches.h"
 #include "batching/rules.h"
 
 namespace functorch_ext {
@@ -152,52 +151,27 @@ at::Tensor input_gradient(Level& level, const at::Tensor& grad_output, const at:
   return part_channels(gradient, 1, level, settings.groups);
 }
 
-// The patches of values (B, N, C, ...) that the outputs of (...) are computed from, as a view
-// (B, N, outputs..., C, kernel...).
-at::Tensor patches_of(const at::Tensor& value, at::IntArrayRef output, at::IntArrayRef kernel,
-                      const Settings& settings) {
-  std::vector<int64_t> pads;
-  for (auto dim = kernel.size(); dim-- > 0;) {
-    pads.insert(pads.end(), 2, settings.padding[dim].expect_int());
-  }
-  const bool pads_any = std::any_of(pads.begin(), pads.end(), [](auto pad) { return pad > 0; });
-  const auto padded = pads_any ? at::constant_pad_nd(value, pads) : value;
-  std::vector<int64_t> sizes = {value.size(0), value.size(1)};
-  std::vector<int64_t> strides = {padded.stride(0), padded.stride(1)};
-  for (size_t dim = 0; dim < kernel.size(); ++dim) {
-    sizes.push_back(output[dim]);
-    strides.push_back(padded.stride(3 + dim) * settings.stride[dim].expect_int());
-  }
-  sizes.push_back(value.size(2));
-  strides.push_back(padded.stride(2));
-  for (size_t dim = 0; dim < kernel.size(); ++dim) {
-    sizes.push_back(kernel[dim]);
-    strides.push_back(padded.stride(3 + dim) * settings.dilation[dim].expect_int());
-  }
-  return padded.as_strided(sizes, strides);
-}
-
-// Where each sample has few outputs, fewer than channels of them, the patches are smaller than the
-// gradient of the weight. Then a product of stacks beats a convolution with a group a sample.
-// Undefined where it doesn't.
+// Products with the patches of the input beat a convolution with a group a sample where a sample
+// has few patches for the size of the gradient, or where its channels don't fill vectors of 8, by
+// which kernels for convolution compute. Undefined where they don't, or can't be taken.
 at::Tensor weight_gradient_by_patches(const at::Tensor& grad, const at::Tensor& input,
                                       const at::Tensor& weight, const Settings& settings) {
-  if (settings.transposed || settings.groups.maybe_as_int() != 1 || !is_plain_on_cpu(grad) ||
-      !is_plain_on_cpu(input) || grad.scalar_type() != input.scalar_type()) {
+  if (settings.transposed || settings.groups.maybe_as_int() != 1 || !is_readable(grad) ||
+      !is_readable(input) || grad.scalar_type() != input.scalar_type()) {
     return {};
   }
-  const auto outputs = grad.sizes().slice(3);
-  const auto count = grad.size(1) * c10::multiply_integers(outputs);
-  if (count > grad.size(2)) {
+  const auto kernel = weight.sizes().slice(2);
+  const auto channels = grad.size(2);
+  const auto places = grad.size(1) * c10::multiply_integers(grad.sizes().slice(3));
+  if (places > channels * c10::multiply_integers(kernel) && channels % 8 == 0) {
     return {};
   }
-  const auto patches = patches_of(input, outputs, weight.sizes().slice(2), settings);
-  const auto samples = grad.size(0);
-  const auto gradient = at::bmm(grad.transpose(1, 2).reshape({samples, grad.size(2), count}),
-                                patches.reshape({samples, count, -1}));
-  auto sizes = weight.sizes().vec();
-  sizes.insert(sizes.begin(), samples);
-  return gradient.view(sizes);
+  const auto numbers = [](c10::SymIntArrayRef sizes) {
+    return c10::asIntArrayRefSlow(sizes, __FILE__, __LINE__).vec();
+  };
+  return weight_gradient_of_patches(grad, input,
+                                    {kernel.vec(), numbers(settings.stride),
+                                     numbers(settings.padding), numbers(settings.dilation)});
 }
 
 // The gradient of the weight depends on the output's gradient and the input. Where both differ

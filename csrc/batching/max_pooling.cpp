@@ -135,7 +135,7 @@ std::tuple<at::Tensor, at::Tensor> pool_by_channels(
 }
 
 bool has_many_planes(const at::Tensor& value) {
-  return value.dim() >= 4 && is_plain_on_cpu(value) && value.is_floating_point() &&
+  return value.dim() >= 4 && is_readable(value) && value.is_floating_point() &&
          value.is_contiguous() &&
          value.numel() / (value.size(-1) * value.size(-2)) >= fewest_planes;
 }

@@ -25,8 +25,14 @@ bool is_plain(const at::Tensor& value) {
   return !is_wrapper(value) && !value.requires_grad() && !value._fw_grad(/*level=*/0).defined();
 }
 
-bool is_plain_on_cpu(const at::Tensor& value) {
-  return is_plain(value) && value.is_cpu() &&
+bool is_readable(const at::Tensor& value) {
+  using Keys = c10::DispatchKeySet;
+  constexpr auto of_any_tensor =
+      c10::autograd_dispatch_keyset_with_ADInplaceOrView | c10::autocast_dispatch_keyset;
+  constexpr Keys tracing({c10::DispatchKey::Python, c10::DispatchKey::Functionalize,
+                          c10::DispatchKey::FuncTorchDynamicLayerFrontMode});
+  return is_plain(value) && value.key_set() - of_any_tensor == Keys(c10::DispatchKey::CPU) &&
+         !c10::impl::tls_local_dispatch_key_set().included_.has_any(tracing) &&
          !value.unsafeGetTensorImpl()->has_symbolic_sizes_strides() && value.numel() > 0;
 }
 

@@ -20,8 +20,9 @@ at::Tensor expanded_at_front(const at::Tensor& tensor, const Level& level);
 
 // Is the value a tensor of plane 0 that no derivative flows through?
 bool is_plain(const at::Tensor& value);
-// Is it one of numbers, and at least one, on a CPU?
-bool is_plain_on_cpu(const at::Tensor& value);
+// And do its numbers, at least one, lie in the memory of a CPU, for a rule to read and to compute
+// with? Not while somebody traces operators, who wouldn't see it.
+bool is_readable(const at::Tensor& value);
 
 // At the front, with dimensions of size 1 behind the batch dimension up to `rank` logical ones, so
 // that broadcasting lines up from the right. A tensor that isn't batched stays as it is.

@@ -1,0 +1,18 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace functorch_ext {
+
+// How a convolution without groups takes patches of its input; a number for each spatial dimension.
+struct Patches {
+  std::vector<int64_t> kernel, stride, padding, dilation;
+};
+
+// The gradient of each sample's weight: products of the output's gradient, (B, N, O, outputs...),
+// with the patches of the input, (B, N, C, ...), that the outputs are computed from. Both are plain
+// tensors of one dtype on a CPU.
+at::Tensor weight_gradient_of_patches(const at::Tensor& grad, const at::Tensor& input,
+                                      const Patches& patches);
+
+}  // namespace functorch_ext
