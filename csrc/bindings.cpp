@@ -168,6 +168,7 @@ PYBIND11_MODULE(_C, module) {
       .def("share_privacy", &ReverseFrame::share_privacy)
       .def("release", &ReverseFrame::release);
 
+  module.def("as_view_of", &as_view_of);
   module.def("standard_basis", &standard_basis);
   module.def("run_backward", &run_backward, py::call_guard<py::gil_scoped_release>());
 

@@ -278,8 +278,9 @@ class _OfBatches(Function):
             samples = _wrapped(frame, tangents, call.dims)
             given = [None if p is None else samples[p] for p in call.positions]
             pushed = as_tuple(all_or_each("jvp", call.cls, call.cls.jvp, context, given))
+            value = frame.unwrap if call.is_batched else lambda tangent, _: frame.value(tangent)
             results = [
-                tangent if tangent is None or not call.is_batched else frame.unwrap(tangent, dim)
+                value(tangent, dim) if isinstance(tangent, Tensor) else tangent
                 for tangent, dim in zip(pushed, call.out_dims, strict=True)
             ]
         finally:
@@ -334,4 +335,6 @@ def _stacked(frame: _C.BatchFrame, output: Any, is_batched: bool) -> tuple[Any, 
     if not isinstance(output, Tensor):
         return output, None
     value, dim = frame.level.unwrap(output)
-    return (frame.unwrap(output, 0), 0) if is_batched and dim is None else (value, dim)
+    if is_batched and dim is None:
+        return frame.unwrap(output, 0).clone(), 0  # as an expanded input it would be a view of it
+    return value, dim

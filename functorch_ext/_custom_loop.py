@@ -33,9 +33,32 @@ def install() -> None:
         return all_or_each("backward", self._forward_cls, backward, self, cotangents)
 
     def apply_jvp(self: Any, *tangents: Any) -> Any:
-        return all_or_each("jvp", self._forward_cls, jvp, self, tangents)
+        versions = [_version(tangent) for tangent in tangents]
+        pushed = all_or_each("jvp", self._forward_cls, jvp, self, tangents)
+        # One that was written to, as the input was, has to come back itself.
+        given = [t for t, version in zip(tangents, versions, strict=True) if _version(t) == version]
+        if isinstance(pushed, tuple):
+            return tuple(_as_view(tangent, given) for tangent in pushed)
+        return _as_view(pushed, given)
 
     BackwardCFunction.apply, BackwardCFunction.apply_jvp = apply, apply_jvp
+
+
+def _version(tangent: Any) -> int:
+    """How often it was written to."""
+    return tangent._version if isinstance(tangent, Tensor) and not tangent.is_inference() else 0
+
+
+def _as_view(tangent: Any, given: Sequence[Any]) -> Any:
+    """A tangent that is a given one, or a view of it, as what autograd knows to be a view.
+
+    Where a forward returns an input as it is, or a view of it, autograd wants the same of the
+    tangents, and to see that itself.
+    """
+    for other in given:
+        if isinstance(tangent, Tensor) and isinstance(other, Tensor):
+            tangent = _C.as_view_of(tangent, other)
+    return tangent
 
 
 def all_or_each(

@@ -2,7 +2,9 @@
 
 #include <ATen/ops/_make_dual.h>
 #include <ATen/ops/_unpack_dual.h>
+#include <ATen/ops/alias.h>
 #include <c10/core/AutogradState.h>
+#include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/forward_grad.h>
 
 #include <mutex>
@@ -76,6 +78,16 @@ at::Tensor own_tangent(const at::Tensor& tangent, const LevelPtr& level) {
   return own;
 }
 
+const at::Tensor& below_all_levels(const at::Tensor& tensor) {
+  return is_wrapper(tensor) ? below_all_levels(wrapper_of(tensor)->value()) : tensor;
+}
+
+bool have_same_memory(const at::Tensor& tensor, const at::Tensor& other) {
+  const auto& plain = below_all_levels(tensor);
+  const auto& plain_other = below_all_levels(other);
+  return plain.has_storage() && plain_other.has_storage() && plain.is_alias_of(plain_other);
+}
+
 }  // namespace
 
 ForwardFrame::ForwardFrame()
@@ -132,6 +144,15 @@ std::pair<at::Tensor, at::Tensor> ForwardFrame::unpack(const at::Tensor& output)
 
 at::Tensor ForwardFrame::strip(const at::Tensor& tensor) const {
   return pushed_ ? value_of(tensor, **pushed_) : tensor;
+}
+
+at::Tensor as_view_of(const at::Tensor& tangent, const at::Tensor& given) {
+  const auto view = tangent.is_same(given) ? at::alias(tangent) : tangent;
+  if (view.is_view() || !have_same_memory(view, given)) {
+    return view;
+  }
+  return torch::autograd::as_view(given, view, /*is_bw_differentiable=*/true,
+                                  /*is_fw_differentiable=*/true);
 }
 
 }  // namespace functorch_ext

@@ -40,4 +40,8 @@ class ForwardFrame {
   bool running_ = true;
 };
 
+// A tangent as a view of `given`, for autograd, if it has the same memory; else, or if autograd
+// knows already, as it is. (Of levels that aren't differentiated autograd doesn't see the views.)
+at::Tensor as_view_of(const at::Tensor& tangent, const at::Tensor& given);
+
 }  // namespace functorch_ext
