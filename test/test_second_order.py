@@ -194,6 +194,17 @@ def test_tangents_of_cholesky_inverse():
     torch.testing.assert_close(actual, along(torch.cholesky_inverse, factor, tangent))
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_running_statistics_that_samples_share(order):
+    """The error says what to do, and comes before anything is written."""
+    mean, variance = rand(3), rand(3).abs()
+    f = lambda x: F.batch_norm(x, mean, variance, training=True)
+    x, before = rand(2, 4, 3), (mean.clone(), variance.clone())
+    with pytest.raises(RuntimeError, match="which all samples share"):
+        vmap(lambda x: ORDERS[order](f, x.cos())(x))(x)
+    assert torch.equal(mean, before[0]) and torch.equal(variance, before[1])
+
+
 def test_a_stack_of_one_matrix():
     """PyTorch's lu_solve goes by the stride of a dimension of size 1."""
     x = rand(2, 3, 3)

@@ -4,6 +4,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "batching/running_statistics.h"
 #include "engine/own_memory.h"
 
 namespace functorch_ext {
@@ -55,8 +56,8 @@ class RunningStatistic {
   at::Tensor value_;
 };
 
-// Training writes to the running statistics, so these must differ between samples as the input
-// does.
+}  // namespace
+
 void check_running_statistics(const OptionalTensor& running_mean, const OptionalTensor& running_var,
                               const Level& level) {
   const auto differs = [&](const OptionalTensor& statistic) {
@@ -71,6 +72,8 @@ void check_running_statistics(const OptionalTensor& running_mean, const Optional
       "functorch_ext.replace_all_batch_norm_modules_(model) makes batch normalisation use the "
       "statistics of the batch alone; or call model.eval().");
 }
+
+namespace {
 
 Three batch_norm(Level& level, const at::Tensor& input, const OptionalTensor& weight,
                  const OptionalTensor& bias, const OptionalTensor& running_mean,

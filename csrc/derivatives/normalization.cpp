@@ -2,6 +2,7 @@
 // take the statistics as constants after the first or second time.
 #include <tuple>
 
+#include "batching/running_statistics.h"
 #include "derivatives/register.h"
 #include "derivatives/second_order.h"
 
@@ -85,7 +86,7 @@ at::Tensor affine(at::Tensor x, const OptionalTensor& weight, const OptionalTens
 
 void update(const OptionalTensor& running, const at::Tensor& value, double momentum) {
   if (is_given(running)) {
-    running->mul_(1 - momentum).add_(value.detach(), momentum);
+    running->copy_(*running * (1 - momentum) + value.detach() * momentum);
   }
 }
 
@@ -98,6 +99,9 @@ Three batch_norm(const at::Tensor& input, const OptionalTensor& weight, const Op
   if (!training) {
     const auto nothing = at::empty({0}, input.options());
     return {output, nothing, nothing};
+  }
+  if (is_wrapper(normal.mean) && wrapper_of(normal.mean)->is_batched() && is_given(running_mean)) {
+    check_running_statistics(running_mean, running_var, wrapper_of(normal.mean)->level());
   }
   const auto samples = input.sym_numel() / input.sym_size(1);
   update(running_mean, normal.mean.flatten(), momentum);

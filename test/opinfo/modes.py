@@ -163,3 +163,10 @@ MODES = {
     "vmap(vjp)": Mode(1, "vjp"),
     "vmap(jvp)": Mode(1, "jvp"),
 }
+DEEP_MODES = {
+    **MODES,
+    "vmap(vjp(vjp))": Mode(1, "vjp", "vjp"),
+    "vmap(jvp(vjp))": Mode(1, "jvp", "vjp"),
+    "vmap(vjp(jvp))": Mode(1, "vjp", "jvp"),
+    "vmap(jvp(jvp))": Mode(1, "jvp", "jvp"),
+}

@@ -12,7 +12,6 @@ import pathlib
 import torch
 
 from test.opinfo import known
-from test.opinfo.modes import MODES
 from test.opinfo.samples import OPERATORS
 from test.opinfo.sweep import SEVERITY, sweep, worst
 
@@ -67,9 +66,13 @@ def table(header, rows):
     return "\n".join("| " + " | ".join(row) + " |" for row in padded)
 
 
+def modes_of(outcomes):
+    return list(next(iter(outcomes.values())))
+
+
 def counts(outcomes):
     rows = []
-    for mode in MODES:
+    for mode in modes_of(outcomes):
         statuses = collections.Counter(worst(several[mode]).status for several in outcomes.values())
         rows.append([mode, *(statuses[status] for status in SEVERITY)])
     return table(["mode", *SEVERITY], rows)
@@ -79,12 +82,13 @@ def missing(outcomes):
     """How many operators have no answer to compare, for which reason."""
     reasons = collections.defaultdict(collections.Counter)
     for several in outcomes.values():
-        for mode in MODES:
-            outcome = worst(several[mode])
+        for mode, found in several.items():
+            outcome = worst(found)
             if outcome.status == "n/a":
                 reasons[outcome.detail][mode] += 1
-    rows = [[reason, *(count[mode] for mode in MODES)] for reason, count in reasons.items()]
-    return table(["reason", *MODES], rows)
+    modes = modes_of(outcomes)
+    rows = [[reason, *(count[mode] for mode in modes)] for reason, count in reasons.items()]
+    return table(["reason", *modes], rows)
 
 
 def listing(outcomes, status, listed):
@@ -92,8 +96,8 @@ def listing(outcomes, status, listed):
     rows = []
     for name, several in outcomes.items():
         reasons = {}
-        for mode in MODES:
-            details = [o.detail for o in several[mode] if o.status == status]
+        for mode, found in several.items():
+            details = [o.detail for o in found if o.status == status]
             if details:
                 reason = listed.get((name, mode))
                 text = reason.text if reason else f"NOT LISTED: {details[0]}"

@@ -12,7 +12,7 @@ import torch
 
 from functorch_ext import FallbackWarning, vmap
 from test.opinfo import known
-from test.opinfo.modes import MODES
+from test.opinfo.modes import DEEP_MODES, MODES
 from test.opinfo.samples import OPERATORS, default_dtype, is_inexact, problems
 from test.opinfo.variants import in_front, samples, stack, variants
 from test.oracle import CONTIGUOUS, assert_close
@@ -180,15 +180,16 @@ def outcomes(name, op, found, mode, deep=False, view=torch.clone, tolerance=None
 
 def sweep(name, deep=False):
     """For every mode, the Outcomes of an operator and how often each was met."""
+    modes = DEEP_MODES if deep else MODES
     if name in known.SKIPPED:
-        return {mode: collections.Counter([Outcome("n/a", known.SKIPPED[name])]) for mode in MODES}
+        return {mode: collections.Counter([Outcome("n/a", known.SKIPPED[name])]) for mode in modes}
     op = OPERATORS[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found, reasons = problems(op, default_dtype(op), DEEP_SAMPLES if deep else SAMPLES)
         missing = collections.Counter({Outcome("n/a", reason): n for reason, n in reasons.items()})
         return {
-            label: outcomes(name, op, found, mode, deep) + missing for label, mode in MODES.items()
+            label: outcomes(name, op, found, mode, deep) + missing for label, mode in modes.items()
         }
 
 
