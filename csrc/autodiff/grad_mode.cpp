@@ -10,12 +10,14 @@ namespace functorch_ext {
 namespace {
 
 // Nodes whose formulas are made of differentiable operators in either mode: those of arithmetic,
-// of products of matrices, of views, and of plain sums and selections. (From the list of formulas
-// that torchgen ships. Not here: silu and mish, norms, fused layers, decompositions of matrices,
-// products over a dimension; and all that is not known, such as nodes of the program's own.)
+// of products of matrices, of views, of plain sums and selections, and of losses. (From the list of
+// formulas that torchgen ships. Not here: silu and mish, norms, fused layers, decompositions of
+// matrices, products over a dimension; and all that is not known, such as nodes of the program's
+// own.)
 const std::unordered_set<std::string_view> alike_in_both_modes = {
     // Elementwise
     "AbsBackward0", "AddBackward0", "AddBackward1", "CloneBackward0", "CosBackward0",
+    "EluBackward0", "LeakyReluBackward0", "SoftplusBackward0", "ThresholdBackward0",
     "CoshBackward0", "DivBackward0", "DivBackward1", "ErfBackward0", "ExpBackward0",
     "Expm1Backward0", "GeluBackward0", "LogBackward0", "MulBackward0", "MulBackward1",
     "NegBackward0", "PowBackward0", "ReciprocalBackward0", "ReluBackward0", "RsqrtBackward0",
@@ -23,15 +25,19 @@ const std::unordered_set<std::string_view> alike_in_both_modes = {
     "SqrtBackward0", "SubBackward0", "SubBackward1", "TanhBackward0", "ToCopyBackward0",
     "WhereBackward0",
     // Products of matrices
-    "AddmmBackward0", "AddmvBackward0", "BmmBackward0", "DotBackward0", "MmBackward0",
-    "MvBackward0",
+    "AddmmBackward0", "AddmvBackward0", "BaddbmmBackward0", "BmmBackward0", "ConvolutionBackward0",
+    "DotBackward0", "LinearBackward", "MmBackward0", "MvBackward0",
     // Views
     "AliasBackward0", "ExpandBackward0", "PermuteBackward0", "ReshapeAliasBackward0",
     "SelectBackward0", "SliceBackward0", "SqueezeBackward0", "SqueezeBackward1", "TBackward0",
     "TransposeBackward0", "UnsafeViewBackward0", "UnsqueezeBackward0", "ViewBackward0",
     // Sums, and parts joined or picked out
-    "CatBackward0", "IndexBackward0", "MeanBackward0", "MeanBackward1", "StackBackward0",
+    "CatBackward0", "GatherBackward0", "IndexBackward0", "IndexSelectBackward0",
+    "MaxPool2DWithIndicesBackward0", "MeanBackward0", "MeanBackward1", "StackBackward0",
     "SumBackward0", "SumBackward1",
+    // Losses
+    "HuberLossBackward0", "LogSoftmaxBackward0", "MseLossBackward0", "NllLossBackward0",
+    "SmoothL1LossBackward0",
     // Leaves
     "torch::autograd::AccumulateGrad"};
 

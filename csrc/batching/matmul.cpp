@@ -6,7 +6,7 @@
 #include "batching/operators.h"
 #include "batching/rules.h"
 #include "batching/sparse_matmul.h"
-#include "engine/derivatives.h"
+#include "derivatives/linear.h"
 
 namespace functorch_ext {
 
@@ -185,39 +185,6 @@ bool is_vector_or_none(const std::optional<at::Tensor>& bias) {
   return !bias || !bias->defined() || bias->dim() <= 1;
 }
 
-// A linear layer of one vector as one operator with a derivative, where PyTorch's form has a matrix
-// of one row, and views to and from it. (Autocast knows that form alone.)
-std::optional<at::Tensor> linear_of_vector(Level&, const at::Tensor& input,
-                                           const at::Tensor& weight,
-                                           const std::optional<at::Tensor>& bias) {
-  if (input.dim() != 1 || weight.dim() != 2 || !is_vector_or_none(bias) ||
-      at::autocast::is_autocast_enabled(input.device().type())) {
-    return std::nullopt;
-  }
-  return bias && bias->defined() ? at::addmv(*bias, weight, input) : at::mv(weight, input);
-}
-
-// The same for plain tensors, while a transform differentiates. What doesn't fit is left to
-// PyTorch, which says so.
-bool is_plain_product_with_vector(c10::DispatchKeySet keys, const at::Tensor& input,
-                                  const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  const auto fits = [&](const at::Tensor& tensor, int64_t rank) {
-    return tensor.dim() == rank && !is_wrapper(tensor) && tensor.layout() == at::kStrided &&
-           tensor.scalar_type() == weight.scalar_type() && tensor.device() == weight.device();
-  };
-  return bias && bias->defined() && fits(input, 1) && fits(weight, 2) && fits(*bias, 1) &&
-         input.sym_size(0) == weight.sym_size(1) && bias->sym_size(0) == weight.sym_size(0) &&
-         !keys.has_any(c10::autocast_dispatch_keyset);
-}
-
-at::Tensor linear_of_plain_vector(c10::DispatchKeySet keys, const at::Tensor& input,
-                                  const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-  if (is_plain_product_with_vector(keys, input, weight, bias)) {
-    return at::addmv(*bias, weight, input);
-  }
-  return at::_ops::linear::redispatch(below_derivatives(keys), input, weight, bias);
-}
-
 // An implicit composite; this is its form where the plane doesn't differentiate.
 at::Tensor linear(Level& level, const at::Tensor& input, const at::Tensor& weight,
                   const std::optional<at::Tensor>& bias) {
@@ -232,13 +199,22 @@ at::Tensor linear(Level& level, const at::Tensor& input, const at::Tensor& weigh
       return addmv(level, *bias, weight, input, 1, 1);
     }
     if (input.dim() == 2 && is_batched_at(weight, level)) {
-      return wrap(at::baddbmm(aligned(*bias, 2, level), expanded_at_front(input, level),
-                              at_front(weight, level).mT()),
+      const auto inputs = expanded_at_front(input, level);
+      const auto weights = at_front(weight, level);
+      return wrap(bias_batched && bias->dim() == 1
+                      ? linear_of_stacks(inputs, weights, at_front(*bias, level))
+                      : at::baddbmm(aligned(*bias, 2, level), inputs, weights.mT()),
                   0, level);
     }
   }
   const auto product = at::matmul(input, weight.t());
   return has_bias ? product + *bias : product;
+}
+
+std::optional<at::Tensor> differentiated_linear(Level& level, const at::Tensor& input,
+                                                const at::Tensor& weight,
+                                                const std::optional<at::Tensor>& bias) {
+  return linear_in_one_node(linear, level, input, weight, bias);
 }
 
 at::Tensor matmul(Level& level, const at::Tensor& self, const at::Tensor& other) {
@@ -270,8 +246,7 @@ void register_matmul_rules() {
   add<at::_ops::vdot>(functorch_ext::vdot);
   add<at::_ops::outer>(functorch_ext::outer);
   add<at::_ops::ger>(functorch_ext::outer);
-  add<at::_ops::linear>(functorch_ext::linear, linear_of_vector);
-  add_derivative_kernel<at::_ops::linear>(linear_of_plain_vector);
+  add<at::_ops::linear>(functorch_ext::linear, differentiated_linear);
   add<at::_ops::matmul>(functorch_ext::matmul);
 
   add<at::_ops::addmm>(functorch_ext::addmm);

@@ -7,6 +7,7 @@
 
 #include <ATen/ExpandUtils.h>
 
+#include "batching/numbers.h"
 #include "batching/operators.h"
 #include "batching/sparse_matmul.h"
 #include "engine/derivatives.h"
@@ -52,7 +53,9 @@ at::Tensor mul(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tenso
   if (any_zeros(keys)) {
     return zeros_of_both(self, other, at::result_type(self, other));
   }
-  return at::_ops::mul_Tensor::redispatch(below_derivatives(keys), self, other);
+  return with_cast_numbers(keys, self, other, [&](const at::Tensor& left, const at::Tensor& right) {
+    return at::_ops::mul_Tensor::redispatch(below_derivatives(keys), left, right);
+  });
 }
 
 at::Tensor div(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {
@@ -62,7 +65,9 @@ at::Tensor div(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tenso
       return zeros_of_both(self, other, dtype);
     }
   }
-  return at::_ops::div_Tensor::redispatch(below_derivatives(keys), self, other);
+  return with_cast_numbers(keys, self, other, [&](const at::Tensor& left, const at::Tensor& right) {
+    return at::_ops::div_Tensor::redispatch(below_derivatives(keys), left, right);
+  });
 }
 
 // Does nobody know the tensor and its memory but the caller, by one handle? That is how the value
@@ -129,7 +134,9 @@ at::Tensor plus(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tens
       return std::move(*sum);
     }
   }
-  return at::_ops::add_Tensor::redispatch(below_derivatives(keys), self, other, alpha);
+  return with_cast_numbers(keys, self, other, [&](const at::Tensor& left, const at::Tensor& right) {
+    return at::_ops::add_Tensor::redispatch(below_derivatives(keys), left, right, alpha);
+  });
 }
 
 at::Tensor minus(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other,
@@ -139,7 +146,9 @@ at::Tensor minus(c10::DispatchKeySet keys, const at::Tensor& self, const at::Ten
       return std::move(*difference);
     }
   }
-  return at::_ops::sub_Tensor::redispatch(below_derivatives(keys), self, other, alpha);
+  return with_cast_numbers(keys, self, other, [&](const at::Tensor& left, const at::Tensor& right) {
+    return at::_ops::sub_Tensor::redispatch(below_derivatives(keys), left, right, alpha);
+  });
 }
 
 at::Tensor mm(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <ATen/EmptyTensor.h>
+#include <ATen/core/Tensor.h>
+
+#include <utility>
+
+// Numbers of the program in arithmetic, as in `2 * x`. PyTorch makes a tensor of type double or
+// int64 of each, which every kernel then casts to the type of `x` by an operator of its own: as
+// costly as all the rest. Here it is cast at once, as that operator would.
+namespace functorch_ext {
+
+inline bool is_number_to_cast(const at::Tensor& number, const at::Tensor& like) {
+  const auto* impl = number.unsafeGetTensorImpl();
+  return impl->is_wrapped_number() && like.scalar_type() == at::kFloat &&
+         (number.scalar_type() == at::kDouble || number.scalar_type() == at::kLong) &&
+         like.device().is_cpu() && !like.unsafeGetTensorImpl()->is_wrapped_number();
+}
+
+inline at::Tensor cast_number(const at::Tensor& number) {
+  at::Tensor cast = at::detail::empty_cpu({}, at::kFloat);
+  *cast.mutable_data_ptr<float>() = number.scalar_type() == at::kDouble
+                                        ? static_cast<float>(*number.const_data_ptr<double>())
+                                        : static_cast<float>(*number.const_data_ptr<int64_t>());
+  cast.unsafeGetTensorImpl()->set_wrapped_number(true);
+  return cast;
+}
+
+// compute(self, other), either of which may be a number. (What is traced keeps the numbers that the
+// program wrote.)
+template <class Compute>
+at::Tensor with_cast_numbers(c10::DispatchKeySet keys, const at::Tensor& self,
+                             const at::Tensor& other, Compute&& compute) {
+  if (!keys.has(c10::DispatchKey::Python)) {
+    if (is_number_to_cast(other, self)) {
+      return compute(self, cast_number(other));
+    }
+    if (is_number_to_cast(self, other)) {
+      return compute(cast_number(self), other);
+    }
+  }
+  return compute(self, other);
+}
+
+}  // namespace functorch_ext

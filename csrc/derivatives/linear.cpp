@@ -1,0 +1,210 @@
+// Linear layers as one node of autograd's graph. PyTorch makes them of a transposition, a product
+// and, for input of any rank but 2, views to and from a matrix: a node each, and more in the graph
+// of the backward pass, which cost more than the arithmetic of a small layer.
+#include "derivatives/linear.h"
+
+#include <ATen/autocast_mode.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/addmv.h>
+#include <ATen/ops/baddbmm.h>
+#include <ATen/ops/bmm.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/mv.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
+
+#include "derivatives/register.h"
+#include "engine/derivatives.h"
+#include "engine/routing.h"
+
+namespace functorch_ext {
+
+namespace {
+
+using OptionalTensor = std::optional<at::Tensor>;
+using torch::autograd::SavedVariable;
+using torch::autograd::variable_list;
+
+// The gradients of one layer, or of a stack of layers with a batch of inputs each. They are made of
+// operators that have all derivatives.
+class LinearBackward final : public torch::autograd::Node {
+ public:
+  LinearBackward(torch::autograd::edge_list&& edges, const at::Tensor& input,
+                 const at::Tensor& weight)
+      : Node(std::move(edges)), sizes_(input.sym_sizes().vec()), is_stack_(weight.dim() == 3) {
+    if (needs(for_weight)) {
+      input_ = SavedVariable(input, /*is_output=*/false);
+    }
+    if (needs(for_input)) {
+      weight_ = SavedVariable(weight, /*is_output=*/false);
+    }
+  }
+
+  std::string name() const override {
+    return "LinearBackward";
+  }
+
+  void release_variables() override {
+    const std::lock_guard lock(mutex_);
+    input_.reset_data();
+    weight_.reset_data();
+  }
+
+  variable_list apply(variable_list&& cotangents) override {
+    const std::lock_guard lock(mutex_);
+    variable_list gradients(3);
+    if (!cotangents[0].defined()) {
+      return gradients;
+    }
+    const auto rows = as_rows(cotangents[0]);
+    if (task_should_compute_output(for_input)) {
+      const auto gradient = product(rows, weight_.unpack());
+      gradients[for_input] =
+          is_stack_ || sizes_.size() == 2 ? gradient : gradient.view_symint(sizes_);
+    }
+    if (task_should_compute_output(for_weight)) {
+      gradients[for_weight] = product(rows.mT(), as_rows(input_.unpack()));
+    }
+    if (task_should_compute_output(for_bias)) {
+      gradients[for_bias] = rows.sum(-2);
+    }
+    return gradients;
+  }
+
+ private:
+  enum : size_t { for_input, for_weight, for_bias };
+
+  bool needs(size_t argument) const {
+    return next_edge(argument).is_valid();
+  }
+
+  at::Tensor as_rows(const at::Tensor& tensor) const {
+    return is_stack_ || tensor.dim() == 2 ? tensor
+                                          : tensor.reshape_symint({-1, tensor.sym_size(-1)});
+  }
+  at::Tensor product(const at::Tensor& left, const at::Tensor& right) const {
+    return is_stack_ ? at::bmm(left, right) : at::mm(left, right);
+  }
+
+  const std::vector<c10::SymInt> sizes_;
+  const bool is_stack_;
+  SavedVariable input_;
+  SavedVariable weight_;
+};
+
+// Real numbers of one type on one device. PyTorch tells what is wrong with others, and knows what
+// to do with tensors of its other kinds.
+bool are_numbers(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias) {
+  const auto alike = [&](const at::Tensor& tensor) {
+    return tensor.layout() == at::kStrided && tensor.scalar_type() == weight.scalar_type() &&
+           tensor.device() == weight.device() &&
+           !tensor.key_set().has_any(
+               c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::NestedTensor}));
+  };
+  return alike(weight) && alike(input) && (!bias || !bias->defined() || alike(*bias)) &&
+         c10::isFloatingType(weight.scalar_type()) &&
+         !at::autocast::is_autocast_enabled(weight.device().type());
+}
+
+bool is_layer(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias) {
+  return weight.dim() == 2 && input.dim() > 0 && input.sym_size(-1) == weight.sym_size(1) &&
+         (!bias || !bias->defined() ||
+          (bias->dim() == 1 && bias->sym_size(0) == weight.sym_size(0))) &&
+         are_numbers(input, weight, bias);
+}
+
+// One vector: an operator of PyTorch's does that in one node, and has forward mode.
+at::Tensor linear_of_vector(const at::Tensor& input, const at::Tensor& weight,
+                            const OptionalTensor& bias) {
+  return bias && bias->defined() ? at::addmv(*bias, weight, input) : at::mv(weight, input);
+}
+
+// What `compute` computes, unseen by autograd of this plane, with its node.
+template <class Compute>
+at::Tensor recorded(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
+                    Compute&& compute) {
+  auto edges = torch::autograd::collect_next_edges(input, weight, bias);
+  const auto node = c10::make_intrusive<LinearBackward>(std::move(edges), input, weight);
+  const auto output = compute();
+  torch::autograd::set_history(output, node);
+  return output;
+}
+
+// Does autograd, in reverse mode alone, follow one of the tensors?
+bool is_recorded(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias) {
+  return c10::GradMode::is_enabled() &&
+         (input.requires_grad() || weight.requires_grad() ||
+          (bias && bias->defined() && bias->requires_grad())) &&
+         !any_tangent(input, weight, bias);
+}
+
+bool any_wrapper(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias) {
+  return is_wrapper(input) || is_wrapper(weight) || (bias && bias->defined() && is_wrapper(*bias));
+}
+
+// On plane 0, while a transform differentiates.
+at::Tensor linear(c10::DispatchKeySet keys, const at::Tensor& input, const at::Tensor& weight,
+                  const OptionalTensor& bias) {
+  const auto redispatch = [&](c10::DispatchKeySet below) {
+    return at::_ops::linear::redispatch(below, input, weight, bias);
+  };
+  const auto below = below_derivatives(keys);
+  if (any_wrapper(input, weight, bias) || !is_layer(input, weight, bias)) {
+    return redispatch(below);
+  }
+  if (input.dim() == 1) {
+    return linear_of_vector(input, weight, bias);
+  }
+  if (!is_recorded(input, weight, bias)) {
+    return redispatch(below);
+  }
+  return recorded(input, weight, bias.value_or(at::Tensor()), [&] {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return redispatch(below & c10::after_ADInplaceOrView_keyset);
+  });
+}
+
+}  // namespace
+
+std::optional<at::Tensor> linear_in_one_node(LinearRule rule, Level& level, const at::Tensor& input,
+                                             const at::Tensor& weight, const OptionalTensor& bias) {
+  if (!is_layer(input, weight, bias)) {
+    return std::nullopt;
+  }
+  if (input.dim() == 1) {
+    return linear_of_vector(input, weight, bias);
+  }
+  // What is differentiated on a plane below is a constant on this one.
+  const auto lifted = [&](const at::Tensor& tensor) {
+    return tensor.defined() && needs_lift(tensor, level) ? wrap(tensor, no_bdim, level) : tensor;
+  };
+  const auto x = lifted(input), w = lifted(weight), b = lifted(bias.value_or(at::Tensor()));
+  if (!is_recorded(x, w, b)) {
+    return std::nullopt;
+  }
+  return recorded(x, w, b, [&] {
+    const PlaneBelow below(level);
+    return rule(level, x, w, b.defined() ? OptionalTensor(b) : std::nullopt);
+  });
+}
+
+at::Tensor linear_of_stacks(const at::Tensor& input, const at::Tensor& weight,
+                            const at::Tensor& bias) {
+  const auto compute = [&] { return at::baddbmm(bias.unsqueeze(1), input, weight.mT()); };
+  if (any_wrapper(input, weight, bias) || !is_recorded(input, weight, bias) ||
+      !are_numbers(input, weight, bias)) {
+    return compute();
+  }
+  return recorded(input, weight, bias, [&] {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return compute();
+  });
+}
+
+void register_linear_derivatives() {
+  add_derivative_kernel<at::_ops::linear>(linear);
+}
+
+}  // namespace functorch_ext

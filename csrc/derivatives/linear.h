@@ -1,0 +1,24 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "engine/level.h"
+
+namespace functorch_ext {
+
+using LinearRule = at::Tensor (*)(Level&, const at::Tensor& input, const at::Tensor& weight,
+                                  const std::optional<at::Tensor>& bias);
+
+// A linear layer on a plane that differentiates, as one node of autograd's graph; none where its
+// derivatives have to be those of the operators that PyTorch makes it of. `rule` computes it.
+std::optional<at::Tensor> linear_in_one_node(LinearRule rule, Level& level, const at::Tensor& input,
+                                             const at::Tensor& weight,
+                                             const std::optional<at::Tensor>& bias);
+
+// A stack of layers, (B, O, I) with biases (B, O), each of a batch of its own, (B, N, I).
+at::Tensor linear_of_stacks(const at::Tensor& input, const at::Tensor& weight,
+                            const at::Tensor& bias);
+
+}  // namespace functorch_ext

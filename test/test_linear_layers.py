@@ -1,0 +1,178 @@
+"""Linear layers, which autograd sees as one node of ours while a transform differentiates."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.functional import linear
+
+from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+
+from .oracle import assert_close, rand
+
+SHAPES = [(3,), (4, 3), (2, 4, 3), (0, 3)]
+
+
+def _layer(x, weight, bias=None):
+    return linear(x, weight, bias).sin().sum()
+
+
+def _by_operators(x, weight, bias=None):
+    """The same, of operators that aren't `linear`."""
+    product = x @ weight.mT
+    return (product if bias is None else product + bias).sin().sum()
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("argnums", [0, 1, (0, 1), (1, 2), (0, 1, 2)])
+def test_gradients(shape, with_bias, argnums):
+    if not with_bias and argnums not in (0, 1, (0, 1)):
+        argnums = (0, 1)
+    args = (rand(*shape), rand(5, 3), *([rand(5)] if with_bias else []))
+    assert_close(grad(_layer, argnums)(*args), grad(_by_operators, argnums)(*args))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "in_dims", [(0, None, None), (0, 0, 0), (None, 0, 0), (0, 0, None), (0, None, 0)]
+)
+@pytest.mark.parametrize(
+    "nest",
+    [
+        lambda f, d: vmap(grad(f, (0, 1, 2)), d),
+        lambda f, d: grad(lambda *a: vmap(f, d)(*a).sum(), (0, 1, 2)),
+        lambda f, d: grad(
+            lambda *a: vmap(lambda *b: sum(g.sin().sum() for g in grad(f, (0, 1, 2))(*b)), d)(
+                *a
+            ).sum(),
+            (0, 1, 2),
+        ),
+    ],
+    ids=["vmap(grad)", "grad(vmap)", "grad(vmap(grad))"],
+)
+def test_samples(shape, in_dims, nest):
+    sizes = (shape, (5, 3), (5,))
+    args = [rand(*(size if dim is None else (4, *size))) for size, dim in zip(sizes, in_dims)]
+    assert_close(nest(_layer, in_dims)(*args), nest(_by_operators, in_dims)(*args))
+
+
+@pytest.mark.parametrize(
+    "derivative",
+    [
+        jacrev,
+        jacfwd,
+        hessian,
+        lambda f, n: jacfwd(jacfwd(f, n), n),
+        lambda f, n: jacrev(jacrev(f, n), n),
+    ],
+)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_jacobians(shape, derivative):
+    args = rand(*shape), rand(5, 3), rand(5)
+    for argnum in range(3):
+        assert_close(derivative(_layer, argnum)(*args), derivative(_by_operators, argnum)(*args))
+
+
+def test_backward_passes_that_record():
+    """The user's own second backward pass, inside vmap and outside."""
+    x, weight, bias = rand(6, 4, 3), rand(5, 3), rand(5)
+
+    def penalty(layer):
+        def of_sample(x):
+            x = x.clone().requires_grad_()
+            (slope,) = torch.autograd.grad(layer(x, weight, bias), x, create_graph=True)
+            return torch.autograd.grad(slope.square().sum(), x)[0]
+
+        return of_sample
+
+    assert_close(vmap(penalty(_layer))(x), vmap(penalty(_by_operators))(x))
+
+
+def test_tangents_of_cotangents():
+    x, weight, bias, t = rand(4, 3), rand(5, 3), rand(5), rand(4, 5)
+
+    def pulled(layer):
+        _, pullback = vjp(lambda *args: layer(*args), x, weight, bias)
+        return jvp(pullback, (t,), (rand(4, 5),))
+
+    torch.manual_seed(0)
+    expected = pulled(lambda x, w, b: x @ w.mT + b)
+    torch.manual_seed(0)
+    assert_close(pulled(linear), expected)
+
+
+def test_channels_and_strides_dont_matter():
+    x, weight = rand(3, 4).mT, rand(3, 5).mT
+    assert_close(grad(_layer, (0, 1))(x, weight), grad(_by_operators, (0, 1))(x, weight))
+
+
+def test_a_parameter_changed_before_the_backward_pass():
+    """As native nodes do, ours sees that what it saved was written to."""
+    x, weight = rand(4, 3), rand(5, 3)
+
+    def loss(x):
+        w = weight.clone()
+        y = linear(x, w).sum()
+        w.mul_(2)
+        return y
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        grad(loss)(x)
+
+
+def test_hooks_on_saved_tensors_see_the_layers():
+    seen = []
+    pack = lambda tensor: (seen.append(tuple(tensor.shape)), tensor)[1]
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        grad(lambda x, w: linear(x, w).sum(), (0, 1))(rand(4, 3), rand(5, 3))
+    assert (4, 3) in seen and (5, 3) in seen
+
+
+def test_what_the_layers_saved_is_freed():
+    class Box:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+    boxes = weakref.WeakSet()
+
+    def pack(tensor):
+        box = Box(tensor)
+        boxes.add(box)
+        return box
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
+        grad(lambda x, w: linear(x, w).sum(), (0, 1))(rand(4, 3), rand(5, 3))
+    gc.collect()
+    assert not boxes
+
+
+def test_autocast_goes_by_plain_linear():
+    x, weight, bias = torch.randn(4, 3), torch.randn(5, 3), torch.randn(5)
+
+    def layer(weight):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = linear(x, weight, bias)
+        assert y.dtype == torch.bfloat16
+        return y.float().sum()
+
+    assert grad(layer)(weight).dtype == torch.float32
+
+
+def test_shapes_that_dont_fit_are_errors_of_plain_linear():
+    for shapes in [((4, 2), (5, 3), (5,)), ((4, 3), (5, 3), (4,)), ((4, 3), (2, 5, 3), (5,))]:
+        args = [rand(*shape) for shape in shapes]
+        with pytest.raises(RuntimeError) as plain:
+            linear(*args)
+        with pytest.raises(RuntimeError) as ours:
+            grad(_layer)(*args)
+        assert str(ours.value) == str(plain.value)
+
+
+def test_a_trace_has_pytorchs_operators():
+    graph = make_fx(grad(_layer, (0, 1, 2)))(rand(4, 3), rand(5, 3), rand(5))
+    args = rand(4, 3), rand(5, 3), rand(5)
+    assert_close(graph(*args), grad(_by_operators, (0, 1, 2))(*args))
+    assert "linear" not in graph.code

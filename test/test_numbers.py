@@ -1,0 +1,46 @@
+"""Numbers that the program writes in arithmetic: cast ahead of PyTorch's kernels, to the same."""
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from functorch_ext import grad, vmap
+
+OPERATORS = {
+    "x * n": lambda x, n: x * n,
+    "n * x": lambda x, n: n * x,
+    "x + n": lambda x, n: x + n,
+    "n - x": lambda x, n: n - x,
+    "x - n": lambda x, n: x - n,
+    "x / n": lambda x, n: x / n,
+    "x + 2 n": lambda x, n: torch.add(x, n, alpha=2),
+    "0-dim": lambda x, n: x[0] * n,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize("number", [0.1, 3, 2**40 + 1, 1e300, float("nan"), 1 + 2j])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_same_results(name, number, dtype):
+    func = OPERATORS[name]
+    x = (torch.randn(4, 3) * 10).to(dtype)
+    expected = torch.stack([func(each, number) for each in x])
+    exactly = {"rtol": 0, "atol": 0, "equal_nan": True}
+    torch.testing.assert_close(vmap(lambda x: func(x, number))(x), expected, **exactly)
+
+
+def test_booleans_are_refused_as_ever():
+    with pytest.raises(RuntimeError, match="[Ss]ubtraction"):
+        vmap(lambda x: x - True)(torch.randn(3))
+
+
+def test_gradients():
+    x = torch.randn(4)
+    actual = grad(lambda x: (3 * x / 7 - 0.1 + x * 2).sin().sum())(x)
+    leaf = x.clone().requires_grad_()
+    (3 * leaf / 7 - 0.1 + leaf * 2).sin().sum().backward()
+    torch.testing.assert_close(actual, leaf.grad)
+
+
+def test_a_trace_has_the_numbers_of_the_program():
+    assert "0.1)" in make_fx(vmap(lambda x: x * 0.1))(torch.randn(3)).code
