@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "python_objects.h"
+
 namespace py = pybind11;
 
 namespace functorch_ext {
@@ -48,19 +50,33 @@ const Names& names() {
   return *names;
 }
 
+// Adds what a table holds, but for None.
+void collect(const py::handle& table, std::vector<PyObject*>& found) {
+  PyObject *key = nullptr, *value = nullptr;
+  for (Py_ssize_t position = 0; table && PyDict_Next(table.ptr(), &position, &key, &value);) {
+    if (value != Py_None) {
+      found.push_back(value);
+    }
+  }
+}
+
+// Is the module, or one inside it, of the class?
+bool has_module_of(const py::handle& root, const py::handle& type) {
+  std::vector<PyObject*> modules = {root.ptr()};
+  for (size_t i = 0; i < modules.size(); ++i) {  // The list grows as we walk.
+    if (py::isinstance(modules[i], type)) {
+      return true;
+    }
+    collect(Tables(modules[i]).find(names().modules), modules);
+  }
+  return false;
+}
+
 // Does some tensor of the module lie in two places?
 bool has_tied_tensors(const py::handle& root) {
   std::vector<PyObject*> modules = {root.ptr()};
   std::vector<PyObject*> tensors;
-  const auto collect = [](const py::handle& table, std::vector<PyObject*>& found) {
-    PyObject *key = nullptr, *value = nullptr;
-    for (Py_ssize_t position = 0; table && PyDict_Next(table.ptr(), &position, &key, &value);) {
-      if (value != Py_None) {
-        found.push_back(value);
-      }
-    }
-  };
-  for (size_t i = 0; i < modules.size(); ++i) {  // The list grows as we walk.
+  for (size_t i = 0; i < modules.size(); ++i) {
     const Tables tables(modules[i]);
     collect(tables.find(names().parameters), tensors);
     collect(tables.find(names().buffers), tensors);
@@ -73,17 +89,17 @@ bool has_tied_tensors(const py::handle& root) {
 // Parameters and buffers of a module that others stand in for, until they are put back.
 class Swap {
  public:
-  // Null, and nothing changed, if one of the values is no tensor or stands for anything else than
+  // None, and nothing changed, if one of the values is no tensor or stands for anything else than
   // a parameter or a buffer in a plain table.
-  static std::unique_ptr<Swap> of(const py::object& root, const py::dict& values) {
-    auto swap = std::make_unique<Swap>();
+  static std::optional<Swap> of(const py::object& root, const py::dict& values) {
+    std::optional<Swap> swap(std::in_place);
     swap->entries_.reserve(values.size());
     std::string_view owner_path;
     std::optional<Tables> owner(std::in_place, root);
     for (const auto& [key, value] : values) {
       if (!PyUnicode_CheckExact(key.ptr()) ||
           !(value.is_none() || THPVariable_Check(value.ptr()))) {
-        return nullptr;
+        return std::nullopt;
       }
       Py_ssize_t size = 0;
       const char* text = PyUnicode_AsUTF8AndSize(key.ptr(), &size);
@@ -97,7 +113,7 @@ class Swap {
         owner = submodule(root, path);
         owner_path = path;
         if (!owner) {
-          return nullptr;
+          return std::nullopt;
         }
       }
       const auto name = py::str(full.data() + (dot == full.npos ? 0 : dot + 1),
@@ -108,7 +124,7 @@ class Swap {
       }
       PyObject* before = table ? PyDict_GetItem(table.ptr(), name.ptr()) : nullptr;
       if (!before) {
-        return nullptr;
+        return std::nullopt;
       }
       swap->entries_.push_back({py::reinterpret_borrow<py::dict>(table), name,
                                 py::reinterpret_borrow<py::object>(before),
@@ -164,11 +180,30 @@ class Swap {
   std::vector<Entry> entries_;
 };
 
+// The result of module(*args, **kwargs) with other parameters and buffers, in a tuple; None if they
+// can't be put in place of the module's own this way. What the module assigns goes to `given`.
+std::optional<py::tuple> call_with_state(const py::object& root, const py::dict& values,
+                                         const py::dict& given, const py::tuple& args,
+                                         const py::dict& kwargs) {
+  auto swap = Swap::of(root, values);
+  if (!swap) {
+    return std::nullopt;
+  }
+  try {
+    const auto result = called(root, args, kwargs);
+    swap->undo(given);
+    return py::make_tuple(result);
+  } catch (...) {
+    swap->undo(given);  // Once more does nothing.
+    throw;
+  }
+}
+
 }  // namespace
 
 void bind_module_state(py::module_& module) {
-  py::class_<Swap>(module, "Swap").def("undo", &Swap::undo);
-  module.def("swap_in", &Swap::of);
+  module.def("call_with_state", &call_with_state);
+  module.def("has_module_of", &has_module_of);
   module.def("has_tied_tensors", &has_tied_tensors);
 }
 

@@ -83,18 +83,17 @@ def functional_call(
         _check_names(module, values)
     args = () if args is None else args if isinstance(args, tuple) else (args,)
 
+    kwargs = kwargs or {}
+
     # In one call to the engine, where all names are those of parameters and buffers.
-    swap = _C.swap_in(module, values)
-    if swap is not None:
-        try:
-            return module(*args, **kwargs or {})
-        finally:
-            swap.undo(given)
+    result = _C.call_with_state(module, values, given, args, kwargs)
+    if result is not None:
+        return result[0]
 
     swaps: list[_Swap] = []
     try:
         _swap_in(module, values, swaps)
-        return module(*args, **kwargs or {})
+        return module(*args, **kwargs)
     finally:
         _swap_out(swaps, values, given)
 
@@ -182,7 +181,7 @@ def _check_module(module: Any) -> None:
         )
     # Not imported: nothing is sharded. (It takes long to import.)
     sharding = sys.modules.get("torch.distributed.fsdp")
-    if sharding and any(isinstance(each, sharding.FSDPModule) for each in module.modules()):
+    if sharding and _C.has_module_of(module, sharding.FSDPModule):
         # Its hooks gather its own parameters, and put them in place of the given ones.
         raise RuntimeError(
             f"functional_call: {type(module).__name__} is or has an FSDPModule (fully_shard), "

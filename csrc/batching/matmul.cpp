@@ -198,13 +198,19 @@ at::Tensor linear(Level& level, const at::Tensor& input, const at::Tensor& weigh
     if (input.dim() == 1) {
       return addmv(level, *bias, weight, input, 1, 1);
     }
-    if (input.dim() == 2 && is_batched_at(weight, level)) {
+    if (is_batched_at(weight, level)) {
       const auto inputs = expanded_at_front(input, level);
+      const auto rows = inputs.dim() == 3 ? inputs : inputs.flatten(1, -2);
       const auto weights = at_front(weight, level);
-      return wrap(bias_batched && bias->dim() == 1
-                      ? linear_of_stacks(inputs, weights, at_front(*bias, level))
-                      : at::baddbmm(aligned(*bias, 2, level), inputs, weights.mT()),
-                  0, level);
+      const auto output = bias_batched && bias->dim() == 1
+                              ? linear_of_stacks(rows, weights, at_front(*bias, level))
+                              : at::baddbmm(aligned(*bias, 2, level), rows, weights.mT());
+      if (inputs.dim() == 3) {
+        return wrap(output, 0, level);
+      }
+      auto sizes = inputs.sym_sizes().vec();
+      sizes.back() = output.sym_size(-1);
+      return wrap(output.view_symint(sizes), 0, level);
     }
   }
   const auto product = at::matmul(input, weight.t());
