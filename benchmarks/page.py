@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks import instructions, memory, scaling
+from benchmarks import bounds, instructions, memory, scaling
 from benchmarks.report import TARGETS_HEAD, peers_table, table, targets_row
 
 Results = dict[str, Any]  # By part, as build/benchmarks.json has them.
@@ -24,6 +24,7 @@ def fill(page: Path, results: Results) -> None:
         "environment": _environment(results["times"]),
         "targets": _targets(results["times"]),
         "missed": _missed(results["times"]),
+        "bounds": bounds.tables(results["bounds"]),
         "peers": "\n\n".join(_by_setting(results["times"], peers_table)),
         "instructions": instructions.tables(results["instructions"]),
         "scaling": scaling.tables(results["scaling"]),

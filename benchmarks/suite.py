@@ -19,7 +19,7 @@ from benchmarks.part import FOLDER
 BUILD = Path("build")
 
 # Parts in one row run at the same time: what these count doesn't depend on the machine's load.
-STEPS = (("memory", "instructions"), ("times",), ("scaling",))
+STEPS = (("memory", "instructions"), ("times",), ("bounds",), ("scaling",))
 
 
 def command(part: str, rounds: int) -> list[str]:
