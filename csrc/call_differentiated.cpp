@@ -21,7 +21,8 @@ py::object with_leaves(const py::handle& tree, const std::vector<at::Tensor>& te
 }  // namespace
 
 py::object call_differentiated(const py::object& func, const py::tuple& args,
-                               const py::dict& kwargs, int64_t argnum, const py::object& check) {
+                               const py::dict& kwargs, int64_t argnum, const py::object& check,
+                               bool with_value) {
   const auto count = static_cast<int64_t>(args.size());
   const auto position = argnum < 0 ? argnum + count : argnum;
   std::vector<at::Tensor> inputs;
@@ -57,7 +58,8 @@ py::object call_differentiated(const py::object& func, const py::tuple& args,
     const py::gil_scoped_release no_gil;
     gradients = frame.pull_back({value}, {std::nullopt}, /*keep_graph=*/false);
   }
-  return py::make_tuple(with_leaves(structure, gradients), python_tensor(frame.release(value)));
+  return py::make_tuple(with_leaves(structure, gradients),
+                        with_value ? python_tensor(frame.release(value)) : py::none());
 }
 
 }  // namespace functorch_ext

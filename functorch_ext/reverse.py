@@ -43,7 +43,7 @@ def grad(
         >>> functorch_ext.grad(torch.sin)(torch.tensor(0.0))
         tensor(1.)
     """
-    compute = _gradient_function("grad", func, argnums, has_aux)
+    compute = _gradient_function("grad", func, argnums, has_aux, with_value=False)
 
     @functools.wraps(func)
     def gradient(*args: Any, **kwargs: Any) -> Any:
@@ -75,7 +75,7 @@ def grad_and_value(
         >>> functorch_ext.grad_and_value(torch.exp)(torch.tensor(0.0))
         (tensor(1.), tensor(1.))
     """
-    compute = _gradient_function("grad_and_value", func, argnums, has_aux)
+    compute = _gradient_function("grad_and_value", func, argnums, has_aux, with_value=True)
 
     @functools.wraps(func)
     def gradient_and_value(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
@@ -86,15 +86,16 @@ def grad_and_value(
 
 
 def _gradient_function(
-    transform: str, func: Callable[..., Any], argnums: Argnums, has_aux: bool
-) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Tree, Tensor, Any]]:
+    transform: str, func: Callable[..., Any], argnums: Argnums, has_aux: bool, with_value: bool
+) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Tree, Tensor | None, Any]]:
+    """Of (gradient, value, aux); the value may be missing where it isn't asked for."""
     # All of it in one call to the engine, where the argument turns out to be made of tensors.
     plain = type(argnums) is int and not has_aux
     check = functools.partial(_check_number, transform)
 
-    def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tree, Tensor, Any]:
+    def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tree, Tensor | None, Any]:
         if plain:
-            result = _C.call_differentiated(func, args, kwargs, argnums, check)
+            result = _C.call_differentiated(func, args, kwargs, argnums, check, with_value)
             if result is not NotImplemented:
                 return (*result, None)
         leaves, structure = flatten(selected(transform, argnums, args))

@@ -52,6 +52,19 @@ def test_the_gradients_of_a_convolutions_weight(x, weight, settings, dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("stride", [1, 2, (1, 2), (2, 1), (1, 3)])
+@pytest.mark.parametrize("kernel", [1, 2, 3, (2, 3), (7, 11)])
+def test_the_largest_numbers_and_their_places(kernel, stride, dtype):
+    """The first of equal numbers counts, and what isn't a number is the largest of all."""
+    x = torch.randint(5, (6, 3, 7, 11)).to(dtype)
+    x[2, 1, ::3, ::4] = torch.nan
+    x[3] = -torch.inf
+    pool = lambda x: max_pool2d(x, kernel, stride, return_indices=True)
+    for actual, expected in zip(vmap(pool)(x), pool(x), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+
+
 def test_more_samples_than_one_piece_of_memory_takes():
     x = torch.randn(20, 8, 20, 20, dtype=torch.float64)
     weight = torch.randn(24, 8, 6, 6, dtype=torch.float64, requires_grad=True)

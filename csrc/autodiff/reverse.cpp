@@ -5,13 +5,13 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
+#include <c10/util/flat_hash_map.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
-#include <unordered_set>
 
 #include "autodiff/basis.h"
 #include "autodiff/grad_mode.h"
@@ -33,7 +33,7 @@ Node* gradient_node(const at::Tensor& tensor) {
 // Visits the nodes of the graph behind `outputs` until `stop(node)` holds; tells whether it did.
 template <class Stop>
 bool any_node(const std::vector<at::Tensor>& outputs, Stop&& stop) {
-  std::unordered_set<Node*> seen;
+  ska::flat_hash_set<Node*> seen;
   std::vector<Node*> pending;
   const auto reach = [&](Node* node) {
     if (node && seen.insert(node).second) {
@@ -217,7 +217,7 @@ bool ReverseFrame::graph_is_used(const std::vector<at::Tensor>& outputs) const {
   if (connected_) {
     return true;
   }
-  std::unordered_set<Node*> private_leaves;
+  ska::flat_hash_set<Node*> private_leaves;
   for (const auto* inputs : {&inputs_, &also_private_}) {
     for (const auto& input : *inputs) {
       private_leaves.insert(gradient_node(input));

@@ -49,27 +49,27 @@ struct Windows {
 #define FUNCTORCH_EXT_VECTORIZED
 #endif
 
-// One row of outputs: the largest number of each window and its place in the plane. Not a number
-// counts as larger than any. Masks instead of branches, which nothing could predict.
+// Outputs whose windows start at `start` and go on along a row: the largest number of each and its
+// place in the plane. Not a number counts as larger than any. Masks instead of branches, which
+// nothing could predict.
 template <bool next_to_each_other, class Number>
-FUNCTORCH_EXT_VECTORIZED void pool_row(const Number* __restrict plane, int64_t row,
+FUNCTORCH_EXT_VECTORIZED void pool_run(const Number* __restrict plane, int64_t start, int64_t count,
                                        const Windows& windows, Number* __restrict largest,
                                        int32_t* __restrict places) {
   const auto stride = next_to_each_other ? 1 : windows.stride[1];
-  const auto width = windows.output[1];
   for (int64_t i = 0; i < windows.kernel[0]; ++i) {
     for (int64_t j = 0; j < windows.kernel[1]; ++j) {
-      const auto start = static_cast<int32_t>((row * windows.stride[0] + i) * windows.input[1] + j);
-      const auto* numbers = plane + start;
+      const auto from = static_cast<int32_t>(start + i * windows.input[1] + j);
+      const auto* numbers = plane + from;
       const bool first = i == 0 && j == 0;
-      for (int64_t column = 0; column < width; ++column) {
-        const auto number = numbers[column * stride];
-        const auto before = largest[column];
+      for (int64_t each = 0; each < count; ++each) {
+        const auto number = numbers[each * stride];
+        const auto before = largest[each];
         const int32_t larger =
             -static_cast<int32_t>(first | (number > before) | (number != number));
-        const auto place = start + static_cast<int32_t>(column * stride);
-        largest[column] = larger ? number : before;
-        places[column] = (place & larger) | (places[column] & ~larger);
+        const auto place = from + static_cast<int32_t>(each * stride);
+        largest[each] = larger ? number : before;
+        places[each] = (place & larger) | (places[each] & ~larger);
       }
     }
   }
@@ -77,12 +77,52 @@ FUNCTORCH_EXT_VECTORIZED void pool_row(const Number* __restrict plane, int64_t r
 
 #undef FUNCTORCH_EXT_VECTORIZED
 
+// Pools planes one after another.
+template <class Number>
+class Pool {
+ public:
+  explicit Pool(const Windows& windows)
+      : windows_(windows),
+        in_one_run_(windows.stride[0] == 1 && windows.stride[1] == 1),
+        count_(in_one_run_ ? (windows.output[0] - 1) * windows.input[1] + windows.output[1]
+                           : windows.output[1]),
+        largest_(count_),
+        places_(count_) {}
+
+  void operator()(const Number* plane, Number* largest, int64_t* indices) {
+    // Windows at every place: rows follow each other, with some windows between that reach over the
+    // end of a row and are left out. Long runs fill vectors better than short ones.
+    if (in_one_run_) {
+      pool_run<true>(plane, 0, count_, windows_, largest_.data(), places_.data());
+    }
+    const auto width = windows_.output[1];
+    for (int64_t row = 0; row < windows_.output[0]; ++row) {
+      const auto start = row * windows_.stride[0] * windows_.input[1];
+      if (!in_one_run_) {
+        const auto run =
+            windows_.stride[1] == 1 ? &pool_run<true, Number> : &pool_run<false, Number>;
+        run(plane, start, count_, windows_, largest_.data(), places_.data());
+      }
+      const auto skipped = in_one_run_ ? start : 0;
+      std::copy_n(largest_.data() + skipped, width, largest + row * width);
+      std::copy_n(places_.data() + skipped, width, indices + row * width);
+    }
+  }
+
+ private:
+  const Windows& windows_;
+  const bool in_one_run_;
+  const int64_t count_;
+  std::vector<Number> largest_;
+  std::vector<int32_t> places_;
+};
+
 // PyTorch's kernel takes one number at a time where the channels don't lie innermost.
 template <class Number>
 std::tuple<at::Tensor, at::Tensor> pool_planes(const at::Tensor& value, const Windows& windows) {
   auto sizes = value.sizes().vec();
   std::copy(windows.output.begin(), windows.output.end(), sizes.end() - 2);
-  const auto largest = at::zeros(sizes, value.options());
+  const auto largest = at::empty(sizes, value.options());
   const auto indices = at::empty(sizes, value.options().dtype(at::kLong));
   const auto* from = value.const_data_ptr<Number>();
   auto* to = largest.mutable_data_ptr<Number>();
@@ -90,15 +130,9 @@ std::tuple<at::Tensor, at::Tensor> pool_planes(const at::Tensor& value, const Wi
   const auto input = windows.input[0] * windows.input[1];
   const auto output = windows.output[0] * windows.output[1];
   at::parallel_for(0, value.numel() / input, 1 + 32768 / input, [&](int64_t start, int64_t end) {
-    std::vector<int32_t> places(windows.output[1]);
+    Pool<Number> pool(windows);
     for (auto plane = start; plane < end; ++plane) {
-      for (int64_t row = 0; row < windows.output[0]; ++row) {
-        const auto offset = plane * output + row * windows.output[1];
-        const auto pool =
-            windows.stride[1] == 1 ? &pool_row<true, Number> : &pool_row<false, Number>;
-        pool(from + plane * input, row, windows, to + offset, places.data());
-        std::copy(places.begin(), places.end(), to_index + offset);
-      }
+      pool(from + plane * input, to + plane * output, to_index + plane * output);
     }
   });
   return {largest, indices};
