@@ -83,7 +83,7 @@ def functional_call(
         _check_names(module, values)
     args = () if args is None else args if isinstance(args, tuple) else (args,)
 
-    kwargs = kwargs or {}
+    kwargs = kwargs if type(kwargs) is dict else dict(kwargs or {})
 
     # In one call to the engine, where all names are those of parameters and buffers.
     result = _C.call_with_state(module, values, given, args, kwargs)

@@ -104,7 +104,7 @@ def test_tangents_of_cotangents():
     assert_close(pulled(linear), expected)
 
 
-def test_channels_and_strides_dont_matter():
+def test_strides_dont_matter():
     x, weight = rand(3, 4).mT, rand(3, 5).mT
     assert_close(grad(_layer, (0, 1))(x, weight), grad(_by_operators, (0, 1))(x, weight))
 
@@ -143,10 +143,55 @@ def test_what_the_layers_saved_is_freed():
         boxes.add(box)
         return box
 
+    kept = []
+
+    def loss(x, w):
+        kept.append(linear(x, w))
+        return kept[0].sum()
+
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
-        grad(lambda x, w: linear(x, w).sum(), (0, 1))(rand(4, 3), rand(5, 3))
+        grad(loss, (0, 1))(rand(4, 3), rand(5, 3))
     gc.collect()
-    assert not boxes
+    assert kept and not boxes
+
+
+def test_a_second_backward_pass_says_that_the_first_freed_the_graph():
+    def twice(x):
+        leaf = x.clone().requires_grad_()
+        y = linear(leaf, weight).sum()
+        torch.autograd.grad(y, leaf)
+        return torch.autograd.grad(y, leaf)[0].sum()
+
+    weight = rand(5, 3)
+    with pytest.raises(RuntimeError, match="second time"):
+        vmap(twice)(rand(2, 4, 3))
+
+
+def test_meta_tensors():
+    x, weight = torch.empty(2, 4, 3, device="meta"), torch.empty(5, 3, device="meta")
+    assert grad(_layer, 1)(x, weight).shape == (5, 3)
+    assert vmap(grad(_layer, 1), (0, None))(x, weight).shape == (2, 5, 3)
+
+
+def test_a_function_of_the_program_called_linear():
+    """A node is called after its class, and what is known of ours must not be taken for known."""
+
+    class Linear(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.square()
+
+        @staticmethod
+        def backward(ctx, cotangent):
+            (x,) = ctx.saved_tensors
+            if torch.is_grad_enabled():
+                return 2 * x * cotangent
+            return 2 * x.detach() * cotangent.detach()
+
+    x, v = rand(4), rand(4)
+    slope = lambda y: (vmap(grad(Linear.apply))(y) * v).sum()
+    assert_close(grad(slope)(x), 2 * v)
 
 
 def test_autocast_goes_by_plain_linear():

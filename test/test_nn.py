@@ -4,6 +4,7 @@ Compared with calls of plain modules, and with torch.func's as a second oracle.
 """
 
 import copy
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -56,7 +57,12 @@ def test_args_and_kwargs():
     module, x = Scale(), torch.randn(2, 3)
     expected = copy.deepcopy(module)(x, power=2)
     fresh = lambda: {name: t.clone() for name, t in module.named_buffers()}
-    for args, kwargs in (((x,), {"power": 2}), (x, {"power": 2}), (None, {"x": x, "power": 2})):
+    for args, kwargs in (
+        ((x,), {"power": 2}),
+        (x, {"power": 2}),
+        (None, {"x": x, "power": 2}),
+        ((x,), MappingProxyType({"power": 2})),
+    ):
         torch.testing.assert_close(functional_call(module, fresh(), args, kwargs), expected)
     torch.testing.assert_close(
         functional_call(module, fresh(), args=(x,), kwargs=dict(power=2)), expected

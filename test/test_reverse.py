@@ -296,3 +296,16 @@ def test_inference_mode_is_left_for_the_derivative():
             assert_close(grad(lambda x: x.sin().sum())(given), x.cos())
             assert_close(vmap(grad(torch.sin))(given), x.cos())
         assert torch.is_inference_mode_enabled()
+
+
+def test_per_sample_gradients_in_inference_mode():
+    """What the gradient isn't taken by is saved all the same."""
+    weight, x = rand(3), rand(4, 3)
+    product = lambda weight, x: (x * weight).sin().sum()
+    expected = torch.stack([grad(product)(weight, each) for each in x])
+    with torch.inference_mode():
+        assert_close(vmap(grad(product), (None, 0))(weight, x), expected)
+        closed_over = vmap(lambda x: grad(lambda weight: product(weight, x * 1))(weight))
+        assert_close(closed_over(x), expected)
+        plain = vmap(product, (None, 0))(weight, x)
+    assert plain.is_inference()

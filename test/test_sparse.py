@@ -25,6 +25,13 @@ LAYOUTS = {
     "csr": MATRIX.to_sparse_csr(),
     "csc": MATRIX.to_sparse_csc(),
 }
+
+
+def not_coo(matrix):
+    """PyTorch has no addmv of matrices in this layout."""
+    return matrix.to_sparse_csr() if matrix.layout == torch.sparse_coo else matrix
+
+
 PRODUCTS = {
     "sparse.mm": lambda s, x: torch.sparse.mm(s, x),
     "sparse.addmm": lambda s, x: torch.sparse.addmm(x.sum(0), s, x, beta=2, alpha=3),
@@ -32,6 +39,7 @@ PRODUCTS = {
     "matmul": lambda s, x: s @ x,
     "addmm": lambda s, x: torch.addmm(x.sum(0), s, x, beta=2, alpha=3),
     "mv": lambda s, x: torch.mv(s, x[:, 0]),
+    "addmv": lambda s, x: torch.addmv(x[0, 0].expand(4), not_coo(s), x[:, 0], beta=2, alpha=3),
     "matmul with a vector": lambda s, x: s @ x[:, 0],
     "from the right": lambda s, x: x.t() @ s.t(),
     "sparse.mm from the right": lambda s, x: torch.sparse.mm(x.t(), s.t()),

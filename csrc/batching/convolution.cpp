@@ -166,8 +166,10 @@ at::Tensor weight_gradient_by_patches(const at::Tensor& grad, const at::Tensor& 
   if (places > channels * c10::multiply_integers(kernel) && channels % 8 == 0) {
     return {};
   }
-  const auto numbers = [](c10::SymIntArrayRef sizes) {
-    return c10::asIntArrayRefSlow(sizes, __FILE__, __LINE__).vec();
+  // One number stands for all dimensions.
+  const auto numbers = [&](c10::SymIntArrayRef sizes) {
+    auto list = c10::asIntArrayRefSlow(sizes, __FILE__, __LINE__).vec();
+    return list.size() == 1 ? std::vector<int64_t>(kernel.size(), list[0]) : list;
   };
   return weight_gradient_of_patches(grad, input,
                                     {kernel.vec(), numbers(settings.stride),

@@ -22,7 +22,7 @@ struct Windows {
     const auto all = [](at::IntArrayRef list, int64_t number) {
       return std::all_of(list.begin(), list.end(), [&](auto each) { return each == number; });
     };
-    if (ceil_mode || !all(padding, 0) || !all(dilation, 1) || kernel_size.empty()) {
+    if (ceil_mode || !all(padding, 0) || !all(dilation, 1)) {
       return std::nullopt;
     }
     Windows windows;
@@ -117,7 +117,6 @@ class Pool {
   std::vector<int32_t> places_;
 };
 
-// PyTorch's kernel takes one number at a time where the channels don't lie innermost.
 template <class Number>
 std::tuple<at::Tensor, at::Tensor> pool_planes(const at::Tensor& value, const Windows& windows) {
   auto sizes = value.sizes().vec();
@@ -162,15 +161,17 @@ std::tuple<at::Tensor, at::Tensor> pool_by_channels(
       largest = at::empty(sizes, values.options());
       indices = at::empty(sizes, places.options());
     }
-    largest.view({1, -1, values.size(-2), values.size(-1)}).narrow(1, start, count).copy_(values);
-    indices.view({1, -1, values.size(-2), values.size(-1)}).narrow(1, start, count).copy_(places);
+    const auto put = [&](const at::Tensor& all, const at::Tensor& some) {
+      all.view({1, -1, some.size(-2), some.size(-1)}).narrow(1, start, count).copy_(some);
+    };
+    put(largest, values);
+    put(indices, places);
   }
   return {largest, indices};
 }
 
 bool has_many_planes(const at::Tensor& value) {
-  return value.dim() >= 4 && is_readable(value) && value.is_floating_point() &&
-         value.is_contiguous() &&
+  return is_readable(value) && value.is_floating_point() && value.is_contiguous() &&
          value.numel() / (value.size(-1) * value.size(-2)) >= fewest_planes;
 }
 
@@ -178,8 +179,14 @@ std::tuple<at::Tensor, at::Tensor> max_pool2d(
     const Operator<at::_ops::max_pool2d_with_indices::schema>& op, Level& level,
     const at::Tensor& self, at::IntArrayRef kernel_size, at::IntArrayRef stride,
     at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil_mode) {
+  TORCH_CHECK(self.dim() == 3 || self.dim() == 4,
+              "max_pool2d: expected 3 or 4 dimensions (C, H, W), "
+              "with N in front or without, but got ",
+              self.dim());
   const auto value = at_front(self, level);
-  if (!has_many_planes(value)) {
+  const auto is_pair = [](at::IntArrayRef list) { return list.size() == 1 || list.size() == 2; };
+  if (!has_many_planes(value) || !is_pair(kernel_size) || !is_pair(padding) || !is_pair(dilation) ||
+      !(stride.empty() || is_pair(stride))) {
     return MergedIntoN<4>::Family<at::_ops::max_pool2d_with_indices::schema>::rule(
         op, level, self, kernel_size, stride, padding, dilation, ceil_mode);
   }

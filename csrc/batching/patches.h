@@ -2,6 +2,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 namespace functorch_ext {
 
 // How a convolution without groups takes patches of its input; a number for each spatial dimension.

@@ -69,9 +69,10 @@ bool has_product_with_tangent(const at::Tensor&, const at::Tensor& left, const a
   return has_tangent_beside_sparse(left, right);
 }
 
+template <auto multiply>
 at::Tensor sum_with_product(const at::Tensor& self, const at::Tensor& left, const at::Tensor& right,
                             const at::Scalar& beta, const at::Scalar& alpha) {
-  const auto product = at::mm(left, right) * alpha;
+  const auto product = multiply(left, right) * alpha;
   return beta.equal(0) ? product : product + self * beta;
 }
 
@@ -81,8 +82,11 @@ void register_sparse_matmul_rules() {
   add<at::_ops::_sparse_addmm>(sparse_addmm);
   // The gradient of a sparse factor isn't the same for sparse.mm and mm. But here it is constant.
   add_computed_when<at::_ops::_sparse_mm, has_tangent_beside_sparse, at::_ops::mm::call>();
-  add_computed_when<at::_ops::_sparse_addmm, has_product_with_tangent, sum_with_product>();
-  add_computed_when<at::_ops::addmm, has_product_with_tangent, sum_with_product>();
+  using at::_ops::mm, at::_ops::mv;
+  add_computed_when<at::_ops::_sparse_addmm, has_product_with_tangent,
+                    sum_with_product<mm::call>>();
+  add_computed_when<at::_ops::addmm, has_product_with_tangent, sum_with_product<mm::call>>();
+  add_computed_when<at::_ops::addmv, has_product_with_tangent, sum_with_product<mv::call>>();
 }
 
 }  // namespace functorch_ext

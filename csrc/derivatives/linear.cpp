@@ -42,8 +42,9 @@ class LinearBackward final : public torch::autograd::Node {
     }
   }
 
+  // Not a name that a class of the program can have, whose node would be called after it.
   std::string name() const override {
-    return "LinearBackward";
+    return "functorch_ext::LinearBackward";
   }
 
   void release_variables() override {
@@ -94,6 +95,10 @@ class LinearBackward final : public torch::autograd::Node {
   SavedVariable weight_;
 };
 
+bool is_cast_automatically(c10::DeviceType device) {
+  return at::autocast::is_autocast_available(device) && at::autocast::is_autocast_enabled(device);
+}
+
 // Real numbers of one type on one device. PyTorch tells what is wrong with others, and knows what
 // to do with tensors of its other kinds.
 bool are_numbers(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias) {
@@ -105,7 +110,7 @@ bool are_numbers(const at::Tensor& input, const at::Tensor& weight, const Option
   };
   return alike(weight) && alike(input) && (!bias || !bias->defined() || alike(*bias)) &&
          c10::isFloatingType(weight.scalar_type()) &&
-         !at::autocast::is_autocast_enabled(weight.device().type());
+         !is_cast_automatically(weight.device().type());
 }
 
 bool is_layer(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias) {
@@ -132,6 +137,11 @@ at::Tensor recorded(const at::Tensor& input, const at::Tensor& weight, const at:
   return output;
 }
 
+// A mode of the program's that watches operators gets those that PyTorch makes a layer of.
+bool is_watched() {
+  return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::Python);
+}
+
 // Does autograd, in reverse mode alone, follow one of the tensors?
 bool is_recorded(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias) {
   return c10::GradMode::is_enabled() &&
@@ -151,7 +161,8 @@ at::Tensor linear(c10::DispatchKeySet keys, const at::Tensor& input, const at::T
     return at::_ops::linear::redispatch(below, input, weight, bias);
   };
   const auto below = below_derivatives(keys);
-  if (any_wrapper(input, weight, bias) || !is_layer(input, weight, bias)) {
+  if (any_wrapper(input, weight, bias) || !is_layer(input, weight, bias) ||
+      keys.has(c10::DispatchKey::Python)) {
     return redispatch(below);
   }
   if (input.dim() == 1) {
@@ -170,7 +181,7 @@ at::Tensor linear(c10::DispatchKeySet keys, const at::Tensor& input, const at::T
 
 std::optional<at::Tensor> linear_in_one_node(LinearRule rule, Level& level, const at::Tensor& input,
                                              const at::Tensor& weight, const OptionalTensor& bias) {
-  if (!is_layer(input, weight, bias)) {
+  if (!is_layer(input, weight, bias) || is_watched()) {
     return std::nullopt;
   }
   if (input.dim() == 1) {

@@ -8,9 +8,9 @@
 #include "engine/randomness.h"
 #include "engine/registration.h"
 
-// Fused operators that PyTorch differentiates once in reverse mode and no further: attention,
-// recurrent layers. While a transform differentiates, on any plane, kernels of ours see them first
-// and, where PyTorch's formulas would not do, compute the same of operators that have them all.
+// Kernels ahead of PyTorch's derivatives. While a transform differentiates, on any plane, or a vmap
+// runs, they see some operators first, and compute the same in another way where PyTorch's formulas
+// are missing (fused operators), wrong (second derivatives) or slow (tangents of zeros, layers).
 namespace functorch_ext {
 
 // In thread-local state while a transform differentiates; the key of random operators serves for

@@ -1,5 +1,7 @@
 #include "engine/wrapper.h"
 
+#include <c10/core/InferenceMode.h>
+
 #include "engine/own_memory.h"
 
 namespace functorch_ext {
@@ -165,6 +167,11 @@ const char* WrapperImpl::tensorimpl_type_name() const {
 }
 
 at::Tensor wrap(at::Tensor value, int64_t bdim, const Level& level) {
+  // In inference mode, too, wrappers are what a transform inside can differentiate.
+  std::optional<c10::InferenceMode> normal_mode;
+  if (C10_UNLIKELY(c10::InferenceMode::is_enabled())) {
+    normal_mode.emplace(false);
+  }
   auto level_ptr = LevelPtr::reclaim_copy(const_cast<Level*>(&level));
   return at::Tensor(c10::make_intrusive<WrapperImpl>(std::move(value), bdim, std::move(level_ptr)));
 }

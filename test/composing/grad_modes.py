@@ -124,6 +124,10 @@ def overwritten(x):
     return z + y
 
 
+def product(weight, x):
+    return (weight * x).sin().sum()
+
+
 def around(context, transform):
     def compute(F):
         with context():
@@ -146,6 +150,7 @@ TRANSFORMS = {
     "vmap(grad)": lambda F: F.vmap(F.grad(total(torch.exp))),
     "grad(vmap)": lambda F: F.grad(total(F.vmap(torch.exp))),
     "grad(grad)": lambda F: F.grad(total(F.grad(total(torch.exp)))),
+    "vmap(grad), weights shared": lambda F: lambda x: F.vmap(F.grad(product), (None, 0))(x[0], x),
     "jvp": lambda F: lambda x: F.jvp(torch.exp, (x,), (x,)),
     "vjp": lambda F: lambda x: F.vjp(torch.exp, x)[1](x),
     "jacrev": lambda F: F.jacrev(torch.exp),
