@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "autodiff/plane.h"
+#include "engine/below_all_levels.h"
 
 namespace functorch_ext {
 
@@ -76,10 +77,6 @@ at::Tensor own_tangent(const at::Tensor& tangent, const LevelPtr& level) {
   auto own = wrap(own_tangent(tangent, level->parent), no_bdim, *level);
   wrapper_of(own)->set_own(/*readable=*/false);
   return own;
-}
-
-const at::Tensor& below_all_levels(const at::Tensor& tensor) {
-  return is_wrapper(tensor) ? below_all_levels(wrapper_of(tensor)->value()) : tensor;
 }
 
 bool have_same_memory(const at::Tensor& tensor, const at::Tensor& other) {

@@ -17,13 +17,12 @@ namespace {
 const std::unordered_set<std::string_view> alike_in_both_modes = {
     // Elementwise
     "AbsBackward0", "AddBackward0", "AddBackward1", "CloneBackward0", "CosBackward0",
-    "EluBackward0", "LeakyReluBackward0", "SoftplusBackward0", "ThresholdBackward0",
-    "CoshBackward0", "DivBackward0", "DivBackward1", "ErfBackward0", "ExpBackward0",
-    "Expm1Backward0", "GeluBackward0", "LogBackward0", "MulBackward0", "MulBackward1",
-    "NegBackward0", "PowBackward0", "ReciprocalBackward0", "ReluBackward0", "RsqrtBackward0",
-    "RsubBackward0", "RsubBackward1", "SigmoidBackward0", "SinBackward0", "SinhBackward0",
-    "SqrtBackward0", "SubBackward0", "SubBackward1", "TanhBackward0", "ToCopyBackward0",
-    "WhereBackward0",
+    "CoshBackward0", "DivBackward0", "DivBackward1", "EluBackward0", "ErfBackward0", "ExpBackward0",
+    "Expm1Backward0", "GeluBackward0", "LeakyReluBackward0", "LogBackward0", "MulBackward0",
+    "MulBackward1", "NegBackward0", "PowBackward0", "ReciprocalBackward0", "ReluBackward0",
+    "RsqrtBackward0", "RsubBackward0", "RsubBackward1", "SigmoidBackward0", "SinBackward0",
+    "SinhBackward0", "SoftplusBackward0", "SqrtBackward0", "SubBackward0", "SubBackward1",
+    "TanhBackward0", "ThresholdBackward0", "ToCopyBackward0", "WhereBackward0",
     // Products of matrices
     "AddmmBackward0", "AddmvBackward0", "BaddbmmBackward0", "BmmBackward0", "ConvolutionBackward0",
     "DotBackward0", "functorch_ext::LinearBackward", "MmBackward0", "MvBackward0",

@@ -3,7 +3,7 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 
-#include <utility>
+#include "engine/derivatives.h"
 
 // Numbers of the program in arithmetic, as in `2 * x`. PyTorch makes a tensor of type double or
 // int64 of each, which every kernel then casts to the type of `x` by an operator of its own: as
@@ -26,20 +26,21 @@ inline at::Tensor cast_number(const at::Tensor& number) {
   return cast;
 }
 
-// compute(self, other), either of which may be a number. (What is traced keeps the numbers that the
-// program wrote.)
-template <class Compute>
-at::Tensor with_cast_numbers(c10::DispatchKeySet keys, const at::Tensor& self,
-                             const at::Tensor& other, Compute&& compute) {
+// An operator on two tensors, either of which may be a number, below our kernels. (What is traced
+// keeps the numbers that the program wrote.)
+template <class Op, class... More>
+at::Tensor redispatch_with_numbers(c10::DispatchKeySet keys, const at::Tensor& self,
+                                   const at::Tensor& other, const More&... more) {
+  const auto below = below_derivatives(keys);
   if (!keys.has(c10::DispatchKey::Python)) {
     if (is_number_to_cast(other, self)) {
-      return compute(self, cast_number(other));
+      return Op::redispatch(below, self, cast_number(other), more...);
     }
     if (is_number_to_cast(self, other)) {
-      return compute(cast_number(self), other);
+      return Op::redispatch(below, cast_number(self), other, more...);
     }
   }
-  return compute(self, other);
+  return Op::redispatch(below, self, other, more...);
 }
 
 }  // namespace functorch_ext

@@ -3,6 +3,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "engine/below_all_levels.h"
 
 namespace functorch_ext {
 
@@ -11,11 +12,7 @@ namespace {
 // The tensor below all levels, the samples of each in one dimension; what they agree on is the
 // number that each of them would read.
 at::Scalar local_scalar_dense(Level& level, const at::Tensor& self) {
-  at::Tensor values = value_of(self, level);
-  while (is_wrapper(values)) {
-    values = wrapper_of(values)->value();
-  }
-  values = values.detach().flatten();
+  const auto values = below_all_levels(value_of(self, level)).detach().flatten();
   TORCH_CHECK(values.sym_numel() > 0,
               "functorch_ext.vmap: there is no sample to read a number of "
               "(.item(), bool() or an if statement on a tensor): the batch is empty.");

@@ -2,13 +2,13 @@
 
 #include "batching/families.h"
 #include "batching/operators.h"
+#include "engine/below_all_levels.h"
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
 
 bool is_sparse(const at::Tensor& tensor) {
-  return is_wrapper(tensor) ? is_sparse(wrapper_of(tensor)->value())
-                            : tensor.layout() != at::kStrided;
+  return below_all_levels(tensor).layout() != at::kStrided;
 }
 
 at::Tensor sparse_mm(Level& level, const at::Tensor& left, const at::Tensor& right) {

@@ -1,20 +1,13 @@
 #include "batching/values.h"
 
 #include "batching/operators.h"
-#include "engine/wrapper.h"
+#include "engine/below_all_levels.h"
 
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 namespace functorch_ext {
 
 namespace {
-
-at::Tensor below_all_levels(at::Tensor tensor) {
-  while (is_wrapper(tensor)) {
-    tensor = wrapper_of(tensor)->value();
-  }
-  return tensor.detach();
-}
 
 bool has_numbers(const at::Tensor& plain) {
   return !plain.is_meta() && !plain.key_set().has(c10::DispatchKey::Python);
@@ -23,7 +16,7 @@ bool has_numbers(const at::Tensor& plain) {
 }  // namespace
 
 bool holds_for_all(const at::Tensor& condition) {
-  const auto plain = below_all_levels(condition);
+  const auto plain = below_all_levels(condition).detach();
   // A check is not part of what a tracer records.
   const c10::impl::ExcludeDispatchKeyGuard untraced(
       c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
@@ -43,7 +36,7 @@ std::optional<at::Tensor> agreed_value(const at::Tensor& tensor) {
       return std::nullopt;
     }
     const auto first = samples.select(0, 0);
-    if (!below_all_levels(samples.eq(first)).all().item<bool>()) {
+    if (!below_all_levels(samples.eq(first)).detach().all().item<bool>()) {
       return std::nullopt;
     }
     value = first;

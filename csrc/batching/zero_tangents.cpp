@@ -53,9 +53,7 @@ at::Tensor mul(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tenso
   if (any_zeros(keys)) {
     return zeros_of_both(self, other, at::result_type(self, other));
   }
-  return with_cast_numbers(keys, self, other, [&](const at::Tensor& left, const at::Tensor& right) {
-    return at::_ops::mul_Tensor::redispatch(below_derivatives(keys), left, right);
-  });
+  return redispatch_with_numbers<at::_ops::mul_Tensor>(keys, self, other);
 }
 
 at::Tensor div(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {
@@ -65,9 +63,7 @@ at::Tensor div(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tenso
       return zeros_of_both(self, other, dtype);
     }
   }
-  return with_cast_numbers(keys, self, other, [&](const at::Tensor& left, const at::Tensor& right) {
-    return at::_ops::div_Tensor::redispatch(below_derivatives(keys), left, right);
-  });
+  return redispatch_with_numbers<at::_ops::div_Tensor>(keys, self, other);
 }
 
 // Does nobody know the tensor and its memory but the caller, by one handle? That is how the value
@@ -134,9 +130,7 @@ at::Tensor plus(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tens
       return std::move(*sum);
     }
   }
-  return with_cast_numbers(keys, self, other, [&](const at::Tensor& left, const at::Tensor& right) {
-    return at::_ops::add_Tensor::redispatch(below_derivatives(keys), left, right, alpha);
-  });
+  return redispatch_with_numbers<at::_ops::add_Tensor>(keys, self, other, alpha);
 }
 
 at::Tensor minus(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other,
@@ -146,9 +140,7 @@ at::Tensor minus(c10::DispatchKeySet keys, const at::Tensor& self, const at::Ten
       return std::move(*difference);
     }
   }
-  return with_cast_numbers(keys, self, other, [&](const at::Tensor& left, const at::Tensor& right) {
-    return at::_ops::sub_Tensor::redispatch(below_derivatives(keys), left, right, alpha);
-  });
+  return redispatch_with_numbers<at::_ops::sub_Tensor>(keys, self, other, alpha);
 }
 
 at::Tensor mm(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {

@@ -144,10 +144,7 @@ bool is_watched() {
 
 // Does autograd, in reverse mode alone, follow one of the tensors?
 bool is_recorded(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias) {
-  return c10::GradMode::is_enabled() &&
-         (input.requires_grad() || weight.requires_grad() ||
-          (bias && bias->defined() && bias->requires_grad())) &&
-         !any_tangent(input, weight, bias);
+  return any_differentiated(input, weight, bias) && !any_tangent(input, weight, bias);
 }
 
 bool any_wrapper(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias) {
