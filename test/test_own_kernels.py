@@ -66,6 +66,21 @@ def test_the_largest_numbers_and_their_places(kernel, stride, dtype):
         torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float8_e4m3fn])
+def test_convolution_refuses_the_dtypes_that_pytorch_refuses(dtype):
+    x, cotangent = torch.ones(3, 1, 2, 6, 6).to(dtype), torch.ones(3, 1, 5, 4, 4).to(dtype)
+    weight = torch.ones(5, 2, 3, 3).to(dtype)
+
+    def gradient(cotangent, x):
+        settings = [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False]
+        return torch.ops.aten.convolution_backward(cotangent, x, weight, None, *settings)[1]
+
+    with pytest.raises(RuntimeError, match="not implemented"):
+        gradient(cotangent[0], x[0])
+    with pytest.raises(RuntimeError, match="not implemented"):
+        vmap(gradient)(cotangent, x)
+
+
 @pytest.mark.parametrize(
     ("sample", "arguments"),
     [

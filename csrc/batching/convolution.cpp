@@ -157,7 +157,8 @@ at::Tensor input_gradient(Level& level, const at::Tensor& grad_output, const at:
 at::Tensor weight_gradient_by_patches(const at::Tensor& grad, const at::Tensor& input,
                                       const at::Tensor& weight, const Settings& settings) {
   if (settings.transposed || settings.groups.maybe_as_int() != 1 || !is_readable(grad) ||
-      !is_readable(input) || grad.scalar_type() != input.scalar_type()) {
+      !is_readable(input) || grad.scalar_type() != input.scalar_type() ||
+      grad.element_size() == 1 || c10::isIntegralType(grad.scalar_type(), /*includeBool=*/true)) {
     return {};
   }
   const auto kernel = weight.sizes().slice(2);
