@@ -1,0 +1,159 @@
+"""Runs a program with functorch_ext and with loops, and compares."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch.utils import _pytree as pytree
+
+import functorch_ext
+from test.fuzz import oracle
+from test.fuzz.program import Program
+from test.fuzz.refusals import is_refusal
+from test.state import assert_clean_state, live_levels
+
+RIGHT = "right"
+LOOP = "right, in a loop"
+REFUSED = "refused"  # with an error that says why
+UNJUDGED = "unjudged"  # plain torch refuses it too, or its answer hangs on the last digits
+WRONG = "wrong"
+ERROR = "error"  # one that isn't expected
+ACCEPTED = "accepted"  # though plain torch refuses it
+STATE = "state"  # a transform left something behind
+CRASH = "crash"
+BAD = (WRONG, ERROR, ACCEPTED, STATE, CRASH)
+
+TOLERANCE = 1e-7
+LOW_PRECISION = 1e-3
+
+
+@dataclass
+class Verdict:
+    kind: str
+    message: str = ""
+
+    def same_as(self, other: "Verdict") -> bool:
+        """Whether the two are the same failure."""
+        same = self.kind != ERROR or self.message[:50] == other.message[:50]
+        return self.kind == other.kind and same
+
+
+def judge(program: Program, transforms=functorch_ext) -> Verdict:
+    code = compile(program.source(), f"<seed {program.seed}>", "exec")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            expected = run(program, code, oracle)
+        except Exception as error:
+            return refused_by_torch(program, code, transforms, error)
+    levels = live_levels()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            actual = run(program, code, transforms)
+        except Exception as error:
+            verdict = Verdict(
+                REFUSED if is_refusal(error) else ERROR, f"{type(error).__name__}: {error}"
+            )
+            error.__traceback__ = None
+        else:
+            verdict = compare(program, code, expected, actual)
+            del actual
+    if verdict.kind == RIGHT:
+        loops = [each for each in caught if each.category is functorch_ext.FallbackWarning]
+        if loops:
+            verdict = Verdict(LOOP, str(loops[0].message))
+    return verdict if verdict.kind in BAD else state(levels) or verdict
+
+
+def refused_by_torch(program: Program, code, transforms, error: Exception) -> Verdict:
+    message = f"{type(error).__name__}: {error}"
+    if not program.refused:
+        return Verdict(UNJUDGED, message)
+    levels = live_levels()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            run(program, code, transforms)
+        except Exception as raised:
+            raised.__traceback__ = None
+            return state(levels) or Verdict(REFUSED, "as plain torch refuses it")
+    return Verdict(ACCEPTED, message)
+
+
+def state(levels: int) -> Verdict | None:
+    try:
+        assert_clean_state(levels)
+    except AssertionError as error:
+        return Verdict(STATE, str(error))
+    return None
+
+
+def run(program: Program, code, transforms, perturb: float = 0):
+    """The outputs, and the gradients by the inputs."""
+    scope = {"torch": torch, "F": F} | vars(transforms)
+    exec(code, scope)
+    inputs = [
+        x.requires_grad_() if program.requires_grad and is_real(x) else x for x in scope["inputs"]()
+    ]
+    if perturb:
+        inputs = [nudged(x, perturb) for x in inputs]
+    outputs = scope["program"](*inputs)
+    gradients = ()
+    if program.requires_grad:
+        total = [y.sum() for y in outputs if is_real(y) and y.requires_grad]
+        leaves = [x for x in inputs if is_real(x)]
+        if total:
+            gradients = torch.autograd.grad(sum(total), leaves, materialize_grads=True)
+    return [y.detach() for y in outputs], gradients
+
+
+def is_real(x: torch.Tensor) -> bool:
+    return x.is_floating_point()
+
+
+def nudged(x: torch.Tensor, by: float) -> torch.Tensor:
+    if not is_real(x) and not x.is_complex():
+        return x
+    requires_grad = x.requires_grad
+    return (x.detach() * (1 + by * torch.randn(x.shape).sign())).requires_grad_(requires_grad)
+
+
+def compare(program: Program, code, expected, actual) -> Verdict:
+    wants, gots = pytree.tree_leaves(expected), pytree.tree_leaves(actual)
+    if len(expected[1]) != len(actual[1]):  # one of them found nothing to differentiate
+        some = expected[1] or actual[1]
+        zeros = [torch.zeros_like(each) for each in some]
+        wants = expected[0] + list(expected[1] or zeros)
+        gots = actual[0] + list(actual[1] or zeros)
+    for i, (want, got) in enumerate(zip(wants, gots, strict=True)):
+        if want.dtype != got.dtype or want.shape != got.shape:
+            return Verdict(WRONG, f"output {i}: {describe(got)} instead of {describe(want)}")
+    if all(close(want, got) for want, got in zip(wants, gots)):
+        return Verdict(RIGHT)
+    # Does the oracle itself move that much when the inputs move a little?
+    try:
+        again = run(program, code, oracle, perturb=1e-11)
+    except Exception as error:
+        return Verdict(UNJUDGED, str(error))
+    for i, (want, got, moved) in enumerate(
+        zip(wants, gots, pytree.tree_leaves(again), strict=False)
+    ):
+        if close(want, got):
+            continue
+        if close(want, moved, 100) and bool(want.isfinite().all()):
+            return Verdict(WRONG, f"output {i}: {got} instead of {want}")
+    return Verdict(UNJUDGED, "ill-conditioned")
+
+
+def describe(x: torch.Tensor) -> str:
+    return f"{tuple(x.shape)} of {x.dtype}"
+
+
+def close(want: torch.Tensor, got: torch.Tensor, scale: float = 1) -> bool:
+    low = want.dtype in (torch.float32, torch.complex64)
+    tolerance = (LOW_PRECISION if low else TOLERANCE) * scale
+    if want.dtype == torch.bool or not (want.is_floating_point() or want.is_complex()):
+        return torch.equal(want, got)
+    return torch.allclose(got, want, rtol=tolerance, atol=tolerance, equal_nan=True)
