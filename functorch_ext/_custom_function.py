@@ -82,8 +82,9 @@ def _apply(
         args, kwargs = bound.args, bound.kwargs
     has_rule = cls.vmap is not Function.vmap
     if kwargs or not (has_rule or level.is_differentiated_below(args)):
+        recorded = _lifting(cls) if level.differentiates(args) else cls
         try:
-            return plain(cls, *args, **kwargs)
+            return plain(recorded, *args, **kwargs)
         except RuntimeError as error:
             if kwargs or not level.is_batch or not level.batch_size or not reads_memory(error):
                 raise
@@ -155,6 +156,32 @@ def _is_below(level: _C.Level, arg: Any) -> bool:
     return isinstance(arg, Tensor) and level.unwrap(arg)[0] is arg
 
 
+def _lifting(cls: type[Function]) -> type[Function]:
+    """The function with all outputs on the plane that records it, constants included.
+
+    The constants may be tensors from outside, or arguments passed on. Autograd gives them the
+    derivatives that the function's backward and jvp tell.
+    """
+    if "_functorch_ext_lifting" in cls.__dict__:
+        return cls._functorch_ext_lifting
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        outputs = cls.forward(*args, **kwargs)
+        level = _C.level_of(args)
+        below = {id(x): level.wrap(x, None) for x in as_tuple(outputs) if _is_below(level, x)}
+        if not below:
+            return outputs
+        if not has_setup(cls):
+            ctx, marked = args[0], args[0].non_differentiable or ()
+            ctx.mark_non_differentiable(*[below.get(id(tensor), tensor) for tensor in marked])
+        lifted = tuple(below.get(id(output), output) for output in as_tuple(outputs))
+        return lifted if isinstance(outputs, tuple) else lifted[0]
+
+    members = {"forward": staticmethod(forward), "__module__": cls.__module__}
+    cls._functorch_ext_lifting = type(cls)(cls.__name__, (cls,), members)
+    return cls._functorch_ext_lifting
+
+
 def _by_rule(
     cls: type[Function], level: _C.Level, structure: Any, values: list[Any], dims: list[Dim]
 ) -> tuple[Any, list[Dim]]:
@@ -180,7 +207,7 @@ class _Call:
     def __init__(
         self, cls: type[Function], level: _C.Level, args: Any, structure: Any, dims: list[Dim]
     ) -> None:
-        self.cls, self.structure, self.dims = cls, structure, dims
+        self.cls, self.level, self.structure, self.dims = cls, level, structure, dims
         self.batch_size = level.batch_size if level.is_batch else 1
         self.randomness = level.randomness if level.is_batch else _C.Randomness.SAME
         self.loops, self.is_lost = 0, False
@@ -198,6 +225,13 @@ class _Call:
         """A level to compute the samples on."""
         above = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
         return _C.BatchFrame(self.batch_size, self.randomness, True, above)
+
+    def as_sample(self, level: _C.Level, output: Any) -> Any:
+        """An output as a tensor of the samples' level: it may be closed over, of the vmap's own."""
+        if not isinstance(output, Tensor):
+            return output
+        value, dim = self.level.unwrap(output)
+        return output if value is output else level.wrap(value, dim)
 
     def forward(
         self, needs: tuple[bool, ...], level: _C.Level, samples: list[Any]
@@ -243,7 +277,7 @@ class _OfBatches(Function):
             needs = tuple(below or inside for below, inside in both)
             context, outputs = call.forward(needs, frame.level, samples)
             call.returns_tuple = isinstance(outputs, tuple)
-            outputs = as_tuple(outputs)
+            outputs = [call.as_sample(frame.level, output) for output in as_tuple(outputs)]
             tensors = [output for output in outputs if isinstance(output, Tensor)]
             # Cotangents differ between samples if anything does: no output is shared then.
             call.is_batched = any(d is not None for d in call.dims) or any(
