@@ -6,9 +6,11 @@
 
 #include <algorithm>
 
+#include "autodiff/backward_pass.h"
 #include "autodiff/basis.h"
 #include "autodiff/forward.h"
 #include "autodiff/plane.h"
+#include "autodiff/private_leaf.h"
 #include "autodiff/reverse.h"
 #include "batching/rules.h"
 #include "call_differentiated.h"
@@ -87,6 +89,13 @@ std::pair<at::Tensor, std::optional<int64_t>> unwrap(const Level& level, const a
   return {value_of(tensor, level), bdim == no_bdim ? std::nullopt : std::optional(bdim)};
 }
 
+// function(*arguments) on the plane of the deepest of the tensors.
+py::object call_on_plane_of(const py::tuple& tensors, const py::function& function,
+                            const py::args& arguments) {
+  const OnPlane plane(tensors_in(tensors));
+  return function(*arguments);
+}
+
 // What the front-end for custom autograd functions needs of a level.
 void bind_level(py::module_& module) {
   const auto any_tensor = [](const py::tuple& arguments, auto&& holds) {
@@ -124,6 +133,7 @@ void bind_level(py::module_& module) {
       .def(py::init<const LevelPtr&>())
       .def("exit", &RevivedFrame::exit);
   module.def("level_of", &level_of);
+  module.def("call_on_plane_of", &call_on_plane_of);
   // The innermost level that runs on this thread, or none.
   module.def("is_differentiating", &is_differentiating);
   module.def("running_level", [] { return thread_state().innermost; });
@@ -138,6 +148,7 @@ PYBIND11_MODULE(_C, module) {
     family.register_rules();
   }
   register_second_order_derivatives();
+  register_private_leaf();
   register_fallbacks();
   register_functional_mode();
   set_fallback_warner(&warn_through_python);
@@ -165,7 +176,6 @@ PYBIND11_MODULE(_C, module) {
       .def("pull_back", &ReverseFrame::pull_back, py::call_guard<py::gil_scoped_release>())
       .def("pull_back_basis", &ReverseFrame::pull_back_basis,
            py::call_guard<py::gil_scoped_release>())
-      .def("share_privacy", &ReverseFrame::share_privacy)
       .def("release", &ReverseFrame::release);
 
   module.def("as_view_of", &as_view_of);
@@ -173,7 +183,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("run_backward", &run_backward, py::call_guard<py::gil_scoped_release>());
 
   py::class_<ForwardFrame>(module, "ForwardFrame")
-      .def(py::init<>())
+      .def(py::init<const std::vector<at::Tensor>&>())
       .def("exit", &ForwardFrame::exit)
       .def("make_dual", &ForwardFrame::make_dual)
       .def("strip", &ForwardFrame::strip)

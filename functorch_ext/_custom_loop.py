@@ -26,15 +26,30 @@ def reads_memory(error: Exception) -> bool:
 
 
 def install() -> None:
-    """Lets autograd run a backward or jvp of the user's sample by sample, where it has to."""
-    backward, jvp = BackwardCFunction.apply, BackwardCFunction.apply_jvp
+    """Lets autograd run a backward or jvp of the user's sample by sample, where it has to.
+
+    It runs on the plane of what flows through it, which the thread need not be on: rows of a
+    Jacobian, say, or the samples of a vmap in another thread.
+    """
+    backward, boxed = BackwardCFunction.apply, BackwardCFunction.apply_boxed
+    jvp = BackwardCFunction.apply_jvp
 
     def apply(self: Any, *cotangents: Any) -> Any:
-        return all_or_each("backward", self._forward_cls, backward, self, cotangents)
+        return _C.call_on_plane_of(
+            cotangents, all_or_each, "backward", self._forward_cls, backward, self, cotangents
+        )
+
+    def apply_boxed(self: Any, cotangents: list[Any]) -> Any:
+        # The backward may empty the list that it gets: nothing else must hold what is in there.
+        if not any(_C.describe(each) for each in cotangents if isinstance(each, Tensor)):
+            return boxed(self, cotangents)
+        return apply(self, *cotangents)
 
     def apply_jvp(self: Any, *tangents: Any) -> Any:
         versions = [_version(tangent) for tangent in tangents]
-        pushed = all_or_each("jvp", self._forward_cls, jvp, self, tangents)
+        pushed = _C.call_on_plane_of(
+            tangents, all_or_each, "jvp", self._forward_cls, jvp, self, tangents
+        )
         # One that was written to, as the input was, has to come back itself.
         given = [t for t, version in zip(tangents, versions, strict=True) if _version(t) == version]
         if isinstance(pushed, tuple):
@@ -42,6 +57,7 @@ def install() -> None:
         return _as_view(pushed, given)
 
     BackwardCFunction.apply, BackwardCFunction.apply_jvp = apply, apply_jvp
+    BackwardCFunction.apply_boxed = apply_boxed
 
 
 def _version(tangent: Any) -> int:

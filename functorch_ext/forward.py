@@ -63,7 +63,7 @@ def jvp(
     leaves, structure = flatten(tuple(primals))
     check_differentiable("jvp", "primals", leaves)
     tangent_leaves = _checked_tangents("jvp", flatten(tuple(tangents)), leaves, structure)
-    frame = _C.ForwardFrame()
+    frame = _C.ForwardFrame(leaves)
     try:
         duals = unflatten(structure, frame.make_dual(leaves, tangent_leaves))
         outputs, aux = func(*duals), None
@@ -165,7 +165,6 @@ class _LinearMap:
             self.output = unflatten(self.structure, self.released)
             # The pullback as a function of its cotangents.
             self.cotangent_frame = _C.ReverseFrame()
-            self.cotangent_frame.share_privacy(self.primal_frame)
             try:
                 zeros = [torch.zeros_like(leaf) for leaf in self.released]
                 cotangents = self.cotangent_frame.differentiable(zeros)

@@ -181,7 +181,7 @@ def _push_columns(
     has_aux: bool,
 ) -> _Pushed:
     # The tangents alone belong to the basis' level: the primal is computed once, as it is.
-    forward = _C.ForwardFrame()
+    forward = _C.ForwardFrame(primals)
     try:
         level = _C.BatchFrame(count, _C.Randomness.SAME, False)
         try:

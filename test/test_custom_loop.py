@@ -189,3 +189,37 @@ def test_in_two_vmaps():
 def test_no_samples():
     with pytest.raises(RuntimeError, match="reads the memory"):
         vmap(WithSetup.apply)(X[:0])
+
+
+class Boxed(Function):
+    """Gets its cotangents in a list, which it empties."""
+
+    boxed_grads_call = True
+
+    @staticmethod
+    def forward(ctx, x, y):
+        ctx.save_for_backward(x, y)
+        return x * y, x + y
+
+    @staticmethod
+    def backward(ctx, cotangents):
+        x, y = ctx.saved_tensors
+        by_sum, by_product = cotangents.pop(), cotangents.pop()
+        assert not cotangents
+        by_x = torch.from_numpy(array(by_product) * array(y) + array(by_sum))
+        return by_x, by_product * x + by_sum
+
+
+def test_cotangents_in_a_list():
+    def func(x):
+        product, total = Boxed.apply(x, x.exp())
+        return (product * total.sin()).sum()
+
+    def expected(x):
+        y = x.exp()
+        return (x * y * (x + y).sin()).sum()
+
+    assert_close(vmap(grad(func))(X), vmap(grad(expected))(X))
+    assert_close(grad(lambda x: vmap(func)(x).sum())(X), vmap(grad(expected))(X))
+    assert_close(jacrev(lambda x: Boxed.apply(x, x)[0])(X[0]), jacrev(lambda x: x * x)(X[0]))
+    assert_close(grad(func)(X[0]), grad(expected)(X[0]))

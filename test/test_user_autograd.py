@@ -252,3 +252,39 @@ def test_gradient_edges_are_refused():
 
     with pytest.raises(RuntimeError, match="takes tensors, not a GradientEdge"):
         vmap(func)(X)
+
+
+def accumulated(x, passes):
+    w = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    for one in passes:
+        one(w, x).sum().backward()
+    return w.grad
+
+
+PASSES = {
+    "the same for all, then not": [lambda w, x: w * w, lambda w, x: w * x],
+    "samples, then the same": [lambda w, x: w * x, lambda w, x: w * w],
+    "both the same": [lambda w, x: w * w, lambda w, x: w.sin()],
+    "three": [lambda w, x: w * x, lambda w, x: w * x.exp(), lambda w, x: w.exp() * x],
+}
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_passes_add_up(name):
+    same_as_loop(lambda x: accumulated(x, PASSES[name]), X)
+    xs = torch.stack([X, X * 0.5])
+    func = lambda x: accumulated(x, PASSES[name])
+    assert_close(vmap(vmap(func))(xs), loop(loop(func, 0, 0), 0, 0)(xs))
+
+
+def test_a_pass_that_fails_leaves_the_gradient():
+    def func(x):
+        w = torch.ones(3, dtype=torch.float64, requires_grad=True)
+        (w * x).sum().backward()
+        y = w * x
+        y.register_hook(lambda cotangent: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            y.sum().backward()
+        return w.grad
+
+    assert_close(vmap(func)(X), X)

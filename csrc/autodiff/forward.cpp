@@ -20,10 +20,13 @@ using torch::autograd::ForwardADLevel;
 
 // PyTorch has one dual level in the whole process, number 0. The frames of all threads share it:
 // the first opens it and the last closes it, unless the user opened it.
+//
+// Who joins has to keep its tangents apart from those of the first, be that in another thread: the
+// function of one may close over tensors of the other. (Nor does closing the level, by which
+// tensors that outlive a frame lose their tangents, come when the second frame ends.)
 class DualLevel {
  public:
-  // Joins; tells whether nobody had it open before. Closing it is what makes tensors lose their
-  // tangents, so only the frame that opened it may leave tangents on tensors that outlive it.
+  // Joins; tells whether nobody had it open before.
   static bool open() {
     const std::lock_guard<std::mutex> lock(mutex());
     const bool first = users() == 0 && ForwardADLevel::try_get_by_idx(0) == nullptr;
@@ -87,8 +90,9 @@ bool have_same_memory(const at::Tensor& tensor, const at::Tensor& other) {
 
 }  // namespace
 
-ForwardFrame::ForwardFrame()
-    : outer_forward_mode_(c10::AutogradState::get_tls_state().get_fw_grad_mode()) {
+ForwardFrame::ForwardFrame(const std::vector<at::Tensor>& primals)
+    : on_plane_(std::in_place, primals),
+      outer_forward_mode_(c10::AutogradState::get_tls_state().get_fw_grad_mode()) {
   if (!DualLevel::open()) {
     const auto& around = thread_state().innermost;
     pushed_.emplace(c10::make_intrusive<Level>(LevelKind::Dual, around ? around->depth + 1 : 1,
@@ -117,6 +121,7 @@ void ForwardFrame::exit() {
   if (pushed_) {
     pushed_->exit();
   }
+  on_plane_.reset();
 }
 
 std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& primals,
@@ -132,6 +137,17 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
 }
 
 std::pair<at::Tensor, at::Tensor> ForwardFrame::unpack(const at::Tensor& output) const {
+  if (depth_of(output) > depth_of(plane_)) {
+    // The function closes over a tensor of a deeper plane: so it combines values, duals of this
+    // one.
+    const auto* wrapper = wrapper_of(output);
+    const auto [primal, tangent] = unpack(wrapper->value());
+    if (!tangent.defined()) {
+      return {output, {}};
+    }
+    return {wrap(primal, wrapper->bdim(), wrapper->level()),
+            wrap(tangent, wrapper->bdim(), wrapper->level())};
+  }
   if (!on_plane(output, plane_)) {
     return {output, {}};
   }

@@ -1,21 +1,22 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/InferenceMode.h>
 
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "autodiff/plane.h"
 #include "engine/frames.h"
 
 namespace functorch_ext {
 
 // One running forward-mode transform (jvp, jacfwd): PyTorch's own forward mode on the current
-// plane or, inside another forward-mode transform, on a Dual level above it.
+// plane, or that of the deepest primal. While another such transform runs, it is on a Dual level
+// above that plane.
 class ForwardFrame {
  public:
-  ForwardFrame();
+  explicit ForwardFrame(const std::vector<at::Tensor>& primals);
   ~ForwardFrame();
   ForwardFrame(const ForwardFrame&) = delete;
   ForwardFrame& operator=(const ForwardFrame&) = delete;
@@ -33,10 +34,11 @@ class ForwardFrame {
   at::Tensor strip(const at::Tensor& tensor) const;
 
  private:
+  std::optional<OnPlane> on_plane_;
   std::optional<RunningLevel> pushed_;  // a Dual level of this frame's own
   LevelPtr plane_;                      // where forward mode runs
   bool outer_forward_mode_;
-  std::optional<c10::InferenceMode> normal_mode_;
+  NormalMode normal_mode_;
   bool running_ = true;
 };
 

@@ -4,6 +4,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include <optional>
+#include <vector>
 
 #include "engine/wrapper.h"
 
@@ -18,11 +19,34 @@ inline bool on_plane(const at::Tensor& tensor, const LevelPtr& plane) {
 inline int64_t depth_of(const at::Tensor& tensor) {
   return is_wrapper(tensor) ? wrapper_of(tensor)->level().depth : 0;
 }
+inline int64_t depth_of(const LevelPtr& plane) {
+  return plane ? plane->depth : 0;
+}
 
 // The tensor as a member of the plane: one of a lower plane is the same for all its samples.
 inline at::Tensor lift_to(const at::Tensor& tensor, const LevelPtr& plane) {
   return plane && depth_of(tensor) < plane->depth ? wrap(tensor, no_bdim, *plane) : tensor;
 }
+
+// Makes a level the thread's plane for as long as this lives, or the level of the deepest tensor,
+// if the thread's plane isn't as deep. Code in a backward pass, a hook or another thread gets
+// tensors of planes that its thread isn't on: what it differentiates are these tensors.
+class OnPlane {
+ public:
+  explicit OnPlane(LevelPtr level);
+  explicit OnPlane(const std::vector<at::Tensor>& tensors);
+  ~OnPlane();
+  OnPlane(const OnPlane&) = delete;
+  OnPlane& operator=(const OnPlane&) = delete;
+
+ private:
+  void enter(LevelPtr level);
+
+  bool entered_ = false;
+  bool includes_randomness_ = false;
+  LevelPtr outer_plane_;
+  LevelPtr outer_innermost_;
+};
 
 // Derivatives are recorded inside inference mode too: it is left for as long as this lives, and
 // restored after.

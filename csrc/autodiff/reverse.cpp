@@ -1,175 +1,21 @@
 #include "autodiff/reverse.h"
 
-#include <ATen/ops/_make_dual.h>
 #include <ATen/ops/alias.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/GradMode.h>
-#include <c10/util/flat_hash_map.h>
-#include <torch/csrc/autograd/autograd.h>
-#include <torch/csrc/autograd/function.h>
-#include <torch/csrc/autograd/functions/accumulate_grad.h>
-#include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
 
+#include "autodiff/backward_pass.h"
 #include "autodiff/basis.h"
-#include "autodiff/grad_mode.h"
-#include "autodiff/plane.h"
+#include "autodiff/graph.h"
+#include "autodiff/private_leaf.h"
 #include "engine/frames.h"
 
 namespace functorch_ext {
 
-namespace {
-
 using torch::autograd::Node;
-
-// The node that a backward pass from this tensor starts at; null if it needs no gradient.
-Node* gradient_node(const at::Tensor& tensor) {
-  return tensor.requires_grad() ? torch::autograd::impl::gradient_edge(tensor).function.get()
-                                : nullptr;
-}
-
-// Visits the nodes of the graph behind `outputs` until `stop(node)` holds; tells whether it did.
-template <class Stop>
-bool any_node(const std::vector<at::Tensor>& outputs, Stop&& stop) {
-  ska::flat_hash_set<Node*> seen;
-  std::vector<Node*> pending;
-  const auto reach = [&](Node* node) {
-    if (node && seen.insert(node).second) {
-      pending.push_back(node);
-    }
-  };
-  for (const auto& output : outputs) {
-    reach(gradient_node(output));
-  }
-  while (!pending.empty()) {
-    Node* node = pending.back();
-    pending.pop_back();
-    if (stop(node)) {
-      return true;
-    }
-    for (const auto& edge : node->next_edges()) {
-      reach(edge.function.get());
-    }
-  }
-  return false;
-}
-
-// The tensor cut off from the graphs of a plane (null: plane 0) and of all deeper ones; those below
-// go on, and so do tangents. (detach cuts on all planes, and tangents as well.)
-at::Tensor without_graph(const at::Tensor& tensor, const LevelPtr& plane) {
-  const auto* impl = tensor.unsafeGetTensorImpl();
-  at::Tensor result;
-  if (depth_of(tensor) > (plane ? plane->depth : 0)) {
-    const auto* wrapper = wrapper_of(tensor);
-    result = wrap(without_graph(wrapper->value(), plane), wrapper->bdim(), wrapper->level());
-  } else {
-    result = at::Tensor(impl->shallow_copy_and_detach(impl->version_counter(),
-                                                      /*allow_tensor_metadata_change=*/true));
-  }
-  const auto& tangent = tensor._fw_grad(0);
-  return tangent.defined() ? at::_make_dual(result, without_graph(tangent, plane), 0) : result;
-}
-
-void cut_graph(torch::autograd::variable_list& gradients, const LevelPtr& plane) {
-  for (auto& gradient : gradients) {
-    if (gradient.defined()) {
-      gradient = without_graph(gradient, plane);
-    }
-  }
-}
-
-// Does a derivative of another transform flow through the tensor: a tangent on this plane, or
-// anything on a lower one?
-bool is_differentiated_by_others(const at::Tensor& tensor, const LevelPtr& plane) {
-  return tensor._fw_grad(0).defined() || (plane && is_differentiated_below(tensor, *plane));
-}
-
-// Is another transform's derivative to flow through the backward pass, and is there a formula that
-// would let it only in grad mode?
-bool others_need_grad_mode(const torch::autograd::variable_list& outputs,
-                           const torch::autograd::variable_list& seeds, const LevelPtr& plane) {
-  const auto is_differentiated = [&](const at::Tensor& tensor) {
-    return tensor.defined() && is_differentiated_by_others(tensor, plane);
-  };
-  const bool flows = std::any_of(outputs.begin(), outputs.end(), is_differentiated) ||
-                     std::any_of(seeds.begin(), seeds.end(), is_differentiated);
-  return flows && any_node(outputs, [](Node* node) { return may_depend_on_grad_mode(*node); });
-}
-
-// A backward pass: grad mode and the running count are as its graph needs them.
-class BackwardPass {
- public:
-  BackwardPass(const LevelPtr& plane, bool with_grad_mode) : plane_(plane) {
-    begin_differentiation(plane_, Direction::Reverse, c10::GradMode::is_enabled());
-    without_graph_ = plane_ && !with_grad_mode;
-    if (without_graph_) {
-      ++plane_->backward_without_graph;
-    }
-  }
-  ~BackwardPass() {
-    if (without_graph_) {
-      --plane_->backward_without_graph;
-    }
-    end_differentiation(plane_, Direction::Reverse);
-  }
-  BackwardPass(const BackwardPass&) = delete;
-  BackwardPass& operator=(const BackwardPass&) = delete;
-
- private:
-  const LevelPtr& plane_;
-  bool without_graph_;
-};
-
-// The gradients of a backward pass on the plane, with a graph if asked to `record` one.
-//
-// In grad mode PyTorch's formulas take the form that can be differentiated again; without it they
-// may take a faster one that drops derivatives without a word (as that of the determinant does).
-// So grad mode is on, too, where another transform's derivative is to flow through the pass.
-torch::autograd::variable_list gradients_of(const torch::autograd::variable_list& outputs,
-                                            const torch::autograd::variable_list& seeds,
-                                            const std::vector<at::Tensor>& inputs,
-                                            const LevelPtr& plane, bool keep_graph, bool record,
-                                            bool allow_unused) {
-  const bool differentiable = record || others_need_grad_mode(outputs, seeds, plane);
-  const BackwardPass pass(plane, differentiable);
-  auto gradients =
-      torch::autograd::grad(outputs, inputs, seeds, keep_graph, differentiable, allow_unused);
-  if (differentiable && !record) {
-    cut_graph(gradients, plane);
-  }
-  return gradients;
-}
-
-// As gradients_of, but adds the gradients to the leaves' `grad`; to those of all if there are no
-// `inputs`. Without `record` they are constants to reverse mode on the planes below as well.
-void accumulate_gradients(const torch::autograd::variable_list& outputs,
-                          const torch::autograd::variable_list& seeds,
-                          const std::vector<at::Tensor>& inputs, const LevelPtr& plane,
-                          bool keep_graph, bool record) {
-  const bool differentiable = record || others_need_grad_mode(outputs, seeds, plane);
-  std::vector<at::Tensor> leaves = inputs;
-  if (!record && inputs.empty()) {
-    any_node(outputs, [&](Node* node) {
-      if (const auto* leaf = dynamic_cast<torch::autograd::AccumulateGrad*>(node)) {
-        leaves.push_back(leaf->variable);
-      }
-      return false;
-    });
-  }
-  const BackwardPass pass(plane, differentiable);
-  torch::autograd::backward(outputs, seeds, keep_graph, differentiable, inputs);
-  if (!record) {
-    for (const auto& leaf : leaves) {
-      if (leaf.grad().defined()) {
-        leaf.mutable_grad() = without_graph(leaf.grad(), /*plane=*/nullptr);
-      }
-    }
-  }
-}
-
-}  // namespace
 
 ReverseFrame::ReverseFrame()
     : plane_(thread_state().plane), outer_grad_mode_(c10::GradMode::is_enabled()) {
@@ -185,13 +31,27 @@ ReverseFrame::~ReverseFrame() {
 void ReverseFrame::exit() {
   if (running_) {
     running_ = false;
+    for (const auto& leaf : leaves_) {
+      leaf->running = false;
+    }
     normal_mode_.reset();
     c10::GradMode::set_enabled(outer_grad_mode_);
     end_differentiation(plane_, Direction::Reverse);
+    on_plane_.reset();
+  }
+}
+
+void ReverseFrame::enter_plane_of(const std::vector<at::Tensor>& inputs) {
+  on_plane_.emplace(inputs);
+  if (thread_state().plane != plane_) {
+    end_differentiation(plane_, Direction::Reverse);
+    plane_ = thread_state().plane;
+    begin_differentiation(plane_, Direction::Reverse, outer_grad_mode_);
   }
 }
 
 std::vector<at::Tensor> ReverseFrame::differentiable(const std::vector<at::Tensor>& inputs) {
+  enter_plane_of(inputs);
   std::vector<at::Tensor> aliases;
   aliases.reserve(inputs.size());
   for (const auto& input : inputs) {
@@ -203,6 +63,10 @@ std::vector<at::Tensor> ReverseFrame::differentiable(const std::vector<at::Tenso
     } else {
       alias = without_graph(lifted, plane_);
       alias.set_requires_grad(true);
+      auto leaf = c10::make_intrusive<PrivateLeaf>(alias, this);
+      torch::autograd::impl::set_grad_accumulator(
+          alias, c10::weak_intrusive_ptr<Node>(c10::intrusive_ptr<Node>(leaf)));
+      leaves_.push_back(std::move(leaf));
     }
     aliases.push_back(alias);
     inputs_.push_back(std::move(alias));
@@ -214,22 +78,13 @@ bool ReverseFrame::graph_is_used(const std::vector<at::Tensor>& outputs) const {
   if (!outer_grad_mode_) {
     return false;
   }
-  if (connected_) {
-    return true;
-  }
-  ska::flat_hash_set<Node*> private_leaves;
-  for (const auto* inputs : {&inputs_, &also_private_}) {
-    for (const auto& input : *inputs) {
-      private_leaves.insert(gradient_node(input));
-    }
-  }
-  return any_node(
-      outputs, [&](Node* node) { return node->num_outputs() == 0 && !private_leaves.count(node); });
-}
-
-void ReverseFrame::share_privacy(const ReverseFrame& other) {
-  connected_ = connected_ || other.connected_;
-  also_private_.insert(also_private_.end(), other.inputs_.begin(), other.inputs_.end());
+  return connected_ || any_node(outputs, [&](Node* node) {
+           if (node->num_outputs() > 0) {
+             return false;
+           }
+           const auto* leaf = dynamic_cast<const PrivateLeaf*>(node);
+           return !leaf || (leaf->running && leaf->frame != this);
+         });
 }
 
 at::Tensor ReverseFrame::release(const at::Tensor& output) const {
@@ -239,6 +94,27 @@ at::Tensor ReverseFrame::release(const at::Tensor& output) const {
   return without_graph(output, plane_);
 }
 
+bool ReverseFrame::depends_on_inputs(const at::Tensor& tensor) const {
+  return any_node({tensor}, [&](Node* node) {
+    return std::any_of(inputs_.begin(), inputs_.end(),
+                       [&](const at::Tensor& input) { return gradient_node(input) == node; });
+  });
+}
+
+// The inputs are tensors of this plane, of which autograd of a deeper one knows nothing.
+void ReverseFrame::check_within_reach(const at::Tensor& output) const {
+  auto value = output;
+  while (depth_of(value) > depth_of(plane_)) {
+    value = wrapper_of(value)->value();
+  }
+  TORCH_CHECK(
+      value.is_same(output) || !depends_on_inputs(value),
+      "functorch_ext: a function that is differentiated in a backward pass, a hook or a thread "
+      "returned a tensor of a vmap (or of a Jacobian's rows), but none of the arguments to "
+      "differentiate by is one. It closes over such a tensor: pass that as an argument too (with "
+      "argnums=(0, 1), say).");
+}
+
 std::vector<at::Tensor> ReverseFrame::pull_back(
     const std::vector<at::Tensor>& outputs,
     const std::vector<std::optional<at::Tensor>>& cotangents, bool keep_graph) const {
@@ -246,7 +122,11 @@ std::vector<at::Tensor> ReverseFrame::pull_back(
   torch::autograd::variable_list seeds;
   bool record = false;
   for (size_t i = 0; i < outputs.size(); ++i) {
-    if (!outputs[i].requires_grad() || !on_plane(outputs[i], plane_)) {
+    if (!on_plane(outputs[i], plane_)) {
+      check_within_reach(outputs[i]);
+      continue;
+    }
+    if (!outputs[i].requires_grad()) {
       continue;
     }
     roots.push_back(outputs[i]);
@@ -272,6 +152,8 @@ std::vector<at::Tensor> ReverseFrame::pull_back(
 std::vector<at::Tensor> ReverseFrame::pull_back_basis(const std::vector<at::Tensor>& outputs,
                                                       int64_t start, int64_t count) const {
   const BatchFrame vectors(count, Randomness::Same, /*is_plane=*/false);
+  // What the program runs in the pass (hooks, backwards of custom functions) gets such vectors.
+  const OnPlane on_basis(vectors.level());
   std::vector<std::optional<at::Tensor>> cotangents;
   cotangents.reserve(outputs.size());
   for (const auto& part : standard_basis(outputs, start, count)) {
@@ -282,34 +164,6 @@ std::vector<at::Tensor> ReverseFrame::pull_back_basis(const std::vector<at::Tens
     row = vectors.unwrap(row, 0);
   }
   return rows;
-}
-
-std::vector<at::Tensor> run_backward(const std::vector<at::Tensor>& outputs,
-                                     const std::vector<std::optional<at::Tensor>>& cotangents,
-                                     const std::vector<at::Tensor>& inputs, bool keep_graph,
-                                     bool create_graph, bool allow_unused, bool accumulate) {
-  LevelPtr plane;
-  for (const auto& output : outputs) {
-    if (depth_of(output) > (plane ? plane->depth : 0)) {
-      plane = wrapper_of(output)->level_ptr();
-    }
-  }
-  torch::autograd::variable_list seeds;
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const bool given = cotangents[i] && cotangents[i]->defined();
-    seeds.push_back(given && on_plane(outputs[i], plane) ? lift_to(*cotangents[i], plane)
-                                                         : cotangents[i].value_or(at::Tensor()));
-  }
-  if (accumulate) {
-    accumulate_gradients(outputs, seeds, inputs, plane, keep_graph, create_graph);
-    return {};
-  }
-  auto gradients =
-      gradients_of(outputs, seeds, inputs, plane, keep_graph, create_graph, allow_unused);
-  if (!create_graph) {
-    cut_graph(gradients, /*plane=*/nullptr);
-  }
-  return gradients;
 }
 
 }  // namespace functorch_ext

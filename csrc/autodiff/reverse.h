@@ -1,17 +1,19 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/InferenceMode.h>
+#include <torch/csrc/autograd/function.h>
 
 #include <optional>
 #include <vector>
 
-#include "engine/level.h"
+#include "autodiff/plane.h"
 
 namespace functorch_ext {
 
+struct PrivateLeaf;
+
 // One running reverse-mode transform (grad, vjp, jacrev): PyTorch's own autograd on the current
-// plane, on aliases of the inputs.
+// plane, or that of the deepest input, on aliases of the inputs.
 class ReverseFrame {
  public:
   // Starts: grad mode is on until exit().
@@ -39,27 +41,23 @@ class ReverseFrame {
   // An output as the caller gets it: without a link to the private aliases.
   at::Tensor release(const at::Tensor& output) const;
 
-  // Treats the inputs of another frame as private too: this frame differentiates what it made.
-  void share_privacy(const ReverseFrame& other);
-
-  // Is any input, or anything else that the outputs depend on, differentiated outside?
+  // Can anybody ask for a derivative of the outputs, other than by this frame's inputs: by a tensor
+  // from outside that requires grad, or the inputs of a transform around this one?
   bool graph_is_used(const std::vector<at::Tensor>& outputs) const;
 
  private:
+  void enter_plane_of(const std::vector<at::Tensor>& inputs);
+  bool depends_on_inputs(const at::Tensor& tensor) const;
+  void check_within_reach(const at::Tensor& output) const;
+
   LevelPtr plane_;
   std::vector<at::Tensor> inputs_;
-  std::vector<at::Tensor> also_private_;
+  std::vector<c10::intrusive_ptr<PrivateLeaf>> leaves_;  // of the inputs, if not connected_
   bool connected_ = false;  // an input is itself differentiated by an outer transform
   bool outer_grad_mode_;
-  std::optional<c10::InferenceMode> normal_mode_;
+  NormalMode normal_mode_;
+  std::optional<OnPlane> on_plane_;
   bool running_ = true;
 };
-
-// torch.autograd.grad and .backward() called by the program itself, on tensors of any plane: the
-// gradients, or none if they are accumulated into the leaves.
-std::vector<at::Tensor> run_backward(const std::vector<at::Tensor>& outputs,
-                                     const std::vector<std::optional<at::Tensor>>& cotangents,
-                                     const std::vector<at::Tensor>& inputs, bool keep_graph,
-                                     bool create_graph, bool allow_unused, bool accumulate);
 
 }  // namespace functorch_ext
