@@ -15,6 +15,7 @@
 #include "batching/rules.h"
 #include "call_differentiated.h"
 #include "call_mapped.h"
+#include "derivatives/missing_forward.h"
 #include "derivatives/register.h"
 #include "engine/arguments.h"
 #include "engine/boxed.h"
@@ -24,6 +25,7 @@
 #include "functionalization/frame.h"
 #include "makers.h"
 #include "module_state.h"
+#include "python_functions.h"
 #include "python_rules.h"
 
 namespace py = pybind11;
@@ -208,6 +210,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("call_differentiated", &call_differentiated);
   bind_module_state(module);
   bind_level(module);
+  bind_python_functions(module);
+  module.def("register_missing_forward", &register_missing_forward);
   module.def("live_levels", &Level::count);
   module.def("describe", &describe);
 }

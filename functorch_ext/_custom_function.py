@@ -6,6 +6,7 @@ forward, and would differentiate those. So there the function is applied to the 
 function of whole batches: its ``vmap`` staticmethod if it has one, else :class:`_OfBatches`.
 """
 
+import functools
 import inspect
 import types
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from functorch_ext._custom_context import (
     has_setup,
     is_once_differentiable,
 )
+from functorch_ext._custom_forward import lacks_jvp, push_forward
 from functorch_ext._custom_loop import (
     all_or_each,
     differs_between_samples,
@@ -51,6 +53,9 @@ def install() -> None:
     )
 
     def with_wrappers(cls: type[Function], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if _C.tangent_flows(args) and lacks_jvp(function := _of_samples(cls, args)):
+            again = functools.partial(apply, cls, **kwargs)
+            return push_forward(function.__name__, again, args)
         level = _C.level_of((*args, *kwargs.values()) if kwargs else args)
         if level is None:
             return plain(cls, *args, **kwargs)
@@ -60,6 +65,14 @@ def install() -> None:
     # the function that is replaced, not the attribute.
     apply.__globals__["_functorch_ext_apply"] = with_wrappers
     apply.__code__ = _Entry.apply.__func__.__code__
+
+
+def _of_samples(cls: type[Function], args: tuple[Any, ...]) -> type[Function]:
+    """The function of the program's that an application of whole batches stands for."""
+    while cls is _OfBatches:
+        call, *args = args
+        cls = call.cls
+    return cls
 
 
 class _Entry(Function):

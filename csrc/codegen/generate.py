@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import forward
 import pointwise
 import torchgen
 import variants
@@ -21,6 +22,7 @@ from torchgen.model import NativeFunction
 # Each takes all native functions and returns the files it makes: their names and texts.
 Generator = Callable[[Sequence[NativeFunction]], dict[str, str]]
 GENERATORS: list[Generator] = [
+    forward.generate,
     pointwise.generate,
     variants.generate_functional_variants,
     variants.generate_view_copy_variants,

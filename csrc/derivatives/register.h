@@ -3,17 +3,27 @@
 // One function a file; each registers its kernels.
 namespace functorch_ext {
 
+void register_bags_derivatives();
+void register_ctc_derivatives();
+void register_distances_derivatives();
 void register_linalg_derivatives();
 void register_linear_derivatives();
+void register_margins_derivatives();
 void register_normalization_derivatives();
 void register_norms_derivatives();
+void register_segments_derivatives();
 void register_softmax_derivatives();
 
 inline void register_second_order_derivatives() {
+  register_bags_derivatives();
+  register_ctc_derivatives();
+  register_distances_derivatives();
   register_linalg_derivatives();
   register_linear_derivatives();
+  register_margins_derivatives();
   register_normalization_derivatives();
   register_norms_derivatives();
+  register_segments_derivatives();
   register_softmax_derivatives();
 }
 

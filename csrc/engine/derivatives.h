@@ -20,6 +20,8 @@ constexpr auto derivative_key = randomness_key;
 // Calls of these nest.
 void include_derivative_key();
 void exclude_derivative_key();
+// What is called when the first differentiation of a thread begins.
+void set_before_differentiation(void (*function)());
 // Does a transform of this thread differentiate?
 bool is_differentiating();
 

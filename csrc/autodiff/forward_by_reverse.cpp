@@ -1,0 +1,364 @@
+#include "autodiff/forward_by_reverse.h"
+
+#include <ATen/ops/_unpack_dual.h>
+#include <ATen/ops/alias.h>
+#include <ATen/ops/ones_like.h>
+#include <c10/core/GradMode.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "autodiff/backward_pass.h"
+#include "autodiff/graph.h"
+#include "autodiff/plane.h"
+#include "engine/below_all_levels.h"
+
+namespace functorch_ext {
+
+namespace {
+
+using torch::autograd::Node;
+using torch::autograd::SavedVariable;
+using torch::autograd::variable_list;
+
+// Reverse mode on a plane, for as long as this lives.
+class Recording {
+ public:
+  explicit Recording(const LevelPtr& plane) : plane_(plane), grad_mode_(/*enabled=*/true) {
+    begin_differentiation(plane_, Direction::Reverse, outer_grad_mode_);
+  }
+  ~Recording() {
+    end_differentiation(plane_, Direction::Reverse);
+  }
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
+
+  bool outer_grad_mode() const {
+    return outer_grad_mode_;
+  }
+
+ private:
+  const LevelPtr& plane_;
+  const bool outer_grad_mode_ = c10::GradMode::is_enabled();
+  const c10::AutoGradMode grad_mode_;
+};
+
+// Where a private graph begins. Not a leaf: nobody outside can ask for a gradient here, and a
+// transform that looks for leaves of others must find none. So it has an edge, to nowhere.
+class Beginning final : public Node {
+ public:
+  Beginning() {
+    add_next_edge({});
+  }
+  std::string name() const override {
+    return "functorch_ext::Beginning";
+  }
+  variable_list apply(variable_list&&) override {
+    return variable_list(1);
+  }
+};
+
+at::Tensor recorded_from(at::Tensor tensor) {
+  torch::autograd::create_gradient_edge(tensor, c10::make_intrusive<Beginning>());
+  return tensor;
+}
+
+// An input that autograd records from: linked to the caller's graph where somebody can use that.
+at::Tensor private_alias(const at::Tensor& input, const LevelPtr& plane, bool linked) {
+  return linked && input.requires_grad() ? at::alias(input)
+                                         : recorded_from(without_graph(input, plane));
+}
+
+bool has_tangent_on(const at::Tensor& tensor, const LevelPtr& plane) {
+  return tensor.defined() && on_plane(tensor, plane) && tensor._fw_grad(/*level=*/0).defined();
+}
+
+bool is_recorded_on(const at::Tensor& tensor, const LevelPtr& plane) {
+  return tensor.defined() && on_plane(tensor, plane) && tensor.requires_grad();
+}
+
+// Tensors of deeper planes (a Jacobian's basis) as their values on `plane`, and back.
+class Layers {
+ public:
+  at::Tensor peel(at::Tensor tensor, const LevelPtr& plane) {
+    while (tensor.defined() && depth_of(tensor) > depth_of(plane)) {
+      const auto* wrapper = wrapper_of(tensor);
+      layers_.emplace_back(wrapper->level_ptr(), wrapper->bdim());
+      tensor = at::Tensor(wrapper->value());
+    }
+    return tensor;
+  }
+  at::Tensor restore(at::Tensor tensor) const {
+    for (auto layer = layers_.rbegin(); tensor.defined() && layer != layers_.rend(); ++layer) {
+      tensor = wrap(std::move(tensor), layer->second, *layer->first);
+    }
+    return tensor;
+  }
+
+ private:
+  std::vector<std::pair<LevelPtr, int64_t>> layers_;
+};
+
+// The node of results whose tangents came by reverse mode. PyTorch's own node would have saved the
+// inputs without their tangents, and a tangent that flows through the backward pass would be lost.
+// So this one saves the inputs as they are and evaluates the pullback anew.
+class Reevaluated final : public Node {
+ public:
+  Reevaluated(TensorFunction function, const std::vector<at::Tensor>& inputs, LevelPtr plane,
+              std::string function_name)
+      : function_(std::move(function)),
+        plane_(std::move(plane)),
+        function_name_(std::move(function_name)) {
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      inputs_.emplace_back(inputs[i], /*is_output=*/false);
+      if (is_recorded_on(inputs[i], plane_)) {
+        recorded_.push_back(i);
+        add_next_edge(torch::autograd::impl::gradient_edge(inputs[i]));
+      }
+    }
+  }
+
+  std::string name() const override {
+    return "functorch_ext::Reevaluated";
+  }
+
+  // The outputs that have a cotangent each, in the order of the node's own.
+  void set_outputs(std::vector<size_t> outputs) {
+    outputs_ = std::move(outputs);
+  }
+
+  void release_variables() override {
+    const std::lock_guard lock(mutex_);
+    for (auto& input : inputs_) {
+      input.reset_data();
+    }
+  }
+
+  variable_list apply(variable_list&& cotangents) override {
+    std::vector<at::Tensor> all;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& input : inputs_) {
+        all.push_back(input.unpack());
+      }
+    }
+    const auto input_count = all.size();
+    std::vector<size_t> given;
+    std::vector<Layers> layers;
+    for (size_t k = 0; k < cotangents.size(); ++k) {
+      if (cotangents[k].defined()) {
+        given.push_back(outputs_[k]);
+        all.push_back(layers.emplace_back().peel(cotangents[k], plane_));
+      }
+    }
+    if (given.empty()) {
+      return variable_list(recorded_.size());
+    }
+    // The pullback as a function of the inputs and the cotangents, all of this plane.
+    const auto found = std::make_shared<std::vector<Layers>>();
+    const TensorFunction pullback = [function = function_, plane = plane_, recorded = recorded_,
+                                     given, layers, found,
+                                     input_count](const std::vector<at::Tensor>& tensors) {
+      const auto middle = tensors.begin() + static_cast<int64_t>(input_count);
+      std::vector<at::Tensor> cotangents(middle, tensors.end());
+      for (size_t k = 0; k < cotangents.size(); ++k) {
+        cotangents[k] = layers[k].restore(cotangents[k]);
+      }
+      auto gradients =
+          pull_back(function, {tensors.begin(), middle}, recorded, cotangents, given, plane);
+      found->assign(gradients.size(), {});
+      for (size_t i = 0; i < gradients.size(); ++i) {
+        gradients[i] = (*found)[i].peel(gradients[i], plane);
+      }
+      return gradients;
+    };
+    auto gradients =
+        any_tangent_on(all, plane_)
+            ? push_forward_by_reverse(pullback, all, plane_, "the backward of " + function_name_)
+            : pullback(all);
+    const auto found_layers = *found;
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      gradients[i] = found_layers[i].restore(std::move(gradients[i]));
+    }
+    return gradients;
+  }
+
+ private:
+  const TensorFunction function_;
+  const LevelPtr plane_;
+  const std::string function_name_;
+  std::vector<SavedVariable> inputs_;
+  std::vector<size_t> recorded_;  // which inputs have a gradient
+  std::vector<size_t> outputs_;
+};
+
+[[noreturn]] void raise_not_differentiable(const std::string& name, const std::string& why) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      false, "functorch_ext: a tangent flows into ", name,
+      ", which has no forward-mode derivative, and none can be made of its backward: ", why,
+      "\nUse reverse mode (grad, vjp, jacrev), or detach the arguments if they need no "
+      "derivative.");
+}
+
+// A gradient that doesn't depend on its cotangent must be zero. If not, a backward has left
+// autograd on its way.
+void check_linear(const at::Tensor& gradient, const std::string& name) {
+  const auto& plain = below_all_levels(gradient);
+  if (plain.has_storage() && plain.numel() > 0 && !plain.is_meta() &&
+      !plain.key_set().has(c10::DispatchKey::Python) && plain.ne(0).any().item<bool>()) {
+    raise_not_differentiable(name, "it computes outside of autograd.");
+  }
+}
+
+// The tangents of the outputs: undefined where an output doesn't depend on an input with a tangent.
+std::vector<at::Tensor> tangents_of(const std::vector<at::Tensor>& outputs,
+                                    const std::vector<at::Tensor>& sources,
+                                    const std::vector<at::Tensor>& given, const LevelPtr& plane,
+                                    bool record, const std::string& name) {
+  std::vector<at::Tensor> tangents(outputs.size());
+  std::vector<size_t> positions;
+  variable_list roots;
+  variable_list cotangents;
+  for (size_t k = 0; k < outputs.size(); ++k) {
+    if (is_recorded_on(outputs[k], plane)) {
+      positions.push_back(k);
+      roots.push_back(outputs[k]);
+      const c10::AutoGradMode constant(false);
+      cotangents.push_back(recorded_from(at::ones_like(outputs[k])));
+    }
+  }
+  if (roots.empty()) {
+    return tangents;
+  }
+  const auto pulled = gradients_of(roots, cotangents, sources, plane, /*keep_graph=*/true,
+                                   /*record=*/true, /*allow_unused=*/true);
+  variable_list linear;
+  variable_list seeds;
+  for (size_t i = 0; i < pulled.size(); ++i) {
+    if (is_recorded_on(pulled[i], plane)) {
+      linear.push_back(pulled[i]);
+      seeds.push_back(lift_to(given[i], plane));
+    } else if (pulled[i].defined()) {
+      check_linear(pulled[i], name);
+    }
+  }
+  if (linear.empty()) {
+    return tangents;
+  }
+  const auto found = gradients_of(linear, seeds, cotangents, plane, /*keep_graph=*/record, record,
+                                  /*allow_unused=*/true);
+  for (size_t k = 0; k < found.size(); ++k) {
+    tangents[positions[k]] = found[k];
+  }
+  return tangents;
+}
+
+}  // namespace
+
+LevelPtr plane_of(const std::vector<at::Tensor>& tensors) {
+  LevelPtr plane;
+  for (const auto& tensor : tensors) {
+    if (tensor.defined() && depth_of(tensor) > depth_of(plane)) {
+      plane = wrapper_of(tensor)->level_ptr();
+    }
+  }
+  return plane;
+}
+
+bool any_tangent_on(const std::vector<at::Tensor>& tensors, const LevelPtr& plane) {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [&](const at::Tensor& tensor) { return has_tangent_on(tensor, plane); });
+}
+
+std::vector<at::Tensor> pull_back(const TensorFunction& function,
+                                  const std::vector<at::Tensor>& inputs,
+                                  const std::vector<size_t>& wanted,
+                                  const std::vector<at::Tensor>& cotangents,
+                                  const std::vector<size_t>& given, const LevelPtr& plane) {
+  const Recording recording(plane);
+  const bool linked = recording.outer_grad_mode();
+  auto arguments = inputs;
+  std::vector<at::Tensor> sources;
+  for (const auto i : wanted) {
+    arguments[i] = private_alias(inputs[i], plane, linked);
+    sources.push_back(arguments[i]);
+  }
+  const auto outputs = function(arguments);
+  variable_list roots;
+  variable_list seeds;
+  for (size_t k = 0; k < given.size(); ++k) {
+    if (is_recorded_on(outputs[given[k]], plane)) {
+      roots.push_back(outputs[given[k]]);
+      seeds.push_back(lift_to(cotangents[k], plane));
+    }
+  }
+  if (roots.empty()) {
+    return std::vector<at::Tensor>(wanted.size());
+  }
+  return gradients_of(roots, seeds, sources, plane, /*keep_graph=*/linked, /*record=*/linked,
+                      /*allow_unused=*/true);
+}
+
+std::vector<at::Tensor> push_forward_by_reverse(const TensorFunction& function,
+                                                const std::vector<at::Tensor>& inputs,
+                                                const LevelPtr& plane, const std::string& name) {
+  bool is_recorded = false;  // does reverse mode of somebody else follow the results?
+  bool records_tangents = false;
+  std::vector<at::Tensor> outputs;
+  std::vector<at::Tensor> tangents;
+  {
+    const Recording recording(plane);
+    const bool linked = recording.outer_grad_mode();
+    auto arguments = inputs;
+    std::vector<at::Tensor> sources;
+    std::vector<at::Tensor> given;
+    for (auto& argument : arguments) {
+      is_recorded = is_recorded || (linked && is_recorded_on(argument, plane));
+      if (has_tangent_on(argument, plane)) {
+        const auto [primal, tangent] = at::_unpack_dual(argument, /*level=*/0);
+        records_tangents = records_tangents || (linked && tangent.requires_grad());
+        argument = private_alias(primal, plane, linked);
+        sources.push_back(argument);
+        given.push_back(tangent);
+      } else if (!linked && is_recorded_on(argument, plane)) {
+        argument = without_graph(argument, plane);
+      }
+    }
+    outputs = function(arguments);
+    try {
+      tangents = tangents_of(outputs, sources, given, plane, is_recorded || records_tangents, name);
+    } catch (const c10::Error& error) {
+      raise_not_differentiable(name, error.what_without_backtrace());
+    } catch (const std::exception& error) {
+      raise_not_differentiable(name, error.what());
+    }
+  }
+  c10::intrusive_ptr<Reevaluated> node;
+  if (is_recorded) {
+    node = c10::make_intrusive<Reevaluated>(function, inputs, plane, name);
+  }
+  std::vector<size_t> differentiable;
+  for (size_t k = 0; k < outputs.size(); ++k) {
+    if (!is_recorded_on(outputs[k], plane)) {
+      continue;
+    }
+    outputs[k] = without_graph(outputs[k], plane);
+    if (node) {
+      torch::autograd::set_history(outputs[k], node);
+      differentiable.push_back(k);
+    }
+    if (tangents[k].defined()) {
+      outputs[k]._set_fw_grad(tangents[k], /*level=*/0, /*is_inplace_op=*/false);
+    }
+  }
+  if (node) {
+    node->set_outputs(std::move(differentiable));
+  }
+  return outputs;
+}
+
+}  // namespace functorch_ext
