@@ -13,6 +13,9 @@ def rand(*shape, seed=0):
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
+Y = rand(3)
+
+
 class Sine(Function):
     """sin(x) * y, in the style with ctx in forward."""
 
@@ -111,7 +114,7 @@ FUNCTIONS = {
         lambda x: Sine.apply(x, x.cos(), 2.0),
         lambda x: x.sin() * x.cos() * 2,
     ),
-    "a constant": (lambda x: Sine.apply(x, rand(3)), lambda x: x.sin() * rand(3)),
+    "a constant": (lambda x: Sine.apply(x, Y), lambda x: x.sin() * Y),
     "results saved": (
         lambda x: Exponential.apply(x * 2)[0],
         lambda x: (x * 2).exp(),
@@ -122,8 +125,8 @@ FUNCTIONS = {
         lambda x: (x.sin() * x) ** 3,
     ),
     "custom_op": (
-        lambda x: sum(cubed(x.sin(), [x.exp(), rand(3)])),
-        lambda x: x.sin() ** 3 * (x.exp() + rand(3)),
+        lambda x: sum(cubed(x.sin(), [x.exp(), Y])),
+        lambda x: x.sin() ** 3 * (x.exp() + Y),
     ),
     "autograd kernel": (
         lambda x: torch.ops.functorch_ext_test.of_function(x * 2),

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from functorch_ext import grad, hessian, jacfwd, jvp, linearize, vmap
+from functorch_ext import grad, hessian, jacfwd, jvp, linearize, vjp, vmap
 
 STEP = 1e-6
 SAMPLES = 2
@@ -25,6 +25,8 @@ def integers(high, *shape, seed=0):
 IMAGE, VOLUME = rand(2, 2, 4, 5, seed=1), rand(2, 1, 3, 4, 3, seed=2)
 INDICES, OFFSETS = torch.tensor([1, 0, 3, 3, 2, 1]), torch.tensor([0, 2, 2, 5])
 TABLE = rand(4, 3, seed=3)
+ROWS = integers(2, 2, 3)
+WHOLE = torch.tensor([0, 2, 2, 6])
 LABELS = torch.tensor([[2, 0, -1, 1], [3, -1, 1, 1]])
 SPEECH = torch.tensor([[1, 2, 2], [3, 1, 0]])
 LENGTHS = torch.tensor([[2, 0, 3], [1, 3, 1]])
@@ -32,15 +34,6 @@ LENGTHS = torch.tensor([[2, 0, 3], [1, 3, 1]])
 
 def sampled(x, **options):
     return F.grid_sample(IMAGE, x.sin().reshape(2, 3, 2, 2), align_corners=False, **options)
-
-
-def fake_quantized(x):
-    return torch.fake_quantize_per_tensor_affine(x * 3, 0.3, 1, -4, 5) * x
-
-
-def learnt_quantized(x):
-    scale, zero = x[0, :1].exp(), torch.zeros(1, dtype=x.dtype)
-    return torch._fake_quantize_learnable_per_tensor_affine(x, scale, zero, -4, 5) * x
 
 
 def scattered(reduce, include_self=True, index=((0, 1, 0), (1, 1, 0))):
@@ -80,13 +73,15 @@ FUNCTIONS = {
         (6, 3),
     ),
     "embedding_bag, weights alone": (
-        lambda x: bags(TABLE, "sum", per_sample_weights=x.sin(), include_last_offset=True),
+        lambda x: F.embedding_bag(
+            INDICES, TABLE, WHOLE, mode="sum", per_sample_weights=x.sin(), include_last_offset=True
+        ),
         (6,),
     ),
     "scatter_reduce, prod": (scattered("prod"), (4, 3)),
     "scatter_reduce, prod without self": (scattered("prod", include_self=False), (4, 3)),
     "scatter_reduce_, prod": (
-        lambda x: x[:2].exp().scatter_reduce_(0, integers(2, 2, 3), x[2:], "prod"),
+        lambda x: x[:2].sin().scatter_reduce_(0, ROWS, x[2:], "prod"),
         (4, 3),
     ),
     "scatter_reduce, mean": (scattered("mean"), (4, 3)),
@@ -103,8 +98,10 @@ FUNCTIONS = {
         lambda x: x[:2].index_reduce(0, torch.tensor([1, 0, 1]), x[2:].sin(), "amin"),
         (5, 3),
     ),
-    "fake_quantize": (fake_quantized, (5,)),
-    "fake_quantize, learnt": (learnt_quantized, (2, 3)),
+    "fake_quantize": (
+        lambda x: torch.fake_quantize_per_tensor_affine(x * 3, 0.3, 1, -4, 5),
+        (5,),
+    ),
     "ctc_loss": (lambda x: ctc(x, reduction="none"), (48,)),
     "ctc_loss of targets in a row": (
         lambda x: F.ctc_loss(
@@ -136,7 +133,7 @@ FUNCTIONS = {
     "cholesky": (lambda x: torch.cholesky(x @ x.mT + torch.eye(3, dtype=x.dtype)), (3, 3)),
     "ormqr": (lambda x: torch.ormqr(x, x[0], x.sin()), (3, 3)),
     "igamma": (lambda x: torch.igamma(TABLE[0].exp(), x.exp()), (3,)),
-    "igammac_": (lambda x: TABLE[0].exp().igammac_(x.exp()), (3,)),
+    "igammac_": (lambda x: torch.zeros_like(x).add(TABLE[0].exp()).igammac_(x.exp()), (3,)),
     "zeta": (lambda x: torch.special.zeta(TABLE[0].exp() + 1, x.exp()), (3,)),
     "segment_reduce": (
         lambda x: torch.segment_reduce(x.sin(), "max", lengths=LENGTHS[0]),
@@ -210,6 +207,33 @@ def test_vmap(case):
     assert_close(jvp(vmap(function), (x,), (x.cos(),))[1], expected)
 
 
+def test_tangent_of_the_cotangent(case):
+    """A tangent that enters a backward operator alone."""
+    function, (x, *_) = case
+    value, jacobian_ = function(x), jacobian(function, x)
+    c = torch.linspace(1, 2, value.numel(), dtype=value.dtype).reshape(value.shape)
+    t = c.sin()
+    for pulled, pushed in (
+        jvp(lambda c: vjp(function, x)[1](c)[0], (c,), (t,)),
+        jvp(
+            lambda s: grad(lambda x: (function(x) * s).sum())(x),
+            (c,),
+            (t,),
+        ),
+    ):
+        assert_close(pulled, torch.tensordot(c, jacobian_, c.dim()))
+        assert_close(pushed, torch.tensordot(t, jacobian_, t.dim()))
+
+
+def test_reverse_mode_through_vmap(case):
+    function, xs = case
+    value, pullback = vjp(vmap(function), torch.stack(xs))
+    c = torch.linspace(1, 2, value.numel(), dtype=value.dtype).reshape(value.shape)
+    pairs = zip(xs, c, strict=True)
+    expected = [torch.tensordot(c, jacobian(function, x), c.dim()) for x, c in pairs]
+    assert_close(pullback(c)[0], torch.stack(expected))
+
+
 def test_second_derivatives(case):
     function, xs = case
     x = xs[0]
@@ -230,3 +254,11 @@ def test_second_derivatives(case):
     close(hessian(loss)(x).reshape(expected.shape), expected)
     batched = vmap(lambda x: jvp(grad(loss), (x,), (x.cos(),))[1])(torch.stack(xs))
     close(batched, torch.stack([pulled(jacobians(function, x)(x.cos())) for x in xs]))
+
+
+def test_indices_in_no_bag():
+    """Behind the last offset. PyTorch's derivative, and its operator in float64, count them."""
+    x, t = rand(4, 3).float(), rand(4, 3, seed=1).float()
+    options = {"mode": "sum", "include_last_offset": True}
+    function = lambda x: F.embedding_bag(INDICES, x, torch.tensor([0, 2, 4]), **options)
+    assert_close(jvp(function, (x,), (t,)), (function(x), function(t)), 1e-6)

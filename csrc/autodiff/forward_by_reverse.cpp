@@ -5,11 +5,13 @@
 #include <ATen/ops/ones_like.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
 
 #include <algorithm>
 #include <memory>
+#include <unordered_set>
 #include <utility>
 
 #include "autodiff/backward_pass.h"
@@ -199,23 +201,60 @@ class Reevaluated final : public Node {
 [[noreturn]] void raise_not_differentiable(const std::string& name, const std::string& why) {
   TORCH_CHECK_NOT_IMPLEMENTED(
       false, "functorch_ext: a tangent flows into ", name,
-      ", which has no forward-mode derivative, and none can be made of its backward: ", why,
+      ", which has no derivative of forward mode (no jvp), and none can be made of its backward: ",
+      why,
       "\nUse reverse mode (grad, vjp, jacrev), or detach the arguments if they need no "
       "derivative.");
 }
 
 // A gradient that doesn't depend on its cotangent must be zero. If not, a backward has left
 // autograd on its way.
-void check_linear(const at::Tensor& gradient, const std::string& name) {
+void check_zero(const at::Tensor& gradient, const std::string& name) {
   const auto& plain = below_all_levels(gradient);
-  if (plain.has_storage() && plain.numel() > 0 && !plain.is_meta() &&
-      !plain.key_set().has(c10::DispatchKey::Python) && plain.ne(0).any().item<bool>()) {
-    raise_not_differentiable(name, "it computes outside of autograd.");
+  if (!plain.has_storage() || plain.is_meta() || plain.key_set().has(c10::DispatchKey::Python) ||
+      !plain.ne(0).any().item<bool>()) {
+    return;
   }
+  const auto* error = dynamic_cast<torch::autograd::Error*>(gradient.grad_fn().get());
+  raise_not_differentiable(name, error ? error->msg : "it computes outside of autograd.");
+}
+
+using Nodes = std::unordered_set<Node*>;
+
+Nodes nodes_of(const std::vector<at::Tensor>& tensors) {
+  Nodes nodes;
+  for (const auto& tensor : tensors) {
+    if (tensor.defined() && tensor.requires_grad()) {
+      nodes.insert(torch::autograd::impl::gradient_edge(tensor).function.get());
+    }
+  }
+  return nodes;
+}
+
+// Does the graph behind a tensor lead to one of `ends`, without passing through `bounds`?
+bool leads_to(const at::Tensor& tensor, const Nodes& ends, const Nodes& bounds) {
+  Nodes seen;
+  std::vector<Node*> pending = {torch::autograd::impl::gradient_edge(tensor).function.get()};
+  while (!pending.empty()) {
+    auto* node = pending.back();
+    pending.pop_back();
+    if (ends.count(node)) {
+      return true;
+    }
+    if (!bounds.count(node) && seen.insert(node).second) {
+      for (const auto& edge : node->next_edges()) {
+        if (edge.function) {
+          pending.push_back(edge.function.get());
+        }
+      }
+    }
+  }
+  return false;
 }
 
 // The tangents of the outputs: undefined where an output doesn't depend on an input with a tangent.
 std::vector<at::Tensor> tangents_of(const std::vector<at::Tensor>& outputs,
+                                    const std::vector<at::Tensor>& arguments,
                                     const std::vector<at::Tensor>& sources,
                                     const std::vector<at::Tensor>& given, const LevelPtr& plane,
                                     bool record, const std::string& name) {
@@ -238,12 +277,14 @@ std::vector<at::Tensor> tangents_of(const std::vector<at::Tensor>& outputs,
                                    /*record=*/true, /*allow_unused=*/true);
   variable_list linear;
   variable_list seeds;
+  const auto ends = nodes_of(cotangents);
+  const auto bounds = nodes_of(arguments);
   for (size_t i = 0; i < pulled.size(); ++i) {
-    if (is_recorded_on(pulled[i], plane)) {
+    if (is_recorded_on(pulled[i], plane) && leads_to(pulled[i], ends, bounds)) {
       linear.push_back(pulled[i]);
       seeds.push_back(lift_to(given[i], plane));
     } else if (pulled[i].defined()) {
-      check_linear(pulled[i], name);
+      check_zero(pulled[i], name);
     }
   }
   if (linear.empty()) {
@@ -330,7 +371,8 @@ std::vector<at::Tensor> push_forward_by_reverse(const TensorFunction& function,
     }
     outputs = function(arguments);
     try {
-      tangents = tangents_of(outputs, sources, given, plane, is_recorded || records_tangents, name);
+      tangents = tangents_of(outputs, arguments, sources, given, plane,
+                             is_recorded || records_tangents, name);
     } catch (const c10::Error& error) {
       raise_not_differentiable(name, error.what_without_backtrace());
     } catch (const std::exception& error) {

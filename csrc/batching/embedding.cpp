@@ -158,11 +158,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> embedding_bag_rule(
     int64_t padding_idx) {
   const bool tables_differ = is_batched_at(weight, level);
   const Bags bags(indices, offsets, weight.sym_size(0), tables_differ, padding_idx, level);
+  const auto table = merged_table(weight, padding_idx >= 0, level);
+  const auto weights = merged(per_sample_weights, level);
+  // PyTorch takes the form without derivatives where this plane has none. The one below may have.
+  const auto op = any_differentiated(table, weights) ? &at::_ops::_embedding_bag::call : &Op::call;
   // A last offset starts one more bag, of what no other bag holds.
   const auto [sums, bag_of_each, sizes, maxima] =
-      Op::call(merged_table(weight, padding_idx >= 0, level), bags.places, bags.merged_offsets(),
-               scale_grad_by_freq, mode, sparse, merged(per_sample_weights, level),
-               /*include_last_offset=*/false, bags.padding_number());
+      op(table, bags.places, bags.merged_offsets(), scale_grad_by_freq, mode, sparse, weights,
+         /*include_last_offset=*/false, bags.padding_number());
   const auto count = offsets.sym_size(0) - (include_last_offset ? 1 : 0);
   const auto by_sample = [&](const at::Tensor& result) {
     return split_from(result, 0, level, offsets.sym_size(0)).narrow_symint(1, 0, count);

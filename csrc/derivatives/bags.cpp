@@ -17,16 +17,18 @@ struct Bags {
   at::Tensor indices;
   int64_t count;
   at::Tensor bag;       // of each index
-  at::Tensor left_out;  // is an index that of the padding?
+  at::Tensor left_out;  // is an index that of the padding, or in no bag?
 
+  // A last offset beyond those of the bags starts what is in none.
   Bags(const at::Tensor& all_indices, const at::Tensor& offsets, int64_t bags, int64_t padding)
-      : indices(all_indices), count(bags), left_out(indices.eq(padding)) {
-    if (padding < 0) {
-      left_out = at::zeros_like(left_out);
-    }
+      : indices(all_indices), count(bags) {
     const auto places = at::arange(indices.size(0), offsets.options());
-    const auto starts = offsets.slice(0, 0, count);
-    bag = at::searchsorted(starts, places, /*out_int32=*/false, /*right=*/true) - 1;
+    const auto number = at::searchsorted(offsets, places, /*out_int32=*/false, /*right=*/true) - 1;
+    left_out = number.ge(count);
+    if (padding >= 0) {
+      left_out = left_out.logical_or(indices.eq(padding));
+    }
+    bag = number.clamp_max(count - 1);
   }
 
   at::Tensor without_padding(const at::Tensor& rows) const {

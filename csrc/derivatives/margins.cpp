@@ -22,7 +22,7 @@ at::Tensor reduced(const at::Tensor& losses, int64_t reduction) {
 
 // One sample without N as one of N = 1, and its loss.
 at::Tensor as_batch(const at::Tensor& tensor, const at::Tensor& scores) {
-  return scores.dim() < 2 ? tensor.unsqueeze(0) : tensor;
+  return scores.dim() < 2 ? tensor.reshape({1, -1}) : tensor;
 }
 
 at::Tensor multi_margin(const at::Tensor& scores, const at::Tensor& target, const at::Scalar& p,

@@ -132,7 +132,9 @@ class InPlace final : public c10::OperatorKernel {
       op.redispatchBoxed(below_derivatives(keys), stack);
       return;
     }
-    const auto self = (*stack)[stack->size() - op.schema().arguments().size()].toTensor();
+    auto& first = (*stack)[stack->size() - op.schema().arguments().size()];
+    const auto self = first.toTensor();
+    first = self.clone();  // autograd may save it
     functional_.callBoxed(stack);
     self.copy_(torch::jit::pop(*stack).toTensor());
     stack->emplace_back(self);
