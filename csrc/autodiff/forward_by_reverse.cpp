@@ -160,6 +160,7 @@ class Reevaluated final : public Node {
     if (given.empty()) {
       return variable_list(recorded_.size());
     }
+    const OnPlane on_plane(all);
     // The pullback as a function of the inputs and the cotangents, all of this plane.
     const auto found = std::make_shared<std::vector<Layers>>();
     const TensorFunction pullback = [function = function_, plane = plane_, recorded = recorded_,
@@ -225,7 +226,7 @@ Nodes nodes_of(const std::vector<at::Tensor>& tensors) {
   Nodes nodes;
   for (const auto& tensor : tensors) {
     if (tensor.defined() && tensor.requires_grad()) {
-      nodes.insert(torch::autograd::impl::gradient_edge(tensor).function.get());
+      nodes.insert(gradient_node(tensor));
     }
   }
   return nodes;
@@ -234,7 +235,7 @@ Nodes nodes_of(const std::vector<at::Tensor>& tensors) {
 // Does the graph behind a tensor lead to one of `ends`, without passing through `bounds`?
 bool leads_to(const at::Tensor& tensor, const Nodes& ends, const Nodes& bounds) {
   Nodes seen;
-  std::vector<Node*> pending = {torch::autograd::impl::gradient_edge(tensor).function.get()};
+  std::vector<Node*> pending = {gradient_node(tensor)};
   while (!pending.empty()) {
     auto* node = pending.back();
     pending.pop_back();
