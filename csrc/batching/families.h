@@ -80,7 +80,10 @@ struct Pointwise<Return(Parameters...)> {
                         std::forward<Parameters>(arguments)...),
                     level, bdim);
     }
-    const auto promotion = LogicalPromotion::of(op.traits.mutates, level, arguments...);
+    // What is written to in place must stay as it is. If it is a number, so are all arguments.
+    const auto promotion = op.traits.mutates && rank == 0
+                               ? LogicalPromotion()
+                               : LogicalPromotion::of(level, arguments...);
     return finish(call_rewritten<Return, Parameters...>(
                       op.call,
                       [&](const at::Tensor& tensor) {
@@ -315,8 +318,10 @@ struct MergedIntoN {
       auto result = call_rewritten<Return, Parameters...>(
           op.call,
           [&](const at::Tensor& tensor) {
-            const auto value = expanded_at_front(tensor, level);
-            return has_n ? merge_into(value, 0) : value;
+            auto value = expanded_at_front(tensor, level);
+            value = has_n ? merge_into(value, 0) : value;
+            // Some kernels read indices in the order of memory, whatever their strides.
+            return c10::isIntegralType(value.scalar_type(), false) ? value.contiguous() : value;
           },
           std::forward<Parameters>(arguments)...);
       return has_n ? split(std::move(result), first_tensor(arguments...).sym_size(0), level)

@@ -1,12 +1,45 @@
 // Elementwise operators: every one that native_functions.yaml tags `pointwise`, in the table that
 // codegen makes of it.
-#include "batching/families.h"
+#include <ATen/ExpandUtils.h>
 
+#include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 #include "pointwise_includes.inc"
 
 namespace functorch_ext {
+
+namespace {
+
+// oneDNN's kernels neither broadcast nor look at shapes: all arguments get the same one.
+template <class Signature>
+struct OfOneShape;
+template <class... Parameters>
+struct OfOneShape<at::Tensor(Parameters...)> {
+  static at::Tensor rule(const Operator<at::Tensor(Parameters...)>& op, Level& level,
+                         Parameters... arguments) {
+    const auto rank = largest_rank(arguments...);
+    const auto promotion = LogicalPromotion::of(level, arguments...);
+    std::vector<c10::SymInt> sizes(rank + 1, 1);
+    sizes[0] = level.batch_size;
+    (for_each_tensor(arguments,
+                     [&](const at::Tensor& tensor) {
+                       sizes =
+                           at::infer_size_symint(sizes, aligned(tensor, rank, level).sym_sizes());
+                     }),
+     ...);
+    return wrap(
+        call_rewritten<at::Tensor, Parameters...>(
+            op.call,
+            [&](const at::Tensor& tensor) {
+              return promotion.apply(aligned(tensor, rank, level), tensor).expand_symint(sizes);
+            },
+            std::forward<Parameters>(arguments)...),
+        0, level);
+  }
+};
+
+}  // namespace
 
 void register_pointwise_rules() {
 #define FUNCTORCH_EXT_POINTWISE(op) add<at::_ops::op, Pointwise>();
@@ -59,6 +92,7 @@ void register_pointwise_rules() {
   add<xlogy__Scalar_Other, Pointwise>();
 
   // Their derivatives.
+  add<gelu_backward, OfOneShape>();
   add<elu_backward, Pointwise>();
   add<hardshrink_backward, Pointwise>();
   add<hardsigmoid_backward, Pointwise>();

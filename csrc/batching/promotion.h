@@ -17,7 +17,7 @@ namespace functorch_ext {
 class LogicalPromotion {
  public:
   template <class... Arguments>
-  static LogicalPromotion of(bool in_place, const Level& level, const Arguments&... arguments) {
+  static LogicalPromotion of(const Level& level, const Arguments&... arguments) {
     LogicalPromotion promotion;
     bool batch_of_numbers = false;
     bool mixed = false;
@@ -34,7 +34,7 @@ class LogicalPromotion {
                        }
                      }),
      ...);
-    if (batch_of_numbers && mixed && !in_place) {
+    if (batch_of_numbers && mixed) {
       promotion.dtype_ = at::native::result_type(state);
     }
     return promotion;

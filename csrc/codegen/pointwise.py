@@ -12,11 +12,15 @@ from collections.abc import Sequence
 from torchgen.model import NativeFunction, SchemaKind
 
 
+# Memory formats: see factories.cpp. A kernel of oneDNN: see pointwise.cpp.
+OTHER_RULES = {"clone", "gelu_backward"}
+
+
 def is_pointwise(function: NativeFunction) -> bool:
     """Whether the pointwise rule applies: Tensors in, Tensors out, not a decomposing operator."""
     return (
         "pointwise" in function.tags
-        and function.root_name != "clone"  # memory formats: see factories.cpp
+        and function.root_name not in OTHER_RULES
         and function.func.kind() in (SchemaKind.functional, SchemaKind.inplace)
         and not function.has_composite_implicit_autograd_kernel
         and any(argument.type.is_tensor_like() for argument in function.func.arguments.flat_all)
