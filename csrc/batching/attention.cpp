@@ -27,6 +27,9 @@ at::Tensor for_heads_of(const at::Tensor& query, const at::Tensor& tensor) {
   if (query.dim() < 3 || query.sym_size(-3) == tensor.sym_size(-3)) {
     return tensor;
   }
+  TORCH_CHECK(tensor.sym_size(-3) != 0 && query.sym_size(-3) % tensor.sym_size(-3) == 0,
+              "attention: ", query.sym_size(-3), " heads of the query can't share ",
+              tensor.sym_size(-3), " of the keys or values");
   return tensor.repeat_interleave_symint(query.sym_size(-3) / tensor.sym_size(-3), -3);
 }
 

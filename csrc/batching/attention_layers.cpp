@@ -33,6 +33,9 @@ Two multi_head_attention(const at::Tensor& query, const at::Tensor& key, const a
                          const at::Tensor& qkv_bias, const at::Tensor& proj_weight,
                          const at::Tensor& proj_bias, const OptionalTensor& mask, bool need_weights,
                          bool average_weights, std::optional<int64_t> mask_type) {
+  TORCH_CHECK(qkv_weight.sym_size(0) == 3 * embed_dim && qkv_bias.sym_size(0) == 3 * embed_dim,
+              "multi-head attention: expected the weights and biases of 3 * ", embed_dim,
+              " outputs, but got shapes ", qkv_weight.sym_sizes(), " and ", qkv_bias.sym_sizes());
   const auto weights = qkv_weight.chunk(3);
   const auto biases = qkv_bias.chunk(3);
   const auto projected = [&](const at::Tensor& tensor, int64_t which) {

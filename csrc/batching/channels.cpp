@@ -6,6 +6,8 @@ namespace functorch_ext {
 
 at::Tensor unflatten(const at::Tensor& value, int64_t dim, const c10::SymInt& outer) {
   auto sizes = value.sym_sizes().vec();
+  TORCH_CHECK(dim < value.dim(), "expected an argument with more than ", dim,
+              dim == 1 ? " dimension" : " dimensions");
   sizes[dim] = sizes[dim] / outer;
   sizes.insert(sizes.begin() + dim, outer);
   return value.reshape_symint(sizes);
@@ -43,6 +45,7 @@ at::Tensor part_channels(const at::Tensor& value, int64_t dim, const Level& leve
 }
 
 at::Tensor per_channel(const at::Tensor& value, int64_t rank) {
+  TORCH_CHECK(value.dim() > 0 && rank >= 2, "expected one number for each channel");
   auto sizes = value.sym_sizes().vec();
   sizes.insert(sizes.end() - 1, c10::SymInt(1));
   sizes.insert(sizes.end(), rank - 2, c10::SymInt(1));

@@ -82,8 +82,17 @@ at::Tensor convolve(Level& level, const at::Tensor& input, const at::Tensor& wei
   return part_channels(output, 1, level, settings.groups);
 }
 
+void check_arguments(const at::Tensor& input, const at::Tensor& weight, const c10::SymInt& groups) {
+  TORCH_CHECK(weight.dim() >= 3 && input.dim() == weight.dim(),
+              "convolution: expected an input (N, C, ...) and a weight of the same rank, at least "
+              "3, but got shapes ",
+              input.sym_sizes(), " and ", weight.sym_sizes());
+  TORCH_CHECK(groups > 0, "convolution: expected at least one group, but got ", groups);
+}
+
 at::Tensor convolution_with(Level& level, const at::Tensor& input, const at::Tensor& weight,
                             const std::optional<at::Tensor>& bias, const Settings& settings) {
+  check_arguments(input, weight, settings.groups);
   if (!bias || !bias->defined()) {
     return convolve(level, input, weight, settings);
   }
@@ -226,6 +235,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
     at::OptionalSymIntArrayRef bias_sizes, c10::SymIntArrayRef stride, c10::SymIntArrayRef padding,
     c10::SymIntArrayRef dilation, bool transposed, c10::SymIntArrayRef output_padding,
     c10::SymInt groups, std::array<bool, 3> output_mask) {
+  check_arguments(input, weight, groups);
   const Settings settings{stride, padding, dilation, transposed, output_padding, groups};
   return {
       output_mask[0] ? input_gradient(level, grad_output, input, weight, settings) : at::Tensor(),

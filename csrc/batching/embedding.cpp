@@ -2,6 +2,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "batching/values.h"
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
@@ -10,6 +11,7 @@ namespace {
 
 // Row i of sample b's table is row b * rows + i of all tables on top of each other.
 at::Tensor in_merged_table(const at::Tensor& indices, const c10::SymInt& rows, const Level& level) {
+  check_indices(indices, rows);
   auto offset = at::arange(level.batch_size, value_of(indices, level).options()) * rows;
   for (int64_t dim = 0; dim < indices.dim(); ++dim) {
     offset = offset.unsqueeze(-1);
@@ -79,6 +81,15 @@ at::Tensor& renorm_in_place(Level& level, at::Tensor& self, const at::Tensor& in
 // call.
 enum Mode : int64_t { Sum = 0, Mean = 1, Max = 2 };
 
+// Bags that reached beyond a sample's indices would hold another sample's.
+void check_offsets(const at::Tensor& offsets, const c10::SymInt& length) {
+  TORCH_CHECK(holds_for_all(offsets.ge(0).logical_and(offsets.le(length))),
+              "embedding_bag: offsets must be from 0 to the number of indices, ", length);
+  TORCH_CHECK(offsets.sym_size(0) == 0 || holds_for_all(offsets.select(0, 0).eq(0)),
+              "embedding_bag: offsets[0] has to be 0");
+  TORCH_CHECK(holds_for_all(offsets.diff().ge(0)), "embedding_bag: offsets must not decrease");
+}
+
 // Where the rows of all samples' bags are in the merged table. Rows that don't count (those for
 // padding) are in one more row at its end.
 struct Bags {
@@ -87,8 +98,13 @@ struct Bags {
       : level(level_),
         rows(table_rows),
         merged_rows(tables_differ ? level.batch_size * rows : rows) {
-    const auto given = expanded_at_front(indices, level);
-    starts = expanded_at_front(offsets, level);
+    if (tables_differ) {
+      check_indices(indices, rows);
+    }
+    check_offsets(offsets, indices.sym_numel());
+    const auto dtype = at::promote_types(indices.scalar_type(), offsets.scalar_type());
+    const auto given = expanded_at_front(indices, level).to(dtype);
+    starts = expanded_at_front(offsets, level).to(dtype);
     places = tables_differ ? given + samples(given) * rows : given;
     if (padding_idx >= 0) {
       is_padding = given.eq(padding_idx);

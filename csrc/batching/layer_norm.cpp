@@ -43,6 +43,11 @@ Three layer_norm(Level& level, const at::Tensor& input, c10::SymIntArrayRef norm
   return {output, wrap_if(mean, batched, level), wrap_if(rstd, batched, level)};
 }
 
+// A sum as the gradient of a weight, which may be absent.
+at::Tensor for_weight(const at::Tensor& sum, const OptionalTensor& weight) {
+  return weight && weight->defined() ? sum.to(weight->scalar_type()) : sum;
+}
+
 // Sums a value over the dimensions in front of the last `kept`, samples excepted.
 at::Tensor sum_leading(const at::Tensor& value, int64_t kept, bool batched) {
   std::vector<int64_t> dims;
@@ -69,6 +74,9 @@ Three layer_norm_backward(Level& level, const at::Tensor& grad_output, const at:
                           const OptionalTensor& bias, std::array<bool, 3> output_mask) {
   const auto rank = input.dim();
   const auto normalized_rank = static_cast<int64_t>(normalized_shape.size());
+  TORCH_CHECK(rank >= normalized_rank && grad_output.sym_sizes() == input.sym_sizes(),
+              "layer_norm: expected an input and a gradient of shape [*, ", normalized_shape,
+              "], but got ", input.sym_sizes(), " and ", grad_output.sym_sizes());
   const bool batched_grad = is_batched_at(grad_output, level);
   const bool batched_input = is_batched_at(input, level);
   const auto grad = at_front(grad_output, level);
@@ -93,11 +101,11 @@ Three layer_norm_backward(Level& level, const at::Tensor& grad_output, const at:
     const auto product = times_normalized(grad, at_front(input, level), at_front(mean, level),
                                           at_front(rstd, level));
     const auto sum = sum_leading(product, normalized_rank, batched);
-    std::get<1>(gradients) = wrap_if(sum.to(weight->scalar_type()), batched, level);
+    std::get<1>(gradients) = wrap_if(for_weight(sum, weight), batched, level);
   }
   if (output_mask[2]) {
     const auto sum = sum_leading(grad, normalized_rank, batched_grad);
-    std::get<2>(gradients) = wrap_if(bias ? sum.to(bias->scalar_type()) : sum, batched_grad, level);
+    std::get<2>(gradients) = wrap_if(for_weight(sum, bias), batched_grad, level);
   }
   return gradients;
 }
@@ -144,6 +152,7 @@ Three group_norm_backward(Level& level, const at::Tensor& grad_output, const at:
                           const OptionalTensor& weight, c10::SymInt n, c10::SymInt channels,
                           c10::SymInt channel_size, int64_t group,
                           std::array<bool, 3> output_mask) {
+  TORCH_CHECK(group > 0, "group_norm: expected at least one group, but got ", group);
   const bool batched_grad = is_batched_at(grad_output, level);
   const bool batched = batched_grad || is_batched_at(input, level);
   Three gradients;
@@ -185,7 +194,7 @@ Three group_norm_backward(Level& level, const at::Tensor& grad_output, const at:
                 at::mul(grouped(grad_sum, batched_grad), at_front(mean, level).unsqueeze(-1)));
     const auto scaled = at::mul(centred, at_front(rstd, level).unsqueeze(-1));
     std::get<1>(gradients) =
-        wrap_if(scaled.sum(batched ? 1 : 0).flatten(-2).to(weight->scalar_type()), batched, level);
+        wrap_if(for_weight(scaled.sum(batched ? 1 : 0).flatten(-2), weight), batched, level);
   }
   if (output_mask[2]) {
     const auto sum = grad_sum.sum(batched_grad ? 1 : 0);
@@ -200,6 +209,7 @@ Three group_norm_backward_with_tangents(const at::Tensor& grad_output, const at:
                                         const OptionalTensor& weight, c10::SymInt n,
                                         c10::SymInt channels, c10::SymInt channel_size,
                                         int64_t group, std::array<bool, 3> output_mask) {
+  TORCH_CHECK(group > 0, "group_norm: expected at least one group, but got ", group);
   const std::vector<c10::SymInt> by_group = {n, group, channels / group, channel_size};
   const auto of_group = [](const at::Tensor& tensor) { return tensor.unsqueeze(-1).unsqueeze(-1); };
   const auto grad = grad_output.reshape_symint(by_group);

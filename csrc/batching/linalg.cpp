@@ -2,6 +2,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "engine/derivatives.h"
 
 #include <ATen/ExpandUtils.h>
 
@@ -237,6 +238,27 @@ at::Tensor matrix_exp(Level& level, const at::Tensor& self) {
   return wrap(at::linalg_matrix_exp(at_front(self, level).contiguous()), 0, level);
 }
 
+// PyTorch writes powers into memory of its own, here they are put side by side.
+at::Tensor powers(const at::Tensor& x, std::optional<int64_t> count, bool increasing) {
+  const auto columns = count.value_or(x.size(0));
+  const auto base = x.to(at::promote_types(x.scalar_type(), at::kLong)).unsqueeze(1);
+  if (columns == 0) {
+    return base.narrow(1, 0, 0);
+  }
+  const auto rising = at::cat({at::ones_like(base), base.expand({-1, columns - 1}).cumprod(1)}, 1);
+  return increasing ? rising : rising.flip(1);
+}
+
+bool has_powers(const at::Tensor& x, std::optional<int64_t> count, bool) {
+  return x.dim() == 1 && count.value_or(0) >= 0;
+}
+
+std::optional<at::Tensor> vander(Level&, const at::Tensor& x, std::optional<int64_t> count,
+                                 bool increasing) {
+  return has_powers(x, count, increasing) ? std::optional(powers(x, count, increasing))
+                                          : std::nullopt;
+}
+
 }  // namespace
 
 void register_linalg_rules() {
@@ -273,6 +295,8 @@ void register_linalg_rules() {
   add<ormqr, Stacked>({"input2"});
 
   add_decomposition<linalg_matrix_rank_atol_rtol_tensor>(matrix_rank);
+  add_decomposition<at::_ops::vander>(functorch_ext::vander);
+  add_computed_when<at::_ops::vander, has_powers, powers>();
   add<linalg_lstsq>(lstsq);
   add<_weight_norm_interface>(weight_norm, weight_norm_steps);
   add<_weight_norm_interface_backward>(weight_norm_backward);

@@ -32,6 +32,12 @@ at::Tensor affine(const at::Tensor& normalized, const OptionalTensor& weight,
   return wrap(result.to(normalized.scalar_type()), 0, level);
 }
 
+// What evaluation normalizes by.
+void check_given(const OptionalTensor& running_mean, const OptionalTensor& running_var) {
+  TORCH_CHECK(running_mean && running_mean->defined() && running_var && running_var->defined(),
+              "batch_norm: evaluation needs running_mean and running_var");
+}
+
 // Running statistics joined to (B * C), which training writes to.
 class RunningStatistic {
  public:
@@ -81,6 +87,9 @@ Three batch_norm(Level& level, const at::Tensor& input, const OptionalTensor& we
   const bool batched_affine = is_batched(weight, level) || is_batched(bias, level);
   const bool batched_statistics = is_batched(running_mean, level) || is_batched(running_var, level);
   const bool updates = training && running_mean && running_mean->defined();
+  if (!training) {
+    check_given(running_mean, running_var);
+  }
   if (!is_batched_at(input, level) && !batched_statistics) {
     const auto [output, mean, invstd] =
         at::native_batch_norm(value_of(input, level), {}, {}, optional_value(running_mean, level),
@@ -210,6 +219,7 @@ Three batch_norm_backward_of_evaluation(Level& level, const at::Tensor& grad_out
                                         const OptionalTensor& running_mean,
                                         const OptionalTensor& running_var, double eps,
                                         std::array<bool, 3> output_mask) {
+  check_given(running_mean, running_var);
   const auto rank = input.dim();
   const bool batched_grad = is_batched_at(grad_output, level);
   const bool batched_var = is_batched(running_var, level);

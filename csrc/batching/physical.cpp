@@ -68,6 +68,8 @@ std::vector<c10::SymInt> physical_sizes(c10::SymIntArrayRef sizes, const Level& 
 }
 
 at::Tensor merge_into(const at::Tensor& value, int64_t dim) {
+  TORCH_CHECK(value.dim() > dim + 1, "expected an argument with more than ", dim,
+              dim == 1 ? " dimension" : " dimensions", ", but got one with ", value.dim() - 1);
   const auto moved = dim == 0 ? value : value.movedim(0, dim);
   auto sizes = moved.sym_sizes().vec();
   sizes[dim] = sizes[dim] * sizes[dim + 1];

@@ -21,6 +21,9 @@ struct ResizingBackward<at::Tensor(const at::Tensor&, c10::SymIntArrayRef, c10::
   static at::Tensor rule(const Operator<Signature>& op, Level& level, const at::Tensor& grad_output,
                          c10::SymIntArrayRef output_size, c10::SymIntArrayRef input_size,
                          Rest... rest) {
+    TORCH_CHECK(static_cast<int64_t>(input_size.size()) == grad_output.dim(),
+                "expected an input_size (N, C, ...) of rank ", grad_output.dim(), ", but got ",
+                input_size);
     const JoinedWithN joined(grad_output, level);
     auto size = input_size.vec();
     size[0] = size[0] * level.batch_size;
@@ -76,6 +79,8 @@ struct GridSampler<at::Tensor(const at::Tensor&, const at::Tensor&, Rest...)> {
 
 at::Tensor affine_grid_generator(Level& level, const at::Tensor& theta, c10::SymIntArrayRef size,
                                  bool align_corners) {
+  TORCH_CHECK(size.size() == 4 || size.size() == 5,
+              "affine_grid: expected a size (N, C, H, W) or (N, C, D, H, W), but got ", size);
   const JoinedWithN joined(theta, level);
   auto sizes = size.vec();
   sizes[0] = sizes[0] * level.batch_size;

@@ -25,15 +25,15 @@ RecurrentState recurrent_step(RecurrentKind kind, const at::Tensor& from_input,
     case RecurrentKind::Relu:
       return {at::relu(from_input + from_state), {}};
     case RecurrentKind::Gru: {
-      const auto input_gates = from_input.chunk(3, -1);
-      const auto state_gates = from_state.chunk(3, -1);
+      const auto input_gates = gates_of(from_input, 3, -1);
+      const auto state_gates = gates_of(from_state, 3, -1);
       const auto reset = at::sigmoid(input_gates[0] + state_gates[0]);
       const auto update = at::sigmoid(input_gates[1] + state_gates[1]);
       const auto proposed = at::tanh(input_gates[2] + reset * state_gates[2]);
       return {(state.hidden - proposed) * update + proposed, {}};
     }
     case RecurrentKind::Lstm: {
-      const auto gates = (from_input + from_state).chunk(4, -1);
+      const auto gates = gates_of(from_input + from_state, 4, -1);
       const auto cell =
           at::sigmoid(gates[1]) * state.cell + at::sigmoid(gates[0]) * at::tanh(gates[2]);
       const auto hidden = at::sigmoid(gates[3]) * at::tanh(cell);
@@ -125,7 +125,7 @@ Three lstm_in_steps(const at::Tensor& input, at::TensorList states, at::TensorLi
                     bool batch_first) {
   const RecurrentNetwork network{RecurrentKind::Lstm, has_biases, layers, dropout, train,
                                  bidirectional};
-  auto [output, last] = step_by_step(network, input, {states[0], states[1]}, params, batch_first);
+  auto [output, last] = step_by_step(network, input, lstm_states(states), params, batch_first);
   return {output, last.hidden, last.cell};
 }
 
@@ -142,14 +142,15 @@ Three lstm_rule(Level& level, const at::Tensor& input, at::TensorList states, at
                 bool batch_first) {
   const RecurrentNetwork network{RecurrentKind::Lstm, has_biases, layers, dropout, train,
                                  bidirectional};
+  const auto first = lstm_states(states);
   if (!can_join(network, params, level)) {
     return lstm_in_steps(input, states, params, has_biases, layers, dropout, train, bidirectional,
                          batch_first);
   }
   const JoinedSequences joined(input, params, batch_first, level);
   const auto [output, hidden, cell] =
-      at::lstm(joined.input(), {joined.state(states[0]), joined.state(states[1])}, joined.params(),
-               has_biases, layers, dropout, train, bidirectional, batch_first);
+      at::lstm(joined.input(), {joined.state(first.hidden), joined.state(first.cell)},
+               joined.params(), has_biases, layers, dropout, train, bidirectional, batch_first);
   return {joined.output(output), joined.last(hidden), joined.last(cell)};
 }
 

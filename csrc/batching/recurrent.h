@@ -49,7 +49,12 @@ struct RecurrentNetwork {
   }
   // The weights of one layer and direction, as they lie in the list of all.
   RecurrentWeights weights(at::TensorList params, int64_t index) const {
-    const auto each = static_cast<int64_t>(params.size()) / (layers * directions());
+    const auto count = static_cast<int64_t>(params.size());
+    TORCH_CHECK(layers > 0, "expected at least one layer, but got num_layers=", layers);
+    const auto each = count / (layers * directions());
+    TORCH_CHECK(each >= (has_biases ? 4 : 2) && count == each * layers * directions(),
+                "expected the weights of ", layers * directions(), " layers and directions, ",
+                has_biases ? "at least 4" : "2 or 3", " of each, but got ", count, " in all");
     const auto own = params.slice(index * each, each);
     RecurrentWeights result{own[0], own[1], {}, {}, {}};
     if (has_biases) {
@@ -62,6 +67,20 @@ struct RecurrentNetwork {
     return result;
   }
 };
+
+// What is for several gates, one after the other along `dim`.
+inline std::vector<at::Tensor> gates_of(const at::Tensor& all, int64_t count, int64_t dim) {
+  TORCH_CHECK(all.sym_size(dim) % count == 0, "expected ", count,
+              " gates of the same size, but got ", all.sym_size(dim), " numbers for all");
+  return all.chunk(count, dim);
+}
+
+// The first hidden and cell state of an LSTM.
+inline RecurrentState lstm_states(at::TensorList states) {
+  TORCH_CHECK(states.size() == 2, "lstm: expected two states, hidden and cell, but got ",
+              states.size());
+  return {states[0], states[1]};
+}
 
 // A sequence through all layers, by `layer(input, state, weights, reverse)`: outputs, last states.
 template <class Layer>

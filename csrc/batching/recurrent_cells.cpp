@@ -22,7 +22,7 @@ std::optional<Two> lstm_cell(Level&, const at::Tensor& input, at::TensorList sta
                              const at::Tensor& of_input, const at::Tensor& of_state,
                              const OptionalTensor& bias_of_input,
                              const OptionalTensor& bias_of_state) {
-  const auto next = cell(RecurrentKind::Lstm, input, {states[0], states[1]}, of_input, of_state,
+  const auto next = cell(RecurrentKind::Lstm, input, lstm_states(states), of_input, of_state,
                          bias_of_input, bias_of_state);
   return Two(next.hidden, next.cell);
 }
@@ -44,7 +44,7 @@ Three fused_lstm_cell(Level&, const at::Tensor& from_input, const at::Tensor& fr
                       const at::Tensor& cell, const OptionalTensor& bias_of_input,
                       const OptionalTensor& bias_of_state) {
   const auto gates =
-      with_bias(with_bias(from_input + from_state, bias_of_input), bias_of_state).chunk(4, 1);
+      gates_of(with_bias(with_bias(from_input + from_state, bias_of_input), bias_of_state), 4, 1);
   const auto in = at::sigmoid(gates[0]);
   const auto forget = at::sigmoid(gates[1]);
   const auto proposed = at::tanh(gates[2]);
@@ -62,7 +62,7 @@ Three fused_lstm_cell_backward(Level&, const OptionalTensor& grad_hidden,
   if (!of_hidden && !of_cell) {
     return {};
   }
-  const auto gates = workspace.chunk(4, 1);
+  const auto gates = gates_of(workspace, 4, 1);
   const auto& in = gates[0];
   const auto& forget = gates[1];
   const auto& proposed = gates[2];
@@ -84,8 +84,8 @@ Three fused_lstm_cell_backward(Level&, const OptionalTensor& grad_hidden,
 Two fused_gru_cell(Level&, const at::Tensor& from_input, const at::Tensor& from_state,
                    const at::Tensor& hidden, const OptionalTensor& bias_of_input,
                    const OptionalTensor& bias_of_state) {
-  const auto input_gates = with_bias(from_input, bias_of_input).chunk(3, 1);
-  const auto state_gates = with_bias(from_state, bias_of_state).chunk(3, 1);
+  const auto input_gates = gates_of(with_bias(from_input, bias_of_input), 3, 1);
+  const auto state_gates = gates_of(with_bias(from_state, bias_of_state), 3, 1);
   const auto reset = at::sigmoid(input_gates[0] + state_gates[0]);
   const auto update = at::sigmoid(input_gates[1] + state_gates[1]);
   const auto proposed = at::tanh(input_gates[2] + reset * state_gates[2]);
@@ -96,7 +96,7 @@ Two fused_gru_cell(Level&, const at::Tensor& from_input, const at::Tensor& from_
 // (gradients of the input's gates, of the state's, of the state, of both biases)
 Five fused_gru_cell_backward(Level&, const at::Tensor& grad, const at::Tensor& workspace,
                              bool has_bias) {
-  const auto saved = workspace.chunk(5, 1);
+  const auto saved = gates_of(workspace, 5, 1);
   const auto& reset = saved[0];
   const auto& update = saved[1];
   const auto& proposed = saved[2];

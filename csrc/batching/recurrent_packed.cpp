@@ -19,6 +19,8 @@ std::optional<std::vector<int64_t>> counts_of(const at::Tensor& batch_sizes) {
     return std::nullopt;
   }
   const auto sizes = value->to(at::kCPU, at::kLong).contiguous();
+  TORCH_CHECK(sizes.numel() > 0, "a packed sequence needs at least one step, but batch_sizes is ",
+              "empty");
   const auto* first = sizes.const_data_ptr<int64_t>();
   return std::vector<int64_t>(first, first + sizes.numel());
 }
@@ -87,7 +89,7 @@ std::optional<Three> lstm(Level&, const at::Tensor& data, const at::Tensor& batc
   }
   const auto [output, last] =
       packed_network({RecurrentKind::Lstm, has_biases, layers, dropout, train, bidirectional},
-                     *counts, data, {states[0], states[1]}, params);
+                     *counts, data, lstm_states(states), params);
   return Three(output, last.hidden, last.cell);
 }
 
@@ -149,6 +151,8 @@ std::optional<at::Tensor> pack_backward(Level&, const at::Tensor& grad,
   if (!counts) {
     return std::nullopt;
   }
+  TORCH_CHECK(input_size.size() >= 2, "expected an input of shape (time, N, ...), but got ",
+              input_size);
   const auto steps = input_size[batch_first ? 1 : 0].guard_int(__FILE__, __LINE__);
   const auto sequences = input_size[batch_first ? 0 : 1].guard_int(__FILE__, __LINE__);
   std::vector<int64_t> sources(steps * sequences, 0);

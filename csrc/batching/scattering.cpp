@@ -2,6 +2,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "batching/values.h"
 
 #include <c10/core/WrapDimMinimal.h>
 
@@ -53,6 +54,27 @@ at::Tensor gather_rule(Level& level, const at::Tensor& self, int64_t dim, const 
   return finish(index, result, level);
 }
 
+// Spread out, indices are arguments of gather and scatter, which would take lists and sources of
+// other lengths, too: what PyTorch checks of one sample is checked here.
+void check_list(const at::Tensor& index) {
+  TORCH_CHECK_INDEX(index.dim() <= 1, "expected a vector of indices, but got the shape ",
+                    index.sym_sizes());
+}
+
+void check_source(const at::Tensor& self, int64_t dim, const at::Tensor& index,
+                  const at::Tensor& source) {
+  check_list(index);
+  const auto sizes_of = [](const at::Tensor& tensor) {
+    return tensor.dim() == 0 ? std::vector<c10::SymInt>{1} : tensor.sym_sizes().vec();
+  };
+  auto sizes = sizes_of(self);
+  sizes[c10::maybe_wrap_dim(dim, static_cast<int64_t>(sizes.size()))] = index.sym_numel();
+  TORCH_CHECK_INDEX(sizes_of(source) == sizes, "for ", index.sym_numel(),
+                    " indices along dimension ", dim, " of a tensor of shape ", self.sym_sizes(),
+                    ", expected a source of shape ", c10::SymIntArrayRef(sizes),
+                    ", but got one of shape ", source.sym_sizes());
+}
+
 // A list of indices along `dim` as an index of the rank of a value, for gather and scatter; other
 // dimensions are those of the value.
 at::Tensor spread(const at::Tensor& index, const at::Tensor& value, int64_t dim,
@@ -71,7 +93,10 @@ at::Tensor spread(const at::Tensor& index, const at::Tensor& value, int64_t dim,
 
 at::Tensor index_select_rule(Level& level, const at::Tensor& self, int64_t dim,
                              const at::Tensor& index) {
-  TORCH_CHECK_INDEX(index.dim() <= 1, "index_select: the index must be a vector");
+  check_list(index);
+  TORCH_CHECK_INDEX(self.dim() > 0 || index.sym_numel() == 1,
+                    "index_select: a tensor without dimensions has one element, but got ",
+                    index.sym_numel(), " indices");
   const auto physical = physical_dim_of(dim, self);
   if (!is_batched_at(index, level)) {
     const auto value = with_dimension(self, level);
@@ -100,6 +125,7 @@ ResultFor<Self> index_add_rule(Level& level, Self self, int64_t dim, const at::T
   if (!is_batched_at(index, level)) {
     return finish(self, Op::call(value, physical, value_of(index, level), added, alpha), level);
   }
+  check_source(self, dim, index, source);
   const auto places = spread(index, added, physical, level);
   const auto scaled = alpha.equal(1) ? added : at::mul(added, alpha);
   return finish(self, ScatterOp::call(value, physical, places, scaled), level);
@@ -114,6 +140,7 @@ ResultFor<Self> index_copy_rule(Level& level, Self self, int64_t dim, const at::
   if (!is_batched_at(index, level)) {
     return finish(self, Op::call(value, physical, value_of(index, level), copied), level);
   }
+  check_source(self, dim, index, source);
   const auto places = spread(index, copied, physical, level);
   return finish(self, ScatterOp::call(value, physical, places, copied), level);
 }
@@ -130,9 +157,16 @@ ResultFor<Self> index_reduce_rule(Level& level, Self self, int64_t dim, const at
                   Op::call(value, physical, value_of(index, level), reduced, reduce, include_self),
                   level);
   }
+  check_source(self, dim, index, source);
   const auto places = spread(index, reduced, physical, level);
   return finish(self, ScatterOp::call(value, physical, places, reduced, reduce, include_self),
                 level);
+}
+
+// index_fill alone takes indices that count from the end.
+at::Tensor from_front(const at::Tensor& index, const c10::SymInt& size) {
+  const auto places = index.to(at::kLong);
+  return at::where(places.lt(0), places + size, places);
 }
 
 template <class Op, class ScatterOp, class Self>
@@ -143,7 +177,8 @@ ResultFor<Self> index_fill_rule(Level& level, Self self, int64_t dim, const at::
   if (!is_batched_at(index, level)) {
     return finish(self, Op::call(value, physical, value_of(index, level), number), level);
   }
-  const auto places = spread(index, value, physical, level);
+  check_list(index);
+  const auto places = spread(from_front(index, value.sym_size(physical)), value, physical, level);
   return finish(self, ScatterOp::call(value, physical, places, number), level);
 }
 
@@ -152,6 +187,7 @@ ResultFor<Self> index_fill_tensor_rule(Level& level, Self self, int64_t dim,
                                        const at::Tensor& index, const at::Tensor& number) {
   TORCH_CHECK(number.dim() == 0, "index_fill: the value must have no dimensions, got ",
               number.dim());
+  check_list(index);
   const auto physical = physical_dim_of(dim, self);
   auto value = with_dimension(self, level);
   if (!is_batched_at(index, level) && !is_batched_at(number, level)) {
@@ -161,7 +197,8 @@ ResultFor<Self> index_fill_tensor_rule(Level& level, Self self, int64_t dim,
   // By a mask: where an index comes twice, the number still has one gradient.
   auto mask = value_of(index, level)
                   .new_zeros_symint({level.batch_size, value.sym_size(physical)}, at::kBool);
-  mask = mask.scatter(1, with_dimension(index, level).to(at::kLong).flatten(1), true);
+  const auto places = from_front(index, value.sym_size(physical));
+  mask = mask.scatter(1, with_dimension(places, level), true);
   std::vector<c10::SymInt> shape(value.dim(), 1);
   shape[0] = level.batch_size;
   shape[physical] = value.sym_size(physical);
@@ -180,9 +217,10 @@ std::optional<at::Tensor> fill_by_mask(Level& level, const at::Tensor& self, int
   if (!is_batched_at(index, level)) {
     return std::nullopt;
   }
+  check_list(index);
   const auto size = self.dim() == 0 ? c10::SymInt(1) : self.sym_size(dim);
-  auto mask =
-      index.new_zeros_symint({size}, at::kBool).scatter(0, index.reshape({-1}).to(at::kLong), true);
+  auto mask = index.new_zeros_symint({size}, at::kBool)
+                  .scatter(0, from_front(index, size).reshape({-1}), true);
   if (self.dim() == 0) {
     mask = mask.reshape({});
   } else {
@@ -243,6 +281,8 @@ at::Tensor places_in_source(const at::Tensor& mask) {
 at::Tensor masked_scatter_rule(Level& level, const at::Tensor& self, const at::Tensor& mask,
                                const at::Tensor& source) {
   if (source.sym_numel() == 0) {
+    TORCH_CHECK(holds_for_all(mask.to(at::kBool).logical_not()),
+                "masked_scatter: the source is empty, but the mask is true somewhere");
     return at::broadcast_tensors({self, mask})[0].clone();
   }
   const auto both = at::broadcast_tensors({self, mask});

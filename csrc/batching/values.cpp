@@ -23,6 +23,25 @@ bool holds_for_all(const at::Tensor& condition) {
   return !has_numbers(plain) || plain.all().item<bool>();
 }
 
+void check_indices(const at::Tensor& indices, const c10::SymInt& size) {
+  const auto plain = below_all_levels(indices).detach();
+  const c10::impl::ExcludeDispatchKeyGuard untraced(
+      c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
+  const auto end = size.maybe_as_int();
+  if (!has_numbers(plain) || !end || plain.numel() == 0) {
+    return;
+  }
+  if (!plain.is_cpu()) {
+    // Without waiting for the device.
+    at::_assert_async(plain.ge(0).logical_and(plain.lt(*end)).all(), "index out of range in self");
+    return;
+  }
+  const auto [smallest, largest] = at::aminmax(plain);
+  TORCH_CHECK_INDEX(smallest.item<int64_t>() >= 0 && largest.item<int64_t>() < *end,
+                    "index out of range in self: expected numbers from 0 to ", *end - 1,
+                    ", but got ", smallest.item<int64_t>(), " to ", largest.item<int64_t>());
+}
+
 std::optional<at::Tensor> agreed_value(const at::Tensor& tensor) {
   at::Tensor value = tensor;
   while (is_wrapper(value)) {

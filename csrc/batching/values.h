@@ -11,6 +11,10 @@ namespace functorch_ext {
 // tracing has them, it is taken to be.
 bool holds_for_all(const at::Tensor& condition);
 
+// Rules that join samples in a dimension that is indexed ask first: an index that reaches beyond
+// one sample would be another sample's. Raises an IndexError.
+void check_indices(const at::Tensor& indices, const c10::SymInt& size);
+
 // The tensor below all levels that each sample would see, if all of them see the same one.
 std::optional<at::Tensor> agreed_value(const at::Tensor& tensor);
 

@@ -94,10 +94,39 @@ at::Tensor squeeze(Level& level, const at::Tensor& self) {
   return dims.empty() ? whole<at::_ops::alias>(level, self) : squeeze_dims(level, self, dims);
 }
 
+// How far the last element is from the first.
+c10::SymInt reach(at::SymIntArrayRef sizes, at::SymIntArrayRef strides) {
+  c10::SymInt last = 0;
+  for (size_t dim = 0; dim < std::min(sizes.size(), strides.size()); ++dim) {
+    last += (sizes[dim] - 1) * strides[dim];
+  }
+  return last;
+}
+
+// What a sample views must lie where its own elements do, not among those of the next one.
+void check_in_sample(const at::Tensor& self, at::SymIntArrayRef size, at::SymIntArrayRef stride,
+                     const c10::SymInt& offset, const c10::SymInt& between_samples) {
+  if (c10::multiply_integers(size) == 0 || self.sym_numel() == 0 || between_samples == 0) {
+    return;
+  }
+  const auto first = self.sym_storage_offset();
+  const auto last = first + reach(self.sym_sizes(), self.sym_strides());
+  const auto end = offset + reach(size, stride);
+  const bool inside = first <= offset && end <= last;
+  const bool in_own_memory = last.max(end) - first.min(offset) < between_samples;
+  TORCH_CHECK(inside || in_own_memory, "as_strided: size ", size, ", stride ", stride,
+              " and offset ", offset, " reach beyond one sample, whose elements are at ", first,
+              " to ", last);
+}
+
 // Strides and offset are those of one sample, as the tensor reports them.
 at::Tensor as_strided(Level& level, const at::Tensor& self, at::SymIntArrayRef size,
                       at::SymIntArrayRef stride, std::optional<c10::SymInt> offset) {
   const auto value = at_front(self, level);
+  if (!value.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
+    check_in_sample(self, size, stride, offset.value_or(self.sym_storage_offset()),
+                    value.sym_stride(0));
+  }
   std::vector<c10::SymInt> strides{value.sym_stride(0)};
   strides.insert(strides.end(), stride.begin(), stride.end());
   return wrap(value.as_strided_symint(physical_sizes(size, level), strides, std::move(offset)), 0,
@@ -121,6 +150,20 @@ at::Tensor view_as_complex(Level& level, const at::Tensor& self) {
   TORCH_CHECK(self.dim() > 0, "Input tensor must have one or more dimensions");
   return wrap(at::view_as_complex(at_front(self, level)), 0, level);
 }
+
+// A number has no dimension to take a part of.
+template <class Signature>
+struct PartOf;
+template <class Return, class... Parameters>
+struct PartOf<Return(Parameters...)> {
+  static Return rule(const Operator<Return(Parameters...)>& op, Level& level,
+                     Parameters... arguments) {
+    TORCH_CHECK_INDEX(first_tensor(arguments...).dim() > 0, op.handle.operator_name(),
+                      ": expected a tensor with at least one dimension, but got one without");
+    return AlongDims<Return(Parameters...)>::rule(op, level,
+                                                  std::forward<Parameters>(arguments)...);
+  }
+};
 
 // The in-place form of a view: the wrapper stands for the view from now on.
 template <auto rule>
@@ -182,15 +225,15 @@ void register_views_rules() {
   add<at::_ops::permute>(functorch_ext::permute);
 
   // A part.
-  add<select_int, AlongDims>({"dim"});
-  add<slice_Tensor, AlongDims>({"dim"});
+  add<select_int, PartOf>({"dim"});
+  add<slice_Tensor, PartOf>({"dim"});
   add<diagonal, AlongDims>({"dim1", "dim2"});
   add<at::_ops::unfold>(functorch_ext::unfold);
-  add<split_Tensor, AlongDims>({"dim"});
-  add<split_with_sizes, AlongDims>({"dim"});
-  add<unsafe_split_Tensor, AlongDims>({"dim"});
-  add<unsafe_split_with_sizes, AlongDims>({"dim"});
-  add<unbind_int, AlongDims>({"dim"});
+  add<split_Tensor, PartOf>({"dim"});
+  add<split_with_sizes, PartOf>({"dim"});
+  add<unsafe_split_Tensor, PartOf>({"dim"});
+  add<unsafe_split_with_sizes, PartOf>({"dim"});
+  add<unbind_int, PartOf>({"dim"});
   add<at::_ops::as_strided>(functorch_ext::as_strided);
   add<as_strided_>(as_strided_in_place);
 
