@@ -199,7 +199,7 @@ family(
     {
         "vander": (
             lambda x: (torch.vander(x), torch.vander(x, 2, True), torch.vander(x, 0).sum()),
-            t(3),
+            constant(t(3)),
         ),
         "solve": (torch.linalg.solve, regular(3), t(3, 2)),
         "solve of a vector": (torch.linalg.solve, regular(3), t(3)),
