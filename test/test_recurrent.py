@@ -193,7 +193,7 @@ def test_dropout_between_layers(name):
     different = vmap(call, randomness="different")(same_inputs)
     assert not torch.equal(different[0], different[1])
     same = vmap(call, randomness="same")(same_inputs)
-    assert torch.equal(same[0], same[1])
+    assert_close(same[0], same[1])
     module.eval()
     assert_close(vmap(call)(same_inputs), loop(call)(same_inputs))
 

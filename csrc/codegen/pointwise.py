@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from torchgen.model import NativeFunction, SchemaKind
 
-
 # Memory formats: see factories.cpp. A kernel of oneDNN: see pointwise.cpp.
 OTHER_RULES = {"clone", "gelu_backward"}
 
