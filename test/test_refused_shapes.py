@@ -62,6 +62,22 @@ CASES = {
         ),
         torch.ones(3),
     ),
+    "conv2d, the gradient, larger than the output": (
+        lambda x: aten.convolution_backward(
+            x.mean() + x.new_ones(1, 2, 90, 90),
+            x,
+            x.new_ones(2, 2, 2, 2),
+            [0],
+            [1, 1],
+            [0, 0],
+            [1, 1],
+            False,
+            [0, 0],
+            1,
+            [False, True, False],
+        ),
+        rand(3, 1, 2, 4, 4),
+    ),
     "affine_grid, without a size": (
         lambda x: aten.affine_grid_generator(x, [], False),
         rand(3, 1, 2, 3),

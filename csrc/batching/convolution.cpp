@@ -160,6 +160,27 @@ at::Tensor input_gradient(Level& level, const at::Tensor& grad_output, const at:
   return part_channels(gradient, 1, level, settings.groups);
 }
 
+// Does the gradient have the shape of the output? If not, patches would reach out of the input, and
+// PyTorch's kernels say what is wrong. Both have the samples in front.
+bool fits(const at::Tensor& grad, const at::Tensor& input, const Patches& patches) {
+  const auto rank = patches.kernel.size();
+  const auto has_all = [&](const std::vector<int64_t>& list) { return list.size() == rank; };
+  if (grad.dim() != input.dim() || static_cast<size_t>(input.dim()) != rank + 3 ||
+      !has_all(patches.stride) || !has_all(patches.padding) || !has_all(patches.dilation)) {
+    return false;
+  }
+  for (size_t i = 0; i < rank; ++i) {
+    const auto dim = static_cast<int64_t>(i) + 3;
+    const auto room = input.size(dim) + 2 * patches.padding[i] -
+                      patches.dilation[i] * (patches.kernel[i] - 1) - 1;
+    if (patches.padding[i] < 0 || patches.stride[i] < 1 || patches.dilation[i] < 1 || room < 0 ||
+        grad.size(dim) != room / patches.stride[i] + 1) {
+      return false;
+    }
+  }
+  return grad.size(1) == input.size(1);
+}
+
 // Products with the patches of the input beat a convolution with a group a sample where a sample
 // has few patches for the size of the gradient, or where its channels don't fill vectors of 8, by
 // which kernels for convolution compute. Undefined where they don't, or can't be taken.
@@ -172,6 +193,9 @@ at::Tensor weight_gradient_by_patches(const at::Tensor& grad, const at::Tensor& 
   }
   const auto kernel = weight.sizes().slice(2);
   const auto channels = grad.size(2);
+  if (weight.size(0) != channels || weight.size(1) != input.size(2)) {
+    return {};
+  }
   const auto places = grad.size(1) * c10::multiply_integers(grad.sizes().slice(3));
   if (places > channels * c10::multiply_integers(kernel) && channels % 8 == 0) {
     return {};
@@ -181,9 +205,10 @@ at::Tensor weight_gradient_by_patches(const at::Tensor& grad, const at::Tensor& 
     auto list = c10::asIntArrayRefSlow(sizes, __FILE__, __LINE__).vec();
     return list.size() == 1 ? std::vector<int64_t>(kernel.size(), list[0]) : list;
   };
-  return weight_gradient_of_patches(grad, input,
-                                    {kernel.vec(), numbers(settings.stride),
-                                     numbers(settings.padding), numbers(settings.dilation)});
+  const Patches patches{kernel.vec(), numbers(settings.stride), numbers(settings.padding),
+                        numbers(settings.dilation)};
+  return fits(grad, input, patches) ? weight_gradient_of_patches(grad, input, patches)
+                                    : at::Tensor();
 }
 
 // The gradient of the weight depends on the output's gradient and the input. Where both differ
