@@ -64,7 +64,7 @@ def chunked_loss(
     x: torch.Tensor, layer: torch.Tensor, target: torch.Tensor, bias: torch.Tensor | None,
     weight: torch.Tensor | None, reduction: str, ignored: int, *_: Any
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
-    """The loss of a layer's scores. PyTorch's operator returns gradients, too: here there are none."""
+    """The loss of a layer's scores, and none of the gradients that PyTorch's operator returns."""
     scores = linear(x, layer, bias)
     loss = cross_entropy(scores, target, weight, ignore_index=ignored, reduction=reduction)
     return loss, x.new_empty(0, 0), x.new_empty(0, 0), x.new_empty(0)
