@@ -129,7 +129,8 @@ class Generator:
                 self.note_memory(scope, text, value)
                 name = self.define(scope, value)
                 line = f"{name} = {text}"
-                if scope.grad_modes and self.draw.random() < 0.02:
+                plain = scope.grad_modes and not PERHAPS_A_VIEW.search(text)
+                if plain and self.draw.random() < 0.02:
                     scope.owned.discard(memory(value))
                     line = f"with torch.no_grad():\n    {line}"
                 scope.function.body.append(Statement(line, (name,)))
@@ -156,7 +157,7 @@ class Generator:
         seen = {memory(each.value) for each in scope.variables}
         if PERHAPS_A_VIEW.search(text):
             touched = {memory(self.values[name]) for name in names_in(text)} | {memory(value)}
-            scope.owned -= touched
+            scope.leave_alone(touched)
         elif memory(value) not in seen:
             scope.owned.add(memory(value))
 

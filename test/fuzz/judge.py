@@ -1,13 +1,17 @@
 """Runs a program with functorch_ext and with loops, and compares."""
 
+import gc
 import warnings
+import weakref
 from dataclasses import dataclass
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch.utils import _pytree as pytree
 
 import functorch_ext
+from test import oracle as loops
 from test.fuzz import oracle
 from test.fuzz.program import Program
 from test.fuzz.refusals import is_refusal
@@ -64,7 +68,10 @@ def judge(program: Program, transforms=functorch_ext) -> Verdict:
         loops = [each for each in caught if each.category is functorch_ext.FallbackWarning]
         if loops:
             verdict = Verdict(LOOP, str(loops[0].message))
-    return verdict if verdict.kind in BAD else state(levels) or verdict
+    if verdict.kind in BAD:
+        return verdict
+    left = state(levels)
+    return left if left and not leaks_in_plain_torch(program, code) else verdict
 
 
 def refused_by_torch(program: Program, code, transforms, error: Exception) -> Verdict:
@@ -90,7 +97,24 @@ def state(levels: int) -> Verdict | None:
     return None
 
 
-def run(program: Program, code, transforms, perturb: float = 0):
+def leaks_in_plain_torch(program: Program, code) -> bool:
+    """Whether plain autograd leaves a cycle behind, as `y.mul_(y)` does."""
+    leaves = weakref.WeakSet()
+
+    def private(x):
+        leaves.add(found := original(x))
+        return found
+
+    original = loops.private
+    with mock.patch.object(loops, "private", private):
+        run(program, code, oracle, made=leaves)
+    gc.collect()
+    return bool(leaves)
+
+
+def run(
+    program: Program, code, transforms, perturb: float = 0, made: weakref.WeakSet | None = None
+):
     """The outputs, and the gradients by the inputs."""
     scope = {"torch": torch, "F": F} | vars(transforms)
     exec(code, scope)
@@ -99,6 +123,8 @@ def run(program: Program, code, transforms, perturb: float = 0):
     ]
     if perturb:
         inputs = [nudged(x, perturb) for x in inputs]
+    if made is not None:
+        made.update(inputs)
     outputs = scope["program"](*inputs)
     gradients = ()
     if program.requires_grad:

@@ -3,7 +3,7 @@
 import torch
 
 from test.fuzz.program import Function, Statement
-from test.fuzz.scope import DeadEnd, Scope
+from test.fuzz.scope import DeadEnd, Scope, memory
 from test.fuzz.slots import Slots, Variable
 
 LOSSES = {
@@ -50,12 +50,15 @@ class Call:
             outer.depth + 1,
             outer.grad_modes and not forward,
             outer.hessians and self.kind not in ("hessian", "jacfwd", "jacrev"),
+            outer,
         )
         for sample in samples:
             self.function.parameters.append(gen.define(scope, sample))
         if steps is None:
             steps = self.draw.randint(1, 3) if self.nested else self.draw.randint(2, 6)
         gen.body(scope, steps, self.nested)
+        # A result may be a view of an argument, or not.
+        outer.leave_alone({memory(each.value) for each in scope.variables})
         return scope
 
     def call(self, options=""):

@@ -43,7 +43,7 @@ VIEWS = """
 {a}.expand(2,*{a}.shape); {a}.unsqueeze({dim}).expand_as({a}.unsqueeze({dim})); {a}[...,None].expand(*{a}.shape,2); {a}.unfold({dim},2,1); {a}.unfold({dim},1,2)
 {a}.split(1,{dim})[-1]; {a}.chunk(2,{dim})[0]; {a}.unbind({dim})[{at}]; {a}.tensor_split(2,{dim})[-1]; {a}.split((1,{a}.shape[{dim0}]-1),{dim0})[1]
 {a}.view_as({same}); {a}.reshape({a}.shape[::-1]); {a}.T; {a}.adjoint(); {a}.ravel(); {a}.expand_as({b}); {a}.broadcast_to({a}.shape); torch.broadcast_tensors({a},{b})[0]
-torch.atleast_2d({a}); torch.atleast_3d({a}); {a}.swapdims(0,-1); {a}.as_strided((2,),(1,)); {a}.contiguous().as_strided((2,2),(1,1)); {a}.view({a}.shape); torch.ops.aten.alias({a})
+torch.atleast_2d({a}); torch.atleast_3d({a}); {a}.swapdims(0,-1); {a}.contiguous().as_strided((2,),(1,)); {a}.clone(memory_format=torch.contiguous_format).as_strided((2,2),(1,1)); {a}.view({a}.shape); torch.ops.aten.alias({a})
 {a}.real; {a}.conj(); {a}.movedim(0,-1); {a}.view(torch.int64).view({a}.dtype); torch.ops.aten.view_copy({a},[-1]); torch.ops.aten.slice_copy({a},0,1)
 """
 REDUCTIONS = """

@@ -5,6 +5,7 @@ import re
 REFUSALS = [
     # What the samples share can't hold what differs between them.
     r"would write in-place a value that differs between samples into a tensor from outside",
+    r"would write in place, inside a transform, to a tensor from outside that is being differentiated",
     # Shapes and control flow that would differ between samples.
     r"the shape of the results? of aten::\w+(\.\w+)? depends? on the data",
     r"a number is read out of a batched tensor",
@@ -14,8 +15,10 @@ REFUSALS = [
     # PyTorch's own: a program overwrites what the backward pass needs.
     r"modified by an inplace operation",
     r"is a view and is being modified inplace",
+    # PyTorch's own: the strides of a sample depend on those of the batch.
+    r"view size is not compatible with input tensor's size and stride",
     # PyTorch's own: formulas that it lacks.
-    r"Trying to use forward AD with \w+ that does not support it",
+    r"Trying to use forward AD with [\w:]+ that does not support it",
 ]
 PATTERN = re.compile("|".join(REFUSALS))
 

@@ -19,8 +19,15 @@ class Scope:
     depth: int
     grad_modes: bool = True  # torch.no_grad() means the same to all transforms around
     hessians: bool = True
+    around: "Scope | None" = None
     owned: set[int] = field(default_factory=set)  # memory made here, which may be written to
     kept: list[torch.Tensor] = field(default_factory=list)  # so that no memory is used again
+
+    def leave_alone(self, memories: set[int]) -> None:
+        """Nothing is written there from now on."""
+        self.owned -= memories
+        if self.around:
+            self.around.leave_alone(memories)
 
     def value(self, name: str) -> torch.Tensor:
         return next(each.value for each in self.variables if each.name == name)
