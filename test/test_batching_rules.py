@@ -114,6 +114,7 @@ def same(case):
     return case.function
 
 
+NAN_ON_SOME_PROCESSORS = {"scaled_mm"}
 MODES = {
     "vmap": (same, same),
     "vmap(grad)": (gradients, plain_gradients),
@@ -153,6 +154,8 @@ def test_rule(name, mode):
                 continue
             args, in_dims = draw(case, chosen, dims)
             expected = loop(plain, in_dims)(*args)
+            if name in NAN_ON_SOME_PROCESSORS and expected.isnan().any():
+                pytest.skip("plain PyTorch's kernel for this processor gives NaN")
             with warnings.catch_warnings():
                 warnings.simplefilter("error", FallbackWarning)
                 actual = vmap(transformed, in_dims)(*args)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
 
-from functorch_ext import grad, jvp, linearize, vjp, vmap
+from functorch_ext import grad, jacfwd, jvp, linearize, vjp, vmap
 from test import oracle
 from test.oracle import assert_close, loop, rand
 
@@ -231,3 +231,45 @@ plain = torch.autograd.functional.hessian(loss, x)
 torch.testing.assert_close(functorch_ext.hessian(loss)(x), plain)
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_expanded_primals():
+    """Several elements of one are one in memory, those of its tangent are not."""
+    x, tangent = rand(1, 2).expand(3, 2), rand(3, 2)
+    assert_close(jvp(torch.sin, (x,), (tangent,))[1], x.cos() * tangent)
+    assert_close(jacfwd(torch.sin)(x), oracle.jacobian(torch.sin)(x))
+    inner = lambda x: jvp(torch.sin, (x.expand(2, 3),), (x.expand(2, 3).cos(),))[1]
+    xs = rand(4, 3)
+    assert_close(vmap(inner)(xs), loop(lambda x: (x.cos() * x.cos()).expand(2, 3))(xs))
+    assert_close(jvp(inner, (xs[0],), (xs[1],))[1], (-xs[0].mul(2).sin() * xs[1]).expand(2, 3))
+
+
+COPIES = {
+    "frac": torch.frac,
+    "view_copy": lambda x: torch.view_copy(x, (-1,)),
+    "t_copy": torch.t_copy,
+    "permute_copy": lambda x: torch.permute_copy(x, (1, 0)),
+    "unsqueeze_copy": lambda x: torch.unsqueeze_copy(x, 0),
+    "squeeze_copy": torch.squeeze_copy,
+    "expand_copy": lambda x: torch.expand_copy(x, (2, 3)),
+    "alias_copy": torch.alias_copy,
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_writes_to_a_copy_leave_the_tangent_of_its_source_alone(name):
+    """PyTorch's formulas let the two tangents share memory."""
+
+    def function(x):
+        copy = COPIES[name](x)
+        copy.mul_(2)
+        return x.sin(), copy
+
+    x, tangent = rand(2, 3), rand(2, 3)
+    pushed = jvp(function, (x,), (tangent,))[1]
+    assert_close(
+        pushed, (x.cos() * tangent, 2 * COPIES[name](tangent) if name != "frac" else 2 * tangent)
+    )
+    xs, tangents = rand(4, 2, 3), rand(4, 2, 3)
+    pushed = vmap(lambda x, t: jvp(function, (x,), (t,))[1][0])(xs, tangents)
+    assert_close(pushed, xs.cos() * tangents)

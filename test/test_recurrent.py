@@ -191,7 +191,7 @@ def test_dropout_between_layers(name):
     with pytest.raises(RuntimeError, match="randomness='error'"):
         vmap(call)(same_inputs)
     different = vmap(call, randomness="different")(same_inputs)
-    assert not torch.equal(different[0], different[1])
+    assert not torch.allclose(different[0], different[1])
     same = vmap(call, randomness="same")(same_inputs)
     assert_close(same[0], same[1])
     module.eval()

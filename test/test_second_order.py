@@ -214,4 +214,4 @@ def test_a_stack_of_one_matrix():
         return torch.linalg.lu_solve(factors[None], pivots[None], torch.ones(1, 3, 3).double())
 
     expected = torch.stack([solve(*each) for each in zip(factors, pivots)])
-    assert torch.equal(vmap(solve)(factors, pivots), expected)
+    torch.testing.assert_close(vmap(solve)(factors, pivots), expected)

@@ -92,3 +92,32 @@ def test_gradient_scaled_by_frequency():
 
     actual = vmap(grad(total), (None, 0))(weight, indices)
     assert_close(actual, torch.stack([expected(row) for row in indices]))
+
+
+def test_masks_without_dimensions():
+    """Such a mask takes all of a tensor or nothing, along a new dimension."""
+    xs = rand(4)
+
+    def written(x):
+        out = torch.ones((), dtype=torch.float64)
+        out[out > 0.5] = x
+        x = x.clone()
+        x[x > 0] = 2.0
+        return out, x
+
+    def of_rows(x):
+        rows = torch.ones(2, 3, dtype=torch.float64)
+        rows[torch.tensor(False)] = 5.0
+        rows[0, torch.tensor(True)] = x
+        return (
+            rows,
+            rows[torch.tensor(True)],
+            rows[torch.tensor(False)],
+            rows[:, torch.tensor(True)],
+        )
+
+    for function in (written, of_rows):
+        assert_close(vmap(function)(xs), loop(function)(xs))
+    assert_close(vmap(lambda x: grad(lambda y: written(y)[0] * x)(x))(xs), xs)
+    with pytest.raises(RuntimeError, match="boolean mask that differs between samples"):
+        vmap(lambda x: x[x > 0])(xs)

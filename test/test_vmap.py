@@ -362,3 +362,15 @@ def test_autocast_of_a_linear_layer(has_bias):
     assert_close(output, expected)
     assert gradient.dtype == torch.float32
     torch.testing.assert_close(gradient, layer.weight.sum(0).expand(4, 3), rtol=2e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("in_dim", [0, 1, 2])
+def test_contiguous_samples(in_dim):
+    xs = rand(4, 3, 2)
+
+    def windows(x):
+        copies = x.contiguous(), x.clone(memory_format=torch.contiguous_format)
+        assert all(copy.is_contiguous() for copy in copies)
+        return [copy.as_strided((2, 2), (1, 1)) for copy in copies]
+
+    assert_close(vmap(windows, in_dim)(xs), loop(windows, in_dim)(xs))

@@ -1,8 +1,10 @@
 #include "autodiff/forward.h"
 
+#include <ATen/MemoryOverlap.h>
 #include <ATen/ops/_make_dual.h>
 #include <ATen/ops/_unpack_dual.h>
 #include <ATen/ops/alias.h>
+#include <ATen/ops/clone.h>
 #include <c10/core/AutogradState.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/forward_grad.h>
@@ -82,6 +84,13 @@ at::Tensor own_tangent(const at::Tensor& tangent, const LevelPtr& level) {
   return own;
 }
 
+// PyTorch lays a tangent out as its primal is, which can't be where several elements of the primal
+// are one in memory, as those of an expanded tensor.
+at::Tensor without_overlap(const at::Tensor& primal) {
+  const bool overlaps = at::has_internal_overlap(primal) == at::MemOverlap::Yes;
+  return overlaps ? primal.clone(at::MemoryFormat::Contiguous) : primal;
+}
+
 bool have_same_memory(const at::Tensor& tensor, const at::Tensor& other) {
   const auto& plain = below_all_levels(tensor);
   const auto& plain_other = below_all_levels(other);
@@ -131,7 +140,8 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
   for (size_t i = 0; i < primals.size(); ++i) {
     const bool mapped = plane_ && plane_->kind == LevelKind::Batch;
     const auto tangent = mapped ? own_tangent(tangents[i], plane_) : lift_to(tangents[i], plane_);
-    duals.push_back(at::_make_dual(lift_to(normal_tensor(primals[i]), plane_), tangent, 0));
+    duals.push_back(
+        at::_make_dual(lift_to(without_overlap(normal_tensor(primals[i])), plane_), tangent, 0));
   }
   return duals;
 }

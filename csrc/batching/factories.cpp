@@ -22,8 +22,17 @@ bool asks_for_channels_last(const Argument& argument) {
   }
 }
 
+template <class Argument>
+bool asks_for_contiguous(const Argument& argument) {
+  if constexpr (std::is_same_v<Argument, std::optional<at::MemoryFormat>>) {
+    return argument == at::MemoryFormat::Contiguous;
+  } else {
+    return false;
+  }
+}
+
 // A tensor of the same shape. Channels-last formats are for values of one rank only: there the
-// samples join N.
+// samples join N. For each sample to be contiguous they have to be in front.
 template <class Signature>
 struct Like;
 
@@ -34,6 +43,12 @@ struct Like<at::Tensor(Parameters...)> {
     if ((asks_for_channels_last(arguments) || ...)) {
       return MergedIntoN<0>::Family<at::Tensor(Parameters...)>::rule(
           op, level, std::forward<Parameters>(arguments)...);
+    }
+    if ((asks_for_contiguous(arguments) || ...)) {
+      return wrap(call_rewritten<at::Tensor, Parameters...>(
+                      op.call, [&](const at::Tensor& self) { return at_front(self, level); },
+                      std::forward<Parameters>(arguments)...),
+                  0, level);
     }
     return Pointwise<at::Tensor(Parameters...)>::rule(op, level,
                                                       std::forward<Parameters>(arguments)...);

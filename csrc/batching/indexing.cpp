@@ -2,14 +2,11 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "batching/single_masks.h"
 
 namespace functorch_ext {
 
 namespace {
-
-bool is_mask(const at::Tensor& index) {
-  return index.scalar_type() == at::kBool || index.scalar_type() == at::kByte;
-}
 
 // The indices of one sample, and how the result is laid out: where all indexed dimensions are
 // neighbours, the dimensions of the indices take their place, else they come first.
@@ -353,14 +350,14 @@ at::Tensor masked_index_put_accumulate_rule(Level&, const at::Tensor& self, cons
 }  // namespace
 
 void register_indexing_rules() {
-  add<at::_ops::index_Tensor>(index_rule<at::_ops::index_Tensor>);
+  add_indexing<at::_ops::index_Tensor>(index_rule<at::_ops::index_Tensor>);
   add<at::_ops::_unsafe_index_Tensor>(index_rule<at::_ops::_unsafe_index_Tensor>);
   add<at::_ops::index_put>(index_put_rule<at::_ops::index_put>, index_put_decomposition<>);
   add<at::_ops::_unsafe_index_put>(index_put_rule<at::_ops::_unsafe_index_put>);
   add<at::_ops::_index_put_impl>(index_put_rule<at::_ops::_index_put_impl, bool>,
                                  index_put_decomposition<bool>);
-  add<at::_ops::index_put_>(index_put_in_place<at::_ops::index_put_>,
-                            index_put_in_place_decomposition<>);
+  add_indexing<at::_ops::index_put_>(index_put_in_place<at::_ops::index_put_>,
+                                     index_put_in_place_decomposition<>);
   add<at::_ops::_index_put_impl_>(index_put_in_place<at::_ops::_index_put_impl_, bool>,
                                   index_put_in_place_decomposition<bool>);
   add<at::_ops::_unsafe_masked_index>(masked_index_rule);

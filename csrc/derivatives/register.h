@@ -4,6 +4,7 @@
 namespace functorch_ext {
 
 void register_bags_derivatives();
+void register_copies_derivatives();
 void register_ctc_derivatives();
 void register_distances_derivatives();
 void register_linalg_derivatives();
@@ -16,6 +17,7 @@ void register_softmax_derivatives();
 
 inline void register_second_order_derivatives() {
   register_bags_derivatives();
+  register_copies_derivatives();
   register_ctc_derivatives();
   register_distances_derivatives();
   register_linalg_derivatives();

@@ -235,10 +235,18 @@ void view(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
   }
 }
 
+// A tensor of this level doesn't tell whether its value is differentiated, by which PyTorch chooses
+// an operator without a derivative.
+c10::OperatorHandle with_derivative(const c10::OperatorHandle& op) {
+  return op.schema().name() == "aten::_embedding_bag_forward_only"
+             ? operator_called("aten::_embedding_bag")
+             : op;
+}
+
 void compute(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
   rewrite_stack(*stack, op.schema().arguments().size(),
                 [&](const at::Tensor& tensor) { return current_value(tensor, level); });
-  op.callBoxed(stack);
+  with_derivative(op).callBoxed(stack);
   rewrite_stack(*stack, op.schema().returns().size(),
                 [&](const at::Tensor& result) { return allocate(result, level); });
 }

@@ -1,10 +1,13 @@
 #include "functionalization/memory.h"
 
 #include <ATen/Functions.h>
+#include <c10/core/GradMode.h>
 
 #include "engine/boxed.h"
 #include "functionalization/geometry.h"
 #include "functionalization/variants.h"
+
+#include <algorithm>
 
 namespace functorch_ext {
 
@@ -115,6 +118,14 @@ at::Tensor strided_view_of(const at::Tensor& self, const Place& place, torch::ji
   if (arguments[3].isNone()) {
     arguments[3] = self.sym_storage_offset();
   }
+  const bool reinterpreted =
+      std::any_of(place.chain.begin(), place.chain.end(), [](const View& view) {
+        const auto& name = view.op.schema().name();
+        return name == "aten::_conj" || name == "aten::_neg_view";
+      });
+  TORCH_CHECK(!reinterpreted && self.scalar_type() == place.memory->value.scalar_type(),
+              "functorch_ext.functionalize: as_strided of a view that isn't of its memory's dtype, "
+              "or is conjugated, can't be expressed. Clone the view first.");
   const auto sizes = arguments[1].toSymIntVector();
   const auto strides = arguments[2].toSymIntVector();
   const auto offset = arguments[3].toSymInt();
@@ -197,6 +208,24 @@ std::vector<at::Tensor> view_of(const c10::OperatorHandle& given_op, torch::jit:
   return results;
 }
 
+namespace {
+
+// Without grad mode a write changes numbers alone: derivatives go on to flow to where those before
+// came from.
+at::Tensor with_history_of(const at::Tensor& before, at::Tensor written) {
+  if (c10::GradMode::is_enabled() || !before.requires_grad()) {
+    return written;
+  }
+  at::Tensor result;
+  {
+    const at::AutoGradMode recording(true);
+    result = before.clone();
+  }
+  return result.copy_(written);
+}
+
+}  // namespace
+
 void write(const at::Tensor& tensor, at::Tensor value, const Level& level) {
   const auto& place = *place_of(tensor, level);
   const auto style = style_of(level);
@@ -208,8 +237,13 @@ void write(const at::Tensor& tensor, at::Tensor value, const Level& level) {
     };
     written = write_through(view, parent, written, style);
   }
-  place.memory->replace(std::move(written));
-  wrapper_of(tensor)->set_functional_value(std::move(value), place.memory->generation);
+  const auto now = with_history_of(place.memory->value, written);
+  place.memory->replace(now);
+  if (now.is_same(written)) {
+    wrapper_of(tensor)->set_functional_value(std::move(value), place.memory->generation);
+  } else {
+    place.update(*wrapper_of(tensor));
+  }
 }
 
 void become(const at::Tensor& tensor, const at::Tensor& other) {

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "engine/boxed.h"
+#include "engine/routing.h"
 #include "functionalization/variants.h"
 
 namespace functorch_ext {
@@ -174,6 +175,13 @@ Inverse inverse_of(const c10::OperatorHandle& op) {
   return row == inverses->end() ? at_positions : row->second;
 }
 
+// Of these, PyTorch has no derivatives for complex numbers.
+bool lacks_complex_derivative(Inverse inverse) {
+  return inverse == selected || inverse == sliced || inverse == diagonal ||
+         inverse == piece_of_split || inverse == piece_of_split_with_sizes ||
+         inverse == piece_of_unbind;
+}
+
 }  // namespace
 
 std::vector<at::Tensor> call_view(const c10::OperatorHandle& op, torch::jit::Stack arguments,
@@ -184,7 +192,11 @@ std::vector<at::Tensor> call_view(const c10::OperatorHandle& op, torch::jit::Sta
     const auto& value = arguments[0].toTensor();
     return {is_wrapper(value) || value.requires_grad() ? value.detach().clone() : value};
   }
-  if (style == ViewStyle::Copy) {
+  // Most operators that copy have no derivative for complex numbers.
+  const auto differentiated = [](const c10::IValue& value) {
+    return value.isTensor() && value.toTensor().is_complex() && is_differentiated(value.toTensor());
+  };
+  if (style == ViewStyle::Copy && !differentiated(arguments[0])) {
     variant = view_copy_variant(op);
   }
   (variant ? *variant : op).callBoxed(&arguments);
@@ -216,7 +228,9 @@ at::Tensor replay(const View& view, const at::Tensor& parent, ViewStyle style) {
 
 at::Tensor write_through(const View& view, const std::function<at::Tensor()>& parent,
                          const at::Tensor& written, ViewStyle style) {
-  return inverse_of(view.op)({view, parent, written, style});
+  const auto inverse = inverse_of(view.op);
+  const bool complex = C10_UNLIKELY(written.is_complex()) && lacks_complex_derivative(inverse);
+  return (complex ? at_positions : inverse)({view, parent, written, style});
 }
 
 }  // namespace functorch_ext

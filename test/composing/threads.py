@@ -40,7 +40,7 @@ def at_once(threads, rounds):
         def work(i):
             start.wait()
             results = [TRANSFORMS[i % len(TRANSFORMS)](F) for _ in range(rounds)]
-            return results[0], all(torch.equal(real(r), real(results[0])) for r in results)
+            return results[0], all(torch.allclose(real(r), real(results[0])) for r in results)
 
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             return list(pool.map(work, range(threads)))

@@ -116,7 +116,7 @@ def run(
     program: Program, code, transforms, perturb: float = 0, made: weakref.WeakSet | None = None
 ):
     """The outputs, and the gradients by the inputs."""
-    scope = {"torch": torch, "F": F} | vars(transforms)
+    scope = {"torch": torch, "F": F} | vars(transforms)  # the oracle has an F of its own
     exec(code, scope)
     inputs = [
         x.requires_grad_() if program.requires_grad and is_real(x) else x for x in scope["inputs"]()

@@ -22,7 +22,7 @@ tanhshrink softshrink hardshrink
 BINARY = """
 {a}+{b}; {a}-{b}; {a}*{b}; {b}*{a}; {a}/({b}.square()+1); {number}*{a}; {a}*{number}; {number}-{a}
 {a}**2; {a}**3; {number}/({a}*{a}+1); ({a}.square()+1)**{b}.tanh(); {b}+{a}; 2**{a}.tanh()
-torch.maximum({a},{b}); torch.minimum({b},{a}); torch.fmax({a},{b}); torch.atan2({a},{b}); torch.hypot({a},{b})
+torch.maximum({a},{b}); torch.minimum({b},{a}); torch.atan2({a},{b}); torch.hypot({a},{b})
 torch.where({bool},{a},{b}); torch.where({a}>{b},{a},{b}); torch.where({bool},{a},{number}); torch.where({bool},{number},{a})
 {a}.masked_fill({bool},{number}); {a}.masked_fill({bool},{b}.sum()); torch.lerp({a},{b},0.3); torch.lerp({a},{b},{same})
 torch.addcmul({a},{b},{same}); torch.addcmul({a},{b},{same},value=0.5); torch.addcdiv({a},{b},{same}.square()+1)
@@ -51,7 +51,7 @@ REDUCTIONS = """
 {a}.std({dim},correction=0,keepdim={keep}); {a}.var(); {a}.norm(); {a}.norm(dim={dim}); {a}.norm(1,{dim}); torch.linalg.vector_norm({a},3,{dim}); torch.linalg.norm({a}); {a}.logsumexp({dim})
 {a}.logsumexp({dims},keepdim={keep}); {a}.amax({dim}); {a}.amin({dims}); {a}.max(); {a}.max({dim})[0]; {a}.min({dim},keepdim={keep})[0]; {a}.median(); {a}.median({dim})[0]
 {a}.nanmean({dim}); {a}.nansum({dim}); {a}.kthvalue(1,{dim})[0]; {a}.mode({dim})[0]; {a}.quantile(0.4); {a}.quantile(0.3,{dim}); torch.var_mean({a},{dim},correction=0)[0]; torch.std_mean({a},correction=0)[0]
-torch.aminmax({a},dim={dim})[1]; {a}.trace(); {a}.cumsum({dim}).amax({dim}); torch.linalg.matrix_norm({a}); torch.trapezoid({a}); torch.cumulative_trapezoid({a}); {a}.sum(dtype=torch.float64); {a}.nanmedian({dim})[0]
+torch.aminmax({a},dim={dim})[1]; {a}.trace(); {a}.cumsum({dim}).amax({dim}); torch.linalg.matrix_norm({a}); torch.trapezoid({a}); torch.cumulative_trapezoid({a}); {a}.sum(dtype=torch.float64); {a}.clone().nanmedian({dim})[0]
 """
 JOINS = """
 torch.cat([{a},{same}]); torch.cat([{a},{same},{a}],{dim}); torch.stack([{a},{same}],{dim}); torch.stack([{a},{same}]); torch.hstack([{a},{same}]); torch.vstack([{a},{same}]); torch.dstack([{a},{same}])
@@ -64,7 +64,7 @@ INDEXING = """
 {a}.gather({dim},{a}.argsort({dim})); {a}.take_along_dim({a}.argsort({dim}),{dim}); {a}.take({int}%{a}.numel()); {a}.gather({dim0},{same}.argsort({dim0})); torch.take_along_dim({a},{a}.argmax({dim0},keepdim=True),{dim0})
 {a}.scatter({dim0},{a}.argsort({dim0}),{same}); {a}.scatter({dim0},{same}.argsort({dim0}),{number}); {a}.scatter_add({dim0},{same}.argsort({dim0})//2,{same}); {a}.scatter_reduce({dim0},{a}.argsort({dim0})//2,{same},'sum')
 {a}.scatter_reduce({dim0},{a}.argsort({dim0}),{same},'amax'); {a}.scatter_reduce({dim0},{a}.argsort({dim0}),{same},'mean',include_self=False); {a}.index_add(0,{index},{b}.expand({index}.shape[0],*{a}.shape[1:])); {a}.index_fill(0,{index},{number})
-{a}.index_copy(0,{a}.reshape({a}.shape[0],-1).sum(1).argsort(),{same}); {a}.index_put(({index},),{b}.sum(),accumulate=True); {a}.index_put(({a}.reshape({a}.shape[0],-1).sum(1).argsort(),),{same}); {a}.masked_scatter({bool},{same})
+{a}.index_copy(0,{a}.reshape({a}.shape[0],-1).sum(1).argsort(),{same}); {a}.index_put(({index},),{b}.sum(),accumulate=True); {a}.index_put(({a}.reshape({a}.shape[0],-1).sum(1).argsort(),),{same}); {a}.masked_scatter({a}>0.1,{same})
 {a}.select_scatter({b}.sum().expand({a}[0].shape),0,{at}); {a}.slice_scatter({same}[:1],0,0,1); {a}.diagonal_scatter({a}.diagonal().sin()); {a}.index_reduce(0,{index},{b}.expand({index}.shape[0],*{a}.shape[1:]),'amax')
 {a}[torch.arange(1)]; {a}[[0]]; {a}[torch.tensor([0,-1])]; {a}[{a}.flatten().argmax()%{a}.shape[0]]; {a}[0,{lastindex}]; {a}[None,{index}]; F.embedding({index},{a}); F.embedding({index}[None],{a}.reshape({a}.shape[0],-1)); {a}.gather({dim0},{index}.reshape(-1,*[1]*({a}.dim()-1)))
 torch.searchsorted({a}.sort()[0],{b}.expand({a}.shape).contiguous()).to({a}.dtype); torch.bucketize({a},torch.tensor([-0.5,0.5],dtype=torch.float64)).double(); {a}[{bool}.expand({a}.shape)].sum(); {a}.where({bool},{a}[{index}].sum()); F.one_hot({index},4)*{a}.sum()
@@ -122,7 +122,7 @@ torch.rand({shape},dtype=torch.float64); torch.randn({shape},dtype=torch.float64
 WRITES = """
 {w}.add_({into}); {w}.mul_({into}); {w}.copy_({into}); {w}.sub_({into},alpha=2); {w}+={into}; {w}.zero_(); {w}.fill_({number}); {w}.sin_(); {w}.clamp_(-1,1); {w}.neg_(); {w}[0]={part}; {w}[{wat}]+={part}; {w}[...,0]={number}; {w}[...,-1].mul_(2); {w}[:1]={part}; {w}.div_({into}.square()+1)
 {w}[{windex}]={part}; {w}[{wbool}]={number}; {w}.masked_fill_({wbool},{number}); {w}.masked_fill_({wbool},{into}.sum()); {w}.index_add_(0,torch.tensor([0,-1])%{w}.shape[0],{part}.expand(2,*{w}.shape[1:])); {w}.index_fill_(0,torch.tensor([0]),{into}.sum()); {w}.scatter_(0,{w}.argsort(0),{into}.expand({w}.shape)); {w}.scatter_add_(0,{w}.argsort(0)//2,{into}.expand({w}.shape))
-{w}.diagonal().add_({into}.sum()); {w}.T.mul_(2); {w}.view(-1)[0]={into}.sum(); {w}.select(0,-1).copy_({part}); {w}.unsqueeze(0).add_({into}.sum()); {w}.index_put_((torch.tensor([0]),),{part},accumulate=True); {w}.tril_(); {w}.addcmul_({into},{into}); {w}.lerp_({into}.expand({w}.shape),0.3); {w}.mul_({w}.sum()); {w}.relu_(); {w}.masked_scatter_({wbool},{into}.expand({w}.shape).contiguous())
+{w}.diagonal().add_({into}.sum()); {w}.T.mul_(2); {w}.view(-1)[0]={into}.sum(); {w}.select(0,-1).copy_({part}); {w}.unsqueeze(0).add_({into}.sum()); {w}.index_put_((torch.tensor([0]),),{part},accumulate=True); {w}.tril_(); {w}.addcmul_({into},{into}); {w}.lerp_({into}.expand({w}.shape),0.3); {w}.mul_({w}.sum()); {w}.relu_(); {w}.masked_scatter_({wbool},{into}.expand({w}.shape).clone())
 {w}.squeeze_(); {w}.unsqueeze_(0); {w}.t_(); {w}.transpose_(0,-1); {w}.swapaxes_(0,-1); {w}.tanh_(); {w}.narrow(0,0,1).mul_({into}.sum()); {w}.exp_().reciprocal_(); {w}.index_copy_(0,torch.tensor([0]),{part}.expand({w}.shape[1:])[None]); {w}.put_(torch.tensor([0]),{into}.sum().reshape(1)); {w}.fill_diagonal_(0.5); {w}.cumsum_(0)
 """
 

@@ -1,6 +1,9 @@
 """The transforms as Python loops over plain torch: the names and parameters that programs use."""
 
+from types import SimpleNamespace
+
 import torch
+import torch.nn.functional
 from torch.utils import _pytree as pytree
 
 from test import oracle
@@ -113,3 +116,46 @@ def hessian(function, argnums=0, chunk_size=None):
 
 def functionalize(function, remove="mutations"):
     return function
+
+
+# PyTorch's normalizations are wrong when differentiated three times, so here they are made of sums.
+
+
+def _normalized(x, dims, eps=1e-5):
+    centred = x - x.mean(dims, keepdim=True)
+    return centred / (centred.square().mean(dims, keepdim=True) + eps).sqrt()
+
+
+def _scaled(x, weight, bias, shape):
+    x = x if weight is None else x * weight.reshape(shape)
+    return x if bias is None else x + bias.reshape(shape)
+
+
+def layer_norm(x, shape, weight=None, bias=None):
+    y = _normalized(x, tuple(range(-len(shape), 0)))
+    return _scaled(y, weight, bias, shape)
+
+
+def batch_norm(x, mean, variance, weight=None, bias=None, training=False):
+    channels = (1, -1) + (1,) * (x.dim() - 2)
+    if training:
+        y = _normalized(x, (0, *range(2, x.dim())))
+    else:
+        y = (x - mean.reshape(channels)) / (variance.reshape(channels) + 1e-5).sqrt()
+    return _scaled(y, weight, bias, channels)
+
+
+def group_norm(x, groups, weight=None, bias=None):
+    parts = x.reshape(x.shape[0], groups, -1)
+    y = _normalized(parts, (2,)).reshape(x.shape)
+    return _scaled(y, weight, bias, (1, -1) + (1,) * (x.dim() - 2))
+
+
+def instance_norm(x):
+    return _normalized(x, tuple(range(2, x.dim())))
+
+
+F = SimpleNamespace(
+    **vars(torch.nn.functional)
+    | {each.__name__: each for each in (layer_norm, batch_norm, group_norm, instance_norm)}
+)

@@ -1,0 +1,88 @@
+"""functionalize among derivatives: what PyTorch's functional operators have no derivative for."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from functorch_ext import functionalize, grad, jvp
+from test.oracle import assert_close, rand
+from test.state import failure
+
+REMOVE = pytest.mark.parametrize("remove", ["mutations", "mutations_and_views"])
+
+
+def plain_gradient(function, x):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(function(x), x)[0]
+
+
+def clamped_without_grad(x):
+    y = x.clone()
+    with torch.no_grad():
+        y.clamp_(min=0.1)
+    return (y * y).sum()
+
+
+def part_clamped_without_grad(x):
+    y = x.clone()
+    with torch.no_grad():
+        y[:2].clamp_(min=0.1)
+    return (y * y).sum()
+
+
+def conjugated(x):
+    z = torch.complex(x, x.cos())
+    return (z * z.conj()).real.sum()
+
+
+def complex_part_written(x):
+    z = x + 1j
+    z[:1].mul_(2)
+    z[-1] = x.sum()
+    return (z * z.conj()).real.sum()
+
+
+def complex_diagonal_written(x):
+    z = x.outer(x) + 1j
+    z.diagonal().mul_(2)
+    return z.abs().square().sum()
+
+
+def bags(x):
+    return F.embedding_bag(torch.tensor([[0, 2]]), x.outer(x.cos())).square().sum()
+
+
+FUNCTIONS = {
+    "a write without grad mode": clamped_without_grad,
+    "a write to a part without grad mode": part_clamped_without_grad,
+    "gaussian_nll_loss": lambda x: F.gaussian_nll_loss(x, x.cos(), x.square()),
+    "conj": conjugated,
+    "a write to a part of a complex tensor": complex_part_written,
+    "a write to the diagonal of a complex matrix": complex_diagonal_written,
+    "embedding_bag": bags,
+}
+
+
+@REMOVE
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradients(name, remove):
+    function, x = FUNCTIONS[name], torch.tensor([-0.4, 0.7, -1.3], dtype=torch.float64)
+    expected = plain_gradient(function, x)
+    assert_close(plain_gradient(functionalize(function, remove=remove), x), expected)
+    assert_close(grad(functionalize(function, remove=remove))(x), expected)
+    assert_close(functionalize(grad(function), remove=remove)(x), expected)
+
+
+@REMOVE
+def test_tangents_of_an_expanded_tensor_from_outside(remove):
+    outside, x = rand(1, 3).expand(2, 3), rand(3)
+    pushed = lambda x: jvp(torch.ops.aten.alias, (outside,), (outside.cos(),))[1] * x
+    assert_close(functionalize(pushed, remove=remove)(x), outside.cos() * x)
+
+
+@REMOVE
+@pytest.mark.parametrize("view", [torch.conj, torch.real])
+def test_as_strided_of_what_its_memory_does_not_say(view, remove):
+    strided = lambda x: view(torch.complex(x, x)).as_strided((2,), (1,))
+    message = failure(lambda: functionalize(strided, remove=remove)(rand(3)), RuntimeError)
+    assert "as_strided" in message and "Clone" in message
