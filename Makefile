@@ -15,11 +15,12 @@ BENCH_ARGS ?=
 CPP_FILES = $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo test lint format bench clean
+.PHONY: help venv build demo test sanitize lint format bench clean
 
 help:
 	@echo "make demo    run the quickstart (sets everything up first)"
 	@echo "make test    run the tests (sets everything up first)"
+	@echo "make sanitize  run the sweeps with every access to memory checked (builds once more)"
 	@echo "make build   build the extension in place"
 	@echo "make lint    check style; make format repairs it"
 	@echo "make bench   run the benchmarks (installs the peers first)"
@@ -42,6 +43,11 @@ demo: build
 
 test: build
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest test -n 2 -q -m "$(MARKER)" $(PYTEST_ARGS)
+
+# CHECKS="heap" checks the heap alone, and needs no build of its own.
+CHECKS ?= address
+sanitize: build
+	.ci/sanitize $(CHECKS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -18,7 +18,9 @@ from torch.utils.cpp_extension import BuildExtension, CppExtension, include_path
 
 ROOT = Path(__file__).resolve().parent
 GENERATED = ROOT / "build" / "generated"
-PRELUDE = ROOT / "build" / "prelude" / "prelude.h"
+# "address": the build that .ci/sanitize makes, beside the ordinary one.
+SANITIZER = os.environ.get("FUNCTORCH_EXT_SANITIZER", "")
+PRELUDE = ROOT / "build" / SANITIZER / "prelude" / "prelude.h"
 BUILD_INFO = ROOT / "functorch_ext" / "_build_info.py"
 
 # A translation unit that includes torch's headers takes up to 2 GB of memory, so ask for few.
@@ -51,6 +53,9 @@ def extension() -> CppExtension:
     """All of csrc/ and the generated sources as one extension module."""
     sources = sorted([*ROOT.glob("csrc/**/*.cpp"), *GENERATED.glob("**/*.cpp")])
     release = str(torch.__version__).split("+")[0]
+    instrumentation = []
+    if SANITIZER:
+        instrumentation = [f"-fsanitize={SANITIZER}", "-fno-omit-frame-pointer", "-g1"]
     # As system directories, torch's and Python's headers give no warnings of their own.
     system = [*include_paths("cpu"), sysconfig.get_path("include")]
     module = CppExtension(
@@ -70,7 +75,9 @@ def extension() -> CppExtension:
             "-Winvalid-pch",
             "-include",
             str(PRELUDE),
+            *instrumentation,
         ],
+        extra_link_args=instrumentation[:1],
     )
     module.include_dirs = [path for path in module.include_dirs if path not in system]
     return module

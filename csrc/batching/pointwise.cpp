@@ -64,7 +64,7 @@ void register_pointwise_rules() {
   add<hardswish, Pointwise>();
   add<hardswish_, Pointwise>();
   add<log_sigmoid_forward, Pointwise>();
-  add<_prelu_kernel, Pointwise>();
+  add<_prelu_kernel, OfOneShape>();  // its result is made in the shape of its first argument
   add<fake_quantize_per_tensor_affine_cachemask, Pointwise>();
 
   // In-place forms that lack the tag.
