@@ -145,6 +145,11 @@ def _grad_below(
             "torch.autograd.grad inside jvp or functionalize, by a tensor from outside of it. Use "
             "functorch_ext.grad."
         )
+    pairs = [level.unwrap(output) for output in outputs]
+    if all(dim is None for _, dim in pairs):
+        # The same for all samples: one pass will do, in which the cotangents alone differ.
+        values = [value for value, _ in pairs]
+        return _grad(values, cotangents, keep_graph, create_graph, inputs, allow_unused)
     count = level.batch_size
     warn_of_loop(
         f"torch.autograd.grad inside functorch_ext.vmap, by a tensor from outside of the vmap: "

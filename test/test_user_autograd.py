@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from functorch_ext import FallbackWarning, grad, vmap
+from functorch_ext import FallbackWarning, grad, jacrev, vmap
 from test.oracle import assert_close, loop
 
 X = torch.tensor([[0.3, -1.0, 2.0], [1.5, 0.2, -0.7]], dtype=torch.float64)
@@ -288,3 +288,37 @@ def test_a_pass_that_fails_leaves_the_gradient():
         return w.grad
 
     assert_close(vmap(func)(X), X)
+
+
+@pytest.mark.filterwarnings("error::functorch_ext.FallbackWarning")
+def test_an_output_that_all_samples_share_takes_one_pass():
+    w = W.clone().requires_grad_()
+
+    def func(x):
+        output = (w * torch.ones(3, dtype=w.dtype)).sin()
+        return torch.autograd.grad([output, output.sum()], w, [x.exp(), None])[0]
+
+    assert_close(vmap(func)(X), loop(func, 0, 0)(X))
+
+
+def test_a_backward_that_computes_the_forward_again():
+    class Again(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.sin()
+
+        @staticmethod
+        def backward(ctx, cotangent):
+            with torch.enable_grad():
+                x = ctx.saved_tensors[0].detach().requires_grad_()
+                y = (x * torch.ones(3, dtype=x.dtype)).sin()
+            (by_x,) = torch.autograd.grad(y, x, cotangent)
+            total = torch.zeros(3, dtype=x.dtype)
+            total[:2] = by_x[:2]
+            total[2] += by_x[2]
+            return total
+
+    assert_close(jacrev(Again.apply)(W), torch.diag(W.cos()))
+    assert_close(vmap(jacrev(Again.apply))(X), torch.diag_embed(X.cos()))
+    assert_close(vmap(grad(lambda x: Again.apply(x).sum()))(X), X.cos())

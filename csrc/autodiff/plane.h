@@ -6,7 +6,7 @@
 #include <optional>
 #include <vector>
 
-#include "engine/wrapper.h"
+#include "engine/routing.h"
 
 namespace functorch_ext {
 
@@ -25,7 +25,7 @@ inline int64_t depth_of(const LevelPtr& plane) {
 
 // The tensor as a member of the plane: one of a lower plane is the same for all its samples.
 inline at::Tensor lift_to(const at::Tensor& tensor, const LevelPtr& plane) {
-  return plane && depth_of(tensor) < plane->depth ? wrap(tensor, no_bdim, *plane) : tensor;
+  return plane && depth_of(tensor) < plane->depth ? lifted(tensor, *plane) : tensor;
 }
 
 // Makes a level the thread's plane for as long as this lives, or the level of the deepest tensor,

@@ -4,6 +4,7 @@
 
 #include "engine/randomness.h"
 #include "engine/registration.h"
+#include "engine/views.h"
 
 namespace functorch_ext {
 
@@ -88,7 +89,10 @@ void share_results(const std::vector<c10::IValue>& arguments, const Stack& stack
   for (const auto& argument : arguments) {
     visit_tensors(argument, [&](const at::Tensor& source) {
       for (auto i = stack.size() - results; i < stack.size(); ++i) {
-        visit_tensors(stack[i], [&](const at::Tensor& view) { share_memory(view, source); });
+        visit_tensors(stack[i], [&](const at::Tensor& view) {
+          share_memory(view, source);
+          share_version_counter(view, source);
+        });
       }
     });
   }
@@ -230,11 +234,21 @@ void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack*
   const bool differentiates =
       routes_through_autograd(traits, keys, level) ||
       (differentiates_at_all(keys, level) && any_tensor(op, *stack, [&](const at::Tensor& tensor) {
-         return wrapper_at(tensor, level) && is_differentiated(tensor);
+         const auto* wrapper = wrapper_at(tensor, level);
+         return wrapper && (is_differentiated(tensor) || (c10::GradMode::is_enabled() &&
+                                                          is_differentiated_by_its_base(*wrapper)));
        }));
   if (differentiates) {
-    rewrite_stack(*stack, op.schema().arguments().size(), [&](const at::Tensor& tensor) {
-      return needs_lift(tensor, level) ? wrap(tensor, no_bdim, level) : tensor;
+    const auto count = op.schema().arguments().size();
+    for (size_t i = 0; i < count; ++i) {
+      visit_tensors((*stack)[stack->size() - count + i], [&](const at::Tensor& tensor) {
+        if (wrapper_at(tensor, level)) {
+          track_view(tensor, /*written=*/traits.written >> i & 1);
+        }
+      });
+    }
+    rewrite_stack(*stack, count, [&](const at::Tensor& tensor) {
+      return needs_lift(tensor, level) ? lifted(tensor, level) : tensor;
     });
   }
   if (differentiates || traits.composite) {

@@ -7,6 +7,7 @@
 #include "engine/arguments.h"
 #include "engine/own_memory.h"
 #include "engine/routing.h"
+#include "engine/views.h"
 
 // The kernel of an operator on wrappers, at both dispatch keys, from one rule.
 //
@@ -59,21 +60,47 @@ inline bool differentiates(const OperatorTraits& traits, c10::DispatchKeySet key
   bool found = false;
   (for_each_tensor(arguments,
                    [&](const at::Tensor& tensor) {
-                     found = found || (wrapper_at(tensor, level) && is_differentiated(tensor));
+                     const auto* wrapper = wrapper_at(tensor, level);
+                     found = found || (wrapper && (is_differentiated(tensor) ||
+                                                   (c10::GradMode::is_enabled() &&
+                                                    is_differentiated_by_its_base(*wrapper))));
                    }),
    ...);
   return found;
 }
 
+// Bookkeeping after an operator wrote to some of its arguments.
+template <class... Arguments>
+inline void after_mutations(const OperatorTraits& traits, const Arguments&... arguments) {
+  size_t i = 0;
+  const auto bump = [&](const auto& argument) {
+    if (traits.written >> i++ & 1) {
+      for_each_tensor(argument, [](const at::Tensor& tensor) { after_mutation(tensor); });
+    }
+  };
+  (bump(arguments), ...);
+}
+
+// A view shares the version of `source`, and may have to be told to autograd later.
+inline void after_view(const at::Tensor& view, const at::Tensor& source,
+                       const OperatorTraits& traits, bool one_of_several) {
+  share_version_counter(view, source);
+  if (traits.tracked_view) {
+    note_view(view, source, one_of_several);
+  }
+}
+
 // A result that is the same for all samples. A view shares the memory of `source`.
 inline at::Tensor wrap_unbatched(at::Tensor&& result, const OperatorTraits& traits,
-                                 const at::Tensor& source, const Level& level) {
+                                 const at::Tensor& source, const Level& level,
+                                 bool one_of_several = false) {
   if (!result.defined()) {
     return std::move(result);
   }
   auto wrapped = wrap(std::move(result), no_bdim, level);
   if (traits.view) {
     share_memory(wrapped, source);
+    after_view(wrapped, source, traits, one_of_several);
   } else if (!traits.composite && level.kind == LevelKind::Batch) {
     wrapper_of(wrapped)->set_own();
   }
@@ -86,7 +113,7 @@ inline Result wrap_unbatched(Result&& result, const OperatorTraits& traits,
   using Type = std::remove_cv_t<std::remove_reference_t<Result>>;
   if constexpr (std::is_same_v<Type, std::vector<at::Tensor>>) {
     for (auto& tensor : result) {
-      tensor = wrap_unbatched(std::move(tensor), traits, source, level);
+      tensor = wrap_unbatched(std::move(tensor), traits, source, level, /*one_of_several=*/true);
     }
   }
   return std::move(result);
@@ -113,12 +140,15 @@ inline Return compute_unbatched(const Operator<Return(Parameters...)>& op, const
   if constexpr (std::is_void_v<Return>) {
     call_rewritten<Return, Parameters...>(op.call, below, std::forward<Parameters>(arguments)...);
     (refresh_mutated(arguments, level), ...);
+    after_mutations(op.traits, arguments...);
   } else if constexpr (std::is_reference_v<Return>) {
     // In place (or out=): the same tensor comes back.
     call_rewritten<Return, Parameters...>(op.call, below, std::forward<Parameters>(arguments)...);
     (refresh_mutated(arguments, level), ...);
+    after_mutations(op.traits, arguments...);
     return mutated_argument<Return, Parameters...>(arguments...);
   } else {
+    after_mutations(op.traits, arguments...);
     return wrap_unbatched(call_rewritten<Return, Parameters...>(
                               op.call, below, std::forward<Parameters>(arguments)...),
                           op.traits, first_tensor(arguments...), level);
@@ -186,6 +216,16 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
 
   // Through autocast and autograd of this plane, which call the landing kernel in the end.
   Return record(c10::DispatchKeySet keys, const Level& level, Parameters... arguments) const {
+    size_t i = 0;
+    const auto track = [&](const auto& argument) {
+      const bool written = op_.traits.written >> i++ & 1;
+      for_each_tensor(argument, [&](const at::Tensor& tensor) {
+        if (wrapper_at(tensor, level)) {
+          track_view(tensor, written);
+        }
+      });
+    };
+    (track(arguments), ...);
     bool lifts = false;
     (for_each_tensor(arguments,
                      [&](const at::Tensor& tensor) { lifts = lifts || needs_lift(tensor, level); }),
@@ -201,7 +241,7 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
           return op_.redispatch(below_entry(keys), std::forward<Parameters>(lifted)...);
         },
         [&](const at::Tensor& tensor) {
-          return needs_lift(tensor, level) ? wrap(tensor, no_bdim, level) : tensor;
+          return needs_lift(tensor, level) ? lifted(tensor, level) : tensor;
         },
         std::forward<Parameters>(arguments)...);
   }
@@ -227,10 +267,23 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
     } else if constexpr (std::is_same_v<Return, at::Tensor>) {
       at::Tensor result = op_.rule(op_, level, std::forward<Parameters>(arguments)...);
       if (op_.traits.view) {
-        share_version_counter(result, first_tensor(arguments...));
+        after_view(result, first_tensor(arguments...), op_.traits, /*one_of_several=*/false);
       }
       return result;
+    } else if constexpr (std::is_same_v<Return, std::vector<at::Tensor>>) {
+      const auto source = first_tensor(arguments...);
+      auto results = op_.rule(op_, level, std::forward<Parameters>(arguments)...);
+      if (op_.traits.view) {
+        for (const auto& view : results) {
+          after_view(view, source, op_.traits, /*one_of_several=*/true);
+        }
+      }
+      return results;
+    } else if constexpr (std::is_void_v<Return>) {
+      op_.rule(op_, level, std::forward<Parameters>(arguments)...);
+      after_mutations(op_.traits, arguments...);
     } else {
+      after_mutations(op_.traits, arguments...);
       return op_.rule(op_, level, std::forward<Parameters>(arguments)...);
     }
   }

@@ -32,9 +32,14 @@ OperatorTraits OperatorTraits::of(const c10::OperatorHandle& op) {
   traits.composite = op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
   const auto& schema = op.schema();
   traits.mutates = schema.is_mutable();
+  for (size_t i = 0; i < schema.arguments().size(); ++i) {
+    const auto* alias = schema.arguments()[i].alias_info();
+    traits.written |= uint64_t{alias && alias->isWrite()} << i;
+  }
   for (const auto& result : schema.returns()) {
     traits.view = traits.view || (result.alias_info() && !result.alias_info()->isWrite());
   }
+  traits.tracked_view = traits.view && schema.name() != "aten::detach";
   for (const auto tag : op.getTags()) {
     traits.random = traits.random || tag == at::Tag::nondeterministic_seeded;
     traits.dynamic_shape = traits.dynamic_shape || tag == at::Tag::dynamic_output_shape;

@@ -17,9 +17,11 @@ namespace functorch_ext {
 struct OperatorTraits {
   bool composite = false;      // CompositeImplicitAutograd: made of other operators
   bool view = false;           // its result aliases an argument that it doesn't write to
+  bool tracked_view = false;   // ... and its derivative too (detach has none)
   bool mutates = false;        // it writes to an argument
   bool random = false;         // it draws random numbers
   bool dynamic_shape = false;  // the shape of its result depends on the values of its arguments
+  uint64_t written = 0;        // bit i: it writes to argument i
 
   static OperatorTraits of(const c10::OperatorHandle& op);
 };
@@ -129,6 +131,13 @@ inline void refresh_mutated(Argument& argument, const Level& level) {
       wrapper->refresh();
     }
   }
+}
+
+// A tensor of a lower plane as one of the level's: a constant, of the same memory.
+inline at::Tensor lifted(const at::Tensor& tensor, const Level& level) {
+  auto wrapped = wrap(tensor, no_bdim, level);
+  share_version_counter(wrapped, tensor);
+  return wrapped;
 }
 
 // The argument that an in-place (first) or out= (last) operator writes to and returns.

@@ -1,5 +1,6 @@
 #include "engine/wrapper.h"
 
+#include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 
 #include "engine/own_memory.h"
@@ -100,6 +101,15 @@ void WrapperImpl::set_aliasing(c10::intrusive_ptr<Aliasing> aliasing, uint64_t g
   generation_ = generation;
 }
 
+void WrapperImpl::set_viewed(const at::Tensor& source, bool one_of_several) {
+  const auto& of_source = wrapper_of(source)->viewed_;
+  viewed_.base = of_source.base.defined() ? of_source.base : source;
+  viewed_.version = is_inference() ? 0 : version_counter().current_version();
+  viewed_.in_grad_mode =
+      c10::GradMode::is_enabled() && (!of_source.base.defined() || of_source.in_grad_mode);
+  viewed_.one_of_several = one_of_several || of_source.one_of_several;
+}
+
 void WrapperImpl::set_functional_value(at::Tensor value, uint64_t generation) {
   value_ = std::move(value);
   generation_ = generation;
@@ -142,6 +152,7 @@ void WrapperImpl::shallow_copy_from(const c10::intrusive_ptr<c10::TensorImpl>& i
       "same transform, but got a plain tensor.");
   const auto* other = static_cast<const WrapperImpl*>(impl.get());
   set_value(other->value_, other->bdim_);
+  viewed_ = {};
   other->carry_aliasing(*this);
 }
 
@@ -159,6 +170,7 @@ void WrapperImpl::release_resources() {
   value_.reset();
   level_.reset();
   aliasing_.reset();
+  viewed_ = {};
   TensorImpl::release_resources();
 }
 

@@ -3,6 +3,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/DispatchKeySet.h>
 
+#include <utility>
+
 #include "engine/level.h"
 
 namespace functorch_ext {
@@ -18,6 +20,14 @@ struct WrapperImpl;
 struct Aliasing : c10::intrusive_ptr_target {
   // Brings the wrapper's value up to date with what was written through other aliases.
   virtual void update(WrapperImpl& wrapper) const = 0;
+};
+
+// What a tensor is a view of, while autograd hasn't been told (see views.h).
+struct Viewed {
+  at::Tensor base;
+  uint32_t version = 0;  // of the memory, when the view was taken
+  bool in_grad_mode = true;
+  bool one_of_several = false;
 };
 
 // A tensor of a level's plane: the value that it stands for on the plane below, and which
@@ -75,6 +85,14 @@ struct WrapperImpl final : c10::TensorImpl {
     set_geometry(like.sym_sizes(), like.sym_strides(), like.sym_storage_offset());
   }
 
+  const Viewed& viewed() const {
+    return viewed_;
+  }
+  void set_viewed(const at::Tensor& source, bool one_of_several);
+  Viewed forget_viewed() {
+    return std::exchange(viewed_, {});
+  }
+
   c10::intrusive_ptr<c10::TensorImpl> shallow_copy_and_detach(
       const c10::VariableVersion& version_counter,
       bool allow_tensor_metadata_change) const override;
@@ -96,6 +114,7 @@ struct WrapperImpl final : c10::TensorImpl {
   bool own_ = false;
   c10::intrusive_ptr<Aliasing> aliasing_;
   uint64_t generation_ = 0;
+  Viewed viewed_;
 };
 
 constexpr int64_t no_bdim = -1;
