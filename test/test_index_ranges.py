@@ -204,3 +204,16 @@ def test_places_that_lie_apart():
     in_dims = (None, None, -1)
     args = (cotangent, x, places)
     assert_close(vmap(backward, in_dims)(*args), loop(backward, in_dims)(*args))
+
+
+@pytest.mark.parametrize("dtypes", [(torch.int64, torch.int32), (torch.int32, torch.int64)])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_by_integers_of_two_dtypes(mode, dtypes):
+    table = rand(SIZE, 2)
+    indices = torch.randint(SIZE, (BATCH, 5), dtype=dtypes[0])
+    offsets = torch.tensor([[0, 2, 5], [0, 0, 3], [0, 4, 4]], dtype=dtypes[1])
+
+    def function(i, o):
+        return F.embedding_bag(i, table, o, mode=mode)
+
+    assert_close(vmap(function)(indices, offsets), loop(function)(indices, offsets))

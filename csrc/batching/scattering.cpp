@@ -61,7 +61,7 @@ void check_list(const at::Tensor& index) {
                     index.sym_sizes());
 }
 
-void check_source(const at::Tensor& self, int64_t dim, const at::Tensor& index,
+void check_source(const char* name, const at::Tensor& self, int64_t dim, const at::Tensor& index,
                   const at::Tensor& source) {
   check_list(index);
   const auto sizes_of = [](const at::Tensor& tensor) {
@@ -69,7 +69,7 @@ void check_source(const at::Tensor& self, int64_t dim, const at::Tensor& index,
   };
   auto sizes = sizes_of(self);
   sizes[c10::maybe_wrap_dim(dim, static_cast<int64_t>(sizes.size()))] = index.sym_numel();
-  TORCH_CHECK_INDEX(sizes_of(source) == sizes, "for ", index.sym_numel(),
+  TORCH_CHECK_INDEX(sizes_of(source) == sizes, name, ": for ", index.sym_numel(),
                     " indices along dimension ", dim, " of a tensor of shape ", self.sym_sizes(),
                     ", expected a source of shape ", c10::SymIntArrayRef(sizes),
                     ", but got one of shape ", source.sym_sizes());
@@ -125,7 +125,7 @@ ResultFor<Self> index_add_rule(Level& level, Self self, int64_t dim, const at::T
   if (!is_batched_at(index, level)) {
     return finish(self, Op::call(value, physical, value_of(index, level), added, alpha), level);
   }
-  check_source(self, dim, index, source);
+  check_source(Op::name, self, dim, index, source);
   const auto places = spread(index, added, physical, level);
   const auto scaled = alpha.equal(1) ? added : at::mul(added, alpha);
   return finish(self, ScatterOp::call(value, physical, places, scaled), level);
@@ -140,7 +140,7 @@ ResultFor<Self> index_copy_rule(Level& level, Self self, int64_t dim, const at::
   if (!is_batched_at(index, level)) {
     return finish(self, Op::call(value, physical, value_of(index, level), copied), level);
   }
-  check_source(self, dim, index, source);
+  check_source(Op::name, self, dim, index, source);
   const auto places = spread(index, copied, physical, level);
   return finish(self, ScatterOp::call(value, physical, places, copied), level);
 }
@@ -157,7 +157,7 @@ ResultFor<Self> index_reduce_rule(Level& level, Self self, int64_t dim, const at
                   Op::call(value, physical, value_of(index, level), reduced, reduce, include_self),
                   level);
   }
-  check_source(self, dim, index, source);
+  check_source(Op::name, self, dim, index, source);
   const auto places = spread(index, reduced, physical, level);
   return finish(self, ScatterOp::call(value, physical, places, reduced, reduce, include_self),
                 level);
