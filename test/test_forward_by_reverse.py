@@ -262,3 +262,25 @@ def test_indices_in_no_bag():
     options = {"mode": "sum", "include_last_offset": True}
     function = lambda x: F.embedding_bag(INDICES, x, torch.tensor([0, 2, 4]), **options)
     assert_close(jvp(function, (x,), (t,)), (function(x), function(t)), 1e-6)
+
+
+@pytest.mark.parametrize("by_channel", [False, True])
+@pytest.mark.filterwarnings("ignore::functorch_ext.FallbackWarning")
+def test_learnt_fake_quantization(by_channel):
+    """PyTorch has it in single precision alone, and its derivative is one of straight lines."""
+
+    def function(x):
+        scale, zero_point = x[0].exp(), x[1].tanh()
+        settings = (-4, 5, 0.7)
+        if by_channel:
+            op = torch._fake_quantize_learnable_per_channel_affine
+            return op(x * 2, scale, zero_point, 1, *settings)
+        op = torch._fake_quantize_learnable_per_tensor_affine
+        return op(x * 2, scale[:1], zero_point[:1], *settings)
+
+    xs = rand(2, 4, 3).float()
+    expected = torch.stack([dot(jacobian(function, x), x.cos()) for x in xs])
+    pushed = lambda f: lambda x: jvp(f, (x,), (x.cos(),))[1]
+    assert_close(vmap(pushed(function))(xs), expected, 1e-5)
+    assert_close(pushed(vmap(function))(xs), expected, 1e-5)
+    assert_close(jacfwd(function)(xs[0]), jacobian(function, xs[0]), 1e-5)

@@ -7,6 +7,7 @@ void register_bags_derivatives();
 void register_copies_derivatives();
 void register_ctc_derivatives();
 void register_distances_derivatives();
+void register_fake_quantization_derivatives();
 void register_linalg_derivatives();
 void register_linear_derivatives();
 void register_margins_derivatives();
@@ -20,6 +21,7 @@ inline void register_second_order_derivatives() {
   register_copies_derivatives();
   register_ctc_derivatives();
   register_distances_derivatives();
+  register_fake_quantization_derivatives();
   register_linalg_derivatives();
   register_linear_derivatives();
   register_margins_derivatives();

@@ -27,6 +27,10 @@ ERRORS = {
 OTHERS = {
     "native_layer_norm": "PyTorch takes the mean and the deviation for constants, in both modes",
 }
+# operator: how exact it is, where other than to 1e-7
+TOLERANCE = {
+    "cov": 3e-3,  # weights in single precision, and hardly a degree of freedom
+}
 
 
 def differences(function, inputs, tangents):
@@ -42,7 +46,7 @@ def agree(actual, expected, tolerance):
     )
 
 
-def is_right(p):
+def is_right(p, tolerance):
     """Whether the tangents of a problem's outputs are right."""
 
     def function(*inputs):
@@ -55,7 +59,7 @@ def is_right(p):
     tangents = [x.cos() for x in inputs]
     actual = seeded(lambda: jvp(function, tuple(inputs), tuple(tangents))[1])
     try:
-        if agree(actual, seeded(jvp_by_vjps(function), *inputs), 1e-7):
+        if agree(actual, seeded(jvp_by_vjps(function), *inputs), tolerance):
             return True
     except RuntimeError:  # it can't be differentiated twice
         pass
@@ -71,7 +75,7 @@ def check(name, count):
         found, _ = problems(op, torch.float64, count)
         for p in found:
             if p.differentiable:
-                assert is_right(p)
+                assert is_right(p, TOLERANCE.get(name, 1e-7))
 
 
 @pytest.mark.parametrize("name", sorted(OPERATORS.keys() - ERRORS.keys() - OTHERS.keys()))
