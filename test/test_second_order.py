@@ -43,6 +43,8 @@ FUNCTIONS = {
     "householder_product": lambda x: torch.linalg.householder_product(x.tril(), x[0]),
     "cholesky_inverse": lambda x: torch.cholesky_inverse(positive(x).tril()),
     "vector_norm": lambda x: torch.linalg.vector_norm(x, dim=0),
+    "dist": lambda x: torch.dist(x, x.cos()),
+    "dist of order 3": lambda x: torch.dist(x, x.cos(), 3),
     "vector_norm of order 3": lambda x: torch.linalg.vector_norm(x, 3, dim=0, keepdim=True),
     "vector_norm of order 1.5": lambda x: torch.linalg.vector_norm(x, 1.5),
     "vector_norm of order -2": lambda x: torch.linalg.vector_norm(x, -2),

@@ -59,6 +59,10 @@ at::Tensor norm_along_in_dtype(const at::Tensor& self, const std::optional<at::S
   return vector_norm(self, p.value_or(2), dims, keepdim, dtype);
 }
 
+at::Tensor dist(const at::Tensor& self, const at::Tensor& other, const at::Scalar& p) {
+  return vector_norm(self - other, p, std::nullopt, /*keepdim=*/false, std::nullopt);
+}
+
 // Slices along `dim` whose norm is larger than `largest` are scaled down to it.
 at::Tensor renorm(const at::Tensor& self, const at::Scalar& p, int64_t dim,
                   const at::Scalar& largest) {
@@ -110,6 +114,7 @@ void register_norms_derivatives() {
   add_second_order<at::_ops::norm_ScalarOpt_dim, norm_along>();
   add_second_order<at::_ops::norm_ScalarOpt_dtype, norm_in_dtype>();
   add_second_order<at::_ops::norm_ScalarOpt_dim_dtype, norm_along_in_dtype>();
+  add_second_order<at::_ops::dist, dist>();
   add_second_order<at::_ops::renorm, renorm>();
   add_second_order<at::_ops::cumprod, cumulative_product>();
   add_second_order<at::_ops::glu, glu>();

@@ -193,8 +193,10 @@ std::vector<at::Tensor> call_view(const c10::OperatorHandle& op, torch::jit::Sta
     return {is_wrapper(value) || value.requires_grad() ? value.detach().clone() : value};
   }
   // Most operators that copy have no derivative for complex numbers.
-  const auto differentiated = [](const c10::IValue& value) {
-    return value.isTensor() && value.toTensor().is_complex() && is_differentiated(value.toTensor());
+  const bool makes_complex = op.schema().name() == "aten::view_as_complex";
+  const auto differentiated = [&](const c10::IValue& value) {
+    return value.isTensor() && (makes_complex || value.toTensor().is_complex()) &&
+           is_differentiated(value.toTensor());
   };
   if (style == ViewStyle::Copy && !differentiated(arguments[0])) {
     variant = view_copy_variant(op);

@@ -12,17 +12,20 @@ REFUSALS = [
     r"indexing with a boolean mask that differs between samples",
     # Random operators are only allowed where the program says what they mean.
     r"called random operation",
-    # PyTorch's own: a program overwrites what the backward pass needs.
-    r"modified by an inplace operation",
-    r"is a view and is being modified inplace",
     # PyTorch's own: the strides of a sample depend on those of the batch.
     r"view size is not compatible with input tensor's size and stride",
     # PyTorch's own: formulas that it lacks.
     r"Trying to use forward AD with [\w:]+ that does not support it",
     r"a tangent flows into \S+, which has no derivative of forward mode",
 ]
-PATTERN = re.compile("|".join(REFUSALS))
+# PyTorch's own: a program overwrites what the backward pass needs.
+OVERWRITTEN = [
+    r"modified by an inplace operation",
+    r"is a view and is being modified inplace",
+]
+WRITES = re.compile(r"_\(|\]\s*[-+*/]?=[^=]|\+=")
 
 
-def is_refusal(error: Exception) -> bool:
-    return PATTERN.search(str(error)) is not None
+def is_refusal(error: Exception, program: str) -> bool:
+    patterns = REFUSALS + (OVERWRITTEN if WRITES.search(program) else [])
+    return re.search("|".join(patterns), str(error)) is not None
