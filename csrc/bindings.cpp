@@ -18,6 +18,7 @@
 #include "derivatives/missing_forward.h"
 #include "derivatives/register.h"
 #include "engine/arguments.h"
+#include "engine/below_all_levels.h"
 #include "engine/boxed.h"
 #include "engine/derivatives.h"
 #include "engine/frames.h"
@@ -205,7 +206,15 @@ PYBIND11_MODULE(_C, module) {
     }
     return rows;
   });
-  module.def("own_results_of", &own_results_of, py::arg("function"), py::arg("is_copy"));
+  py::enum_<BuiltinRole>(module, "BuiltinRole")
+      .value("MAKES", BuiltinRole::Makes)
+      .value("COPIES", BuiltinRole::Copies)
+      .value("HANDS_OUT", BuiltinRole::HandsOut)
+      .value("HANDS_POINTER", BuiltinRole::HandsPointer);
+  module.def("watch_builtin", &watch_builtin);
+  module.def("own_tensor", &own_tensor);
+  module.def("has_storage", [](const at::Tensor& tensor) { return tensor.has_storage(); });
+  module.def("below_all_levels", [](const at::Tensor& tensor) { return below_all_levels(tensor); });
   module.def("call_mapped", &call_mapped);
   module.def("call_differentiated", &call_differentiated);
   bind_module_state(module);

@@ -16,12 +16,19 @@ namespace {
 // The functions stay the objects that they are (programs and compilers know them by identity): only
 // the C function behind each is replaced, by one that calls it and looks at the result. Operators
 // can't be told apart from here on down: kernels call them too, and mustn't get wrappers.
-constexpr size_t capacity = 40;
-std::array<PyCFunctionWithKeywords, capacity> originals{};
-std::array<bool, capacity> copies{};
+constexpr size_t capacity = 64;
+std::array<PyCFunction, capacity> originals{};
+std::array<BuiltinRole, capacity> roles{};
 size_t count = 0;
 
+bool has_memory(const at::Tensor& tensor) {
+  return tensor.layout() == at::kStrided && !tensor.is_nested();
+}
+
 at::Tensor owned(const at::Tensor& tensor) {
+  if (!has_memory(tensor)) {
+    return tensor;
+  }
   if (!tensor.requires_grad()) {
     return made_inside(tensor);
   }
@@ -31,27 +38,67 @@ at::Tensor owned(const at::Tensor& tensor) {
 
 // A copy that is part of a graph stays in it, for hooks on it and for whoever asks whether it is.
 at::Tensor owned_copy(const at::Tensor& tensor) {
-  const bool has_memory = tensor.layout() == at::kStrided && !tensor.is_nested();
-  return has_memory && !tensor.requires_grad() ? made_inside(tensor) : tensor;
+  return has_memory(tensor) && !tensor.requires_grad() ? made_inside(tensor) : tensor;
 }
 
-PyObject* own_result(PyObject* result, bool is_copy) {
-  if (!result || !thread_state().plane || !THPVariable_CheckExact(result)) {
+bool is_in_transform() {
+  return static_cast<bool>(thread_state().innermost);
+}
+
+py::object own_result(py::object made, BuiltinRole role) {
+  if (!THPVariable_CheckExact(made.ptr())) {
+    return made;
+  }
+  const auto& tensor = THPVariable_Unpack(made.ptr());
+  const auto own = role == BuiltinRole::Makes ? owned(tensor) : owned_copy(tensor);
+  return own.is_same(tensor) ? made : py::reinterpret_steal<py::object>(THPVariable_Wrap(own));
+}
+
+// The tensor that a method or a function was called with.
+PyObject* tensor_given(PyObject* self, PyObject* args) {
+  if (self && THPVariable_Check(self)) {
+    return self;
+  }
+  PyObject* first = args && PyTuple_Check(args) && PyTuple_GET_SIZE(args) > 0
+                        ? PyTuple_GET_ITEM(args, 0)
+                        : nullptr;
+  return first && THPVariable_Check(first) ? first : nullptr;
+}
+
+PyObject* watched(PyObject* result, PyObject* self, PyObject* args, BuiltinRole role) {
+  if (!result || !is_in_transform()) {
     return result;
   }
-  const auto made = py::reinterpret_steal<py::object>(result);
+  auto given = py::reinterpret_steal<py::object>(result);
   try {
-    const auto& tensor = THPVariable_Unpack(made.ptr());
-    return THPVariable_Wrap(is_copy ? owned_copy(tensor) : owned(tensor));
+    if (role == BuiltinRole::Makes || role == BuiltinRole::Copies) {
+      return own_result(std::move(given), role).release().ptr();
+    }
+    if (PyObject* tensor = tensor_given(self, args)) {
+      hand_out(THPVariable_Unpack(tensor),
+               role == BuiltinRole::HandsOut ? HandedOut::Shared : HandedOut::Pointer);
+    }
+    return given.release().ptr();
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
     return nullptr;
   }
 }
 
+template <class Function>
+Function as_function(PyCFunction function) {
+  return reinterpret_cast<Function>(reinterpret_cast<void (*)()>(function));
+}
+
 template <size_t index>
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
-  return own_result(originals[index](self, args, kwargs), copies[index]);
+  const auto original = as_function<PyCFunctionWithKeywords>(originals[index]);
+  return watched(original(self, args, kwargs), self, args, roles[index]);
+}
+
+template <size_t index>
+PyObject* call_without_arguments(PyObject* self, PyObject* none) {
+  return watched(originals[index](self, none), self, nullptr, roles[index]);
 }
 
 template <size_t... index>
@@ -59,8 +106,15 @@ constexpr std::array<PyCFunctionWithKeywords, capacity> make_replacements(
     std::index_sequence<index...>) {
   return {&call<index>...};
 }
+template <size_t... index>
+constexpr std::array<PyCFunction, capacity> make_replacements_without_arguments(
+    std::index_sequence<index...>) {
+  return {&call_without_arguments<index>...};
+}
 
 constexpr auto replacements = make_replacements(std::make_index_sequence<capacity>());
+constexpr auto replacements_without_arguments =
+    make_replacements_without_arguments(std::make_index_sequence<capacity>());
 
 // The definition behind a builtin function or a method of a builtin type.
 PyMethodDef* definition_of(const py::object& function) {
@@ -75,19 +129,26 @@ PyMethodDef* definition_of(const py::object& function) {
 
 }  // namespace
 
-void own_results_of(const py::object& function, bool is_copy) {
+void watch_builtin(const py::object& function, BuiltinRole role) {
   auto* definition = definition_of(function);
   constexpr int with_keywords = METH_VARARGS | METH_KEYWORDS;
-  TORCH_CHECK(definition && (definition->ml_flags & with_keywords) == with_keywords,
-              "functorch_ext: not a builtin function that takes keywords: ",
+  const int flags = definition ? definition->ml_flags : 0;
+  const bool takes_keywords = (flags & with_keywords) == with_keywords;
+  TORCH_CHECK(takes_keywords || (flags & METH_NOARGS),
+              "functorch_ext: not a builtin function that takes keywords or nothing: ",
               py::repr(function).cast<std::string>());
-  TORCH_CHECK(count < capacity, "functorch_ext: too many functions that make tensors");
-  copies[count] = is_copy;
-  originals[count] =
-      reinterpret_cast<PyCFunctionWithKeywords>(reinterpret_cast<void (*)()>(definition->ml_meth));
+  TORCH_CHECK(count < capacity, "functorch_ext: too many builtin functions to watch");
+  roles[count] = role;
+  originals[count] = definition->ml_meth;
   definition->ml_meth =
-      reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(replacements[count]));
+      takes_keywords
+          ? reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(replacements[count]))
+          : replacements_without_arguments[count];
   ++count;
+}
+
+py::object own_tensor(const py::object& tensor) {
+  return is_in_transform() ? own_result(tensor, BuiltinRole::Makes) : tensor;
 }
 
 }  // namespace functorch_ext

@@ -4,9 +4,18 @@
 
 namespace functorch_ext {
 
-// Lets what `function` returns belong to the vmap that it is called in (see engine/own_memory.h):
-// a builtin function of PyTorch that makes a new tensor, such as torch.zeros, or a method such as
-// torch.Tensor.new_zeros. What is a copy may be part of a graph, and then doesn't belong to it.
-void own_results_of(const pybind11::object& function, bool is_copy);
+// What becomes of what a builtin function of PyTorch returns, or of its `self`.
+enum class BuiltinRole : uint8_t {
+  Makes,         // a new tensor, such as torch.zeros: it belongs to the transform
+  Copies,        // likewise, but it may be part of a graph, and then doesn't
+  HandsOut,      // the memory of a tensor, to somebody who expects to see later writes
+  HandsPointer,  // the address of a tensor's memory
+};
+
+// Tells the engine of a builtin function, or a method of a builtin type (see engine/own_memory.h).
+void watch_builtin(const pybind11::object& function, BuiltinRole role);
+
+// A tensor that the program has just made by other means, as the transform's own.
+pybind11::object own_tensor(const pybind11::object& tensor);
 
 }  // namespace functorch_ext

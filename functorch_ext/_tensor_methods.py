@@ -1,5 +1,6 @@
 """Methods of tensors that look at storage or dispatch keys, which the engine's wrappers lack."""
 
+import copy
 import functools
 
 import torch
@@ -8,10 +9,14 @@ from functorch_ext import _C
 
 
 def install() -> None:
-    """Teaches ``repr(x)``, ``x.new_tensor(...)`` and ``x.register_hook(...)`` about wrappers."""
+    """Teaches ``repr``, ``new``, ``register_hook``, ``copy`` and ``pickle`` about wrappers."""
     _install_repr()
     _install_register_hook()
     _install_new_tensor()
+    _install_new()
+    _install_copy()
+    _install_deepcopy()
+    _install_pickle()
 
 
 def _install_new_tensor() -> None:
@@ -31,6 +36,73 @@ def _install_new_tensor() -> None:
         )
 
     torch.Tensor.new_tensor = new_tensor
+
+
+def _install_new() -> None:
+    plain = torch.Tensor.new
+
+    @functools.wraps(plain)
+    def new(self, *args, **options):
+        if len(args) == 1 and isinstance(args[0], torch.Tensor):
+            return torch.ops.aten.alias(args[0])
+        return _C.own_tensor(plain(_C.below_all_levels(self), *args, **options))
+
+    torch.Tensor.new = new
+
+
+def _copied(tensor, data):
+    """``data`` as a leaf of the class that ``tensor`` is of."""
+    if isinstance(tensor, torch.nn.Parameter):
+        return type(tensor)(data, tensor.requires_grad)
+    return data.requires_grad_(tensor.requires_grad)
+
+
+def _install_copy() -> None:
+    # Without this, copy.copy asks __reduce_ex__ for the tensor's storage.
+    def __copy__(self):  # noqa: N807
+        if _C.describe(self) is None:
+            return copy._reconstruct(self, None, *self.__reduce_ex__(4))
+        result = _copied(self, self.detach())
+        result.__dict__.update(self.__dict__)
+        return result
+
+    torch.Tensor.__copy__ = __copy__
+
+
+def _install_deepcopy() -> None:
+    plain = torch.Tensor.__deepcopy__
+
+    @functools.wraps(plain)
+    def __deepcopy__(self, memo):  # noqa: N807
+        if _C.describe(self) is None or id(self) in memo or not self.is_leaf:
+            return plain(self, memo)
+        with torch.no_grad():
+            memo[id(self)] = result = _copied(self, self.detach().clone())
+        if self.grad is not None:
+            result.grad = copy.deepcopy(self.grad, memo)
+        result.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return result
+
+    torch.Tensor.__deepcopy__ = __deepcopy__
+
+
+def _install_pickle() -> None:
+    plain = torch.Tensor._reduce_ex_internal
+
+    @functools.wraps(plain)
+    def _reduce_ex_internal(self, protocol):
+        if _C.describe(self) is None:
+            return plain(self, protocol)
+        if not _C.has_storage(self):
+            raise RuntimeError(
+                "functorch_ext: a tensor inside a transform can't be pickled or saved: it may "
+                "stand for many samples, or have a derivative. Return it from the function, and "
+                "save what the transform returns."
+            )
+        value = _C.below_all_levels(self).detach()
+        return plain(value.requires_grad_(self.requires_grad), protocol)
+
+    torch.Tensor._reduce_ex_internal = _reduce_ex_internal
 
 
 def _install_register_hook() -> None:

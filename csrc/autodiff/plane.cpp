@@ -35,12 +35,18 @@ void OnPlane::enter(LevelPtr level) {
   if (includes_randomness_) {
     c10::impl::tls_set_dispatch_key_included(randomness_key, true);
   }
+  if (level->is_basis) {
+    ++level->formulas_running;
+  }
   state.plane = std::move(level);
 }
 
 OnPlane::~OnPlane() {
   if (!entered_) {
     return;
+  }
+  if (thread_state().plane->is_basis) {
+    --thread_state().plane->formulas_running;
   }
   thread_state().plane = std::move(outer_plane_);
   thread_state().innermost = std::move(outer_innermost_);

@@ -48,17 +48,16 @@ at::Tensor new_zeros_with_same_feature_meta(Level&, const at::Tensor& self, cons
                                  other.sym_storage_offset());
 }
 
-// Two formulas write the tangent of `value` into zeros made for `self`. A tangent from a deeper
+// Two formulas write the tangent of `value` into plain zeros made for `self`. A tangent of another
 // plane doesn't fit into these. (What runs below autograd has no tangents to care for.)
-bool brings_deeper_tangent(c10::DispatchKeySet keys, const at::Tensor& self,
-                           const at::Tensor& value) {
+bool brings_tangent(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& value) {
   const auto& tangent = value._fw_grad(/*level=*/0);
-  return keys.has_any(c10::autograd_dispatch_keyset) && tangent.defined() &&
-         depth_of(tangent) > depth_of(self) && !self._fw_grad(/*level=*/0).defined();
+  return keys.has_any(c10::autograd_dispatch_keyset) && tangent.defined() && is_wrapper(tangent) &&
+         !self._fw_grad(/*level=*/0).defined();
 }
 
 at::Tensor& fill(c10::DispatchKeySet keys, at::Tensor& self, const at::Tensor& value) {
-  if (brings_deeper_tangent(keys, self, value)) {
+  if (brings_tangent(keys, self, value)) {
     return self.copy_(value);
   }
   return at::_ops::fill__Tensor::redispatch(below_derivatives(keys), self, value);
@@ -66,7 +65,7 @@ at::Tensor& fill(c10::DispatchKeySet keys, at::Tensor& self, const at::Tensor& v
 
 at::Tensor& index_put(c10::DispatchKeySet keys, at::Tensor& self, const OptionalTensors& indices,
                       const at::Tensor& values, bool accumulate, bool unsafe) {
-  if (brings_deeper_tangent(keys, self, values)) {
+  if (brings_tangent(keys, self, values)) {
     return self.copy_(self.index_put(indices, values, accumulate));
   }
   return at::_ops::_index_put_impl_::redispatch(below_derivatives(keys), self, indices, values,

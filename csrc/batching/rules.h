@@ -30,6 +30,7 @@ void register_segments_rules();
 void register_selection_rules();
 void register_sorting_rules();
 void register_spectral_rules();
+void register_storages_rules();
 void register_views_rules();
 
 // The families by the names of their files.
@@ -65,6 +66,7 @@ inline constexpr RuleFamily rule_families[] = {
     {"selection", register_selection_rules},
     {"sorting", register_sorting_rules},
     {"spectral", register_spectral_rules},
+    {"storages", register_storages_rules},
     {"views", register_views_rules},
 };
 

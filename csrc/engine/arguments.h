@@ -121,10 +121,11 @@ inline Return call_rewritten(Function&& function, Change&& change, Parameters...
 }
 
 // The deepest running level among the arguments; null if every wrapper among them outlived its
-// transform. `outlived` is set if any did.
+// transform. `any_outlived` is set if any did, `any_own` if any was made inside its transform.
 struct DeepestLevel {
   Level* level = nullptr;
   bool any_outlived = false;
+  bool any_own = false;
 
   void operator()(const at::Tensor& tensor) {
     if (!is_wrapper(tensor)) {
@@ -132,6 +133,7 @@ struct DeepestLevel {
     }
     const auto* wrapper = wrapper_of(tensor);
     Level& candidate = wrapper->level();
+    any_own = any_own || wrapper->is_own();
     if (C10_UNLIKELY(!candidate.alive.load(std::memory_order_relaxed))) {
       any_outlived = true;
     } else if (!level || candidate.depth > level->depth) {

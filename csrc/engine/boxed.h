@@ -1,29 +1,25 @@
 #pragma once
 
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/core/stack.h>
-
 #include "engine/routing.h"
+#include "engine/stack.h"
 
 // Kernels that serve any operator, working on a stack of IValues instead of typed arguments.
 namespace functorch_ext {
-
-using Stack = torch::jit::Stack;
-
-// The tensors among `op`'s arguments on top of the stack: visit(tensor) for each defined one.
-void for_each_tensor_on_stack(const c10::OperatorHandle& op, const Stack& stack,
-                              const std::function<void(const at::Tensor&)>& visit);
-
-// Replaces each defined tensor among the top `count` values of the stack by change(tensor).
-void rewrite_stack(Stack& stack, size_t count,
-                   const std::function<at::Tensor(const at::Tensor&)>& change);
 
 // The entry and landing kernels of operators that have no typed kernel.
 void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack);
 void boxed_landing(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack);
 
+// Bookkeeping after an operator wrote to some of the arguments.
+void after_boxed_write(const c10::OperatorHandle& op, c10::ArrayRef<c10::IValue> arguments,
+                       const Level& level);
+
 // The operator on one sample after another: right for everything, and slow, so it warns.
 void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack);
+
+// An operator with out= arguments, at least one argument batched: as the operator without them,
+// whose results are written there. False if PyTorch has none.
+bool compute_and_write(const c10::OperatorHandle& op, const Level& level, Stack* stack);
 
 // functionalize's kernel for any operator.
 void functional_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack);

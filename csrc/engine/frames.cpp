@@ -23,7 +23,7 @@ int64_t depth_above(const std::vector<at::Tensor>& tensors) {
 
 // What differentiates when `innermost` is the deepest running level.
 LevelPtr plane_of(LevelPtr innermost) {
-  while (innermost && innermost->is_basis) {
+  while (innermost && !innermost->is_plane()) {
     innermost = innermost->parent;
   }
   return innermost;

@@ -4,8 +4,6 @@
 
 #include <utility>
 
-#include "engine/arguments.h"
-#include "engine/own_memory.h"
 #include "engine/routing.h"
 #include "engine/views.h"
 
@@ -47,28 +45,6 @@ struct Operator<Return(Parameters...)> {
   }
 };
 
-// Does an operator with these arguments have to pass through autograd or autocast?
-template <class... Parameters>
-inline bool differentiates(const OperatorTraits& traits, c10::DispatchKeySet keys,
-                           const Level& level, const Parameters&... arguments) {
-  if (routes_through_autograd(traits, keys, level)) {
-    return true;
-  }
-  if (!differentiates_at_all(keys, level)) {
-    return false;
-  }
-  bool found = false;
-  (for_each_tensor(arguments,
-                   [&](const at::Tensor& tensor) {
-                     const auto* wrapper = wrapper_at(tensor, level);
-                     found = found || (wrapper && (is_differentiated(tensor) ||
-                                                   (c10::GradMode::is_enabled() &&
-                                                    is_differentiated_by_its_base(*wrapper))));
-                   }),
-   ...);
-  return found;
-}
-
 // Bookkeeping after an operator wrote to some of its arguments.
 template <class... Arguments>
 inline void after_mutations(const OperatorTraits& traits, const Arguments&... arguments) {
@@ -81,39 +57,16 @@ inline void after_mutations(const OperatorTraits& traits, const Arguments&... ar
   (bump(arguments), ...);
 }
 
-// A view shares the version of `source`, and may have to be told to autograd later.
-inline void after_view(const at::Tensor& view, const at::Tensor& source,
-                       const OperatorTraits& traits, bool one_of_several) {
-  share_version_counter(view, source);
-  if (traits.tracked_view) {
-    note_view(view, source, one_of_several);
-  }
-}
-
-// A result that is the same for all samples. A view shares the memory of `source`.
-inline at::Tensor wrap_unbatched(at::Tensor&& result, const OperatorTraits& traits,
-                                 const at::Tensor& source, const Level& level,
-                                 bool one_of_several = false) {
-  if (!result.defined()) {
-    return std::move(result);
-  }
-  auto wrapped = wrap(std::move(result), no_bdim, level);
-  if (traits.view) {
-    share_memory(wrapped, source);
-    after_view(wrapped, source, traits, one_of_several);
-  } else if (!traits.composite && level.kind == LevelKind::Batch) {
-    wrapper_of(wrapped)->set_own();
-  }
-  return wrapped;
-}
-
+// Every tensor of a result as one of `level`.
 template <class Result>
-inline Result wrap_unbatched(Result&& result, const OperatorTraits& traits,
-                             const at::Tensor& source, const Level& level) {
+inline Result wrap_unbatched(Result&& result, const UnbatchedResults& wrapped,
+                             const at::Tensor& source) {
   using Type = std::remove_cv_t<std::remove_reference_t<Result>>;
-  if constexpr (std::is_same_v<Type, std::vector<at::Tensor>>) {
+  if constexpr (std::is_same_v<Type, at::Tensor>) {
+    return wrapped(std::move(result), source);
+  } else if constexpr (std::is_same_v<Type, std::vector<at::Tensor>>) {
     for (auto& tensor : result) {
-      tensor = wrap_unbatched(std::move(tensor), traits, source, level, /*one_of_several=*/true);
+      tensor = wrapped(std::move(tensor), source, /*one_of_several=*/true);
     }
   }
   return std::move(result);
@@ -121,11 +74,11 @@ inline Result wrap_unbatched(Result&& result, const OperatorTraits& traits,
 
 template <class... Results>
 inline std::tuple<Results...> wrap_unbatched(std::tuple<Results...>&& result,
-                                             const OperatorTraits& traits, const at::Tensor& source,
-                                             const Level& level) {
+                                             const UnbatchedResults& wrapped,
+                                             const at::Tensor& source) {
   return std::apply(
       [&](auto&... part) {
-        return std::tuple<Results...>(wrap_unbatched(std::move(part), traits, source, level)...);
+        return std::tuple<Results...>(wrap_unbatched(std::move(part), wrapped, source)...);
       },
       result);
 }
@@ -137,21 +90,22 @@ inline Return compute_unbatched(const Operator<Return(Parameters...)>& op, const
   const auto below = [&](const at::Tensor& tensor) -> const at::Tensor& {
     return value_of(tensor, level);
   };
-  if constexpr (std::is_void_v<Return>) {
+  const auto each = [&](auto&& visit) { (for_each_tensor(arguments, visit), ...); };
+  if constexpr (std::is_void_v<Return> || std::is_reference_v<Return>) {
     call_rewritten<Return, Parameters...>(op.call, below, std::forward<Parameters>(arguments)...);
-    (refresh_mutated(arguments, level), ...);
+    each_written<Return, Parameters...>(
+        [&](const at::Tensor& self) { after_unbatched_write(self, level, each); }, arguments...);
     after_mutations(op.traits, arguments...);
-  } else if constexpr (std::is_reference_v<Return>) {
-    // In place (or out=): the same tensor comes back.
-    call_rewritten<Return, Parameters...>(op.call, below, std::forward<Parameters>(arguments)...);
-    (refresh_mutated(arguments, level), ...);
-    after_mutations(op.traits, arguments...);
-    return mutated_argument<Return, Parameters...>(arguments...);
+    if constexpr (std::is_reference_v<Return>) {
+      // In place (or out=): the same tensor comes back.
+      return mutated_argument<Return, Parameters...>(arguments...);
+    }
   } else {
     after_mutations(op.traits, arguments...);
+    const UnbatchedResults wrapped(op.traits, level, each);
     return wrap_unbatched(call_rewritten<Return, Parameters...>(
                               op.call, below, std::forward<Parameters>(arguments)...),
-                          op.traits, first_tensor(arguments...), level);
+                          wrapped, first_tensor(arguments...));
   }
 }
 
@@ -165,17 +119,22 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
   Kernel(Operator<Return(Parameters...)> op, bool entry) : op_(std::move(op)), entry_(entry) {}
 
   Return operator()(c10::DispatchKeySet keys, Parameters... arguments) const {
+    const auto each = [&](auto&& visit) { (for_each_tensor(arguments, visit), ...); };
     DeepestLevel deepest;
-    (for_each_tensor(arguments, deepest), ...);
+    each(deepest);
     if (C10_UNLIKELY(deepest.any_outlived)) {
       return call_rewritten<Return, Parameters...>(
           op_.call, [](const at::Tensor& tensor) { return resolve_outlived(tensor); },
           std::forward<Parameters>(arguments)...);
     }
     Level& level = *deepest.level;
+    OwnMemoryLock lock;
+    if (C10_UNLIKELY(deepest.any_own)) {
+      lock.acquire(level);
+    }
     if (entry_) {
-      const bool differentiated = differentiates(op_.traits, keys, level, arguments...);
-      if (op_.decomposition && (differentiated || !op_.rule) && any_batched(level, arguments...)) {
+      const bool differentiated = differentiates(op_.traits, keys, level, each);
+      if (op_.decomposition && (differentiated || !op_.rule) && any_batched(level, each)) {
         if constexpr (!std::is_void_v<Return>) {
           if (auto result = op_.decomposition(level, arguments...)) {
             return returned(std::move(*result), arguments...);
@@ -194,16 +153,6 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
   }
 
  private:
-  template <class... Arguments>
-  static bool any_batched(const Level& level, const Arguments&... arguments) {
-    bool batched = false;
-    (for_each_tensor(
-         arguments,
-         [&](const at::Tensor& tensor) { batched = batched || is_batched_at(tensor, level); }),
-     ...);
-    return batched;
-  }
-
   // A decomposition's result: that of an in-place operator is the argument it wrote to.
   template <class Result, class... Arguments>
   static Return returned(Result&& result, Arguments&... arguments) {
@@ -226,23 +175,20 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
       });
     };
     (track(arguments), ...);
-    bool lifts = false;
-    (for_each_tensor(arguments,
-                     [&](const at::Tensor& tensor) { lifts = lifts || needs_lift(tensor, level); }),
-     ...);
-    if (C10_LIKELY(!lifts)) {
-      return op_.redispatch(below_entry(keys), std::forward<Parameters>(arguments)...);
+    const auto each = [&](auto&& visit) { (for_each_tensor(arguments, visit), ...); };
+    if (op_.traits.mutates) {
+      each_written<Return, Parameters...>(
+          [&](const at::Tensor& self) { check_recordable(self, level, op_.handle, each); },
+          arguments...);
     }
-    if constexpr (std::is_same_v<Return, at::Tensor&>) {
-      check_mutable_at(mutated_argument<Return, Parameters...>(arguments...), level, op_.handle);
+    if (C10_LIKELY(!any_lifts(level, each))) {
+      return op_.redispatch(below_entry(keys), std::forward<Parameters>(arguments)...);
     }
     return call_rewritten<Return, Parameters...>(
         [&](Parameters... lifted) -> Return {
           return op_.redispatch(below_entry(keys), std::forward<Parameters>(lifted)...);
         },
-        [&](const at::Tensor& tensor) {
-          return needs_lift(tensor, level) ? lifted(tensor, level) : tensor;
-        },
+        [&](const at::Tensor& tensor) { return lifted(tensor, level); },
         std::forward<Parameters>(arguments)...);
   }
 
@@ -251,8 +197,9 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
       return c10::impl::BoxedKernelWrapper<Return(Parameters...)>::call(
           functional_kernel(), op_.handle, {}, std::forward<Parameters>(arguments)...);
     }
+    const auto each = [&](auto&& visit) { (for_each_tensor(arguments, visit), ...); };
     const bool draws = level.kind == LevelKind::Batch && op_.traits.random;
-    if (!draws && !any_batched(level, arguments...)) {
+    if (!draws && !any_batched(level, each)) {
       return compute_unbatched<Return, Parameters...>(op_, level,
                                                       std::forward<Parameters>(arguments)...);
     }

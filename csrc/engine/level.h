@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <mutex>
 
 namespace functorch_ext {
 
@@ -39,6 +40,12 @@ struct Level final : c10::intrusive_ptr_target {
   // A Jacobian's basis: random operators don't belong to it, but to the vmap around it, and what
   // runs inside differentiates on a plane below.
   bool is_basis = false;
+  // Backward passes and formulas of the program's own derivatives (a custom function's) that run
+  // with a basis' vectors as their data: to them it is a plane like any other.
+  std::atomic<int32_t> formulas_running{0};
+  bool is_plane() const {
+    return !is_basis || formulas_running.load(std::memory_order_relaxed) > 0;
+  }
   // How many reverse-mode and forward-mode transforms run on this plane right now.
   std::atomic<int32_t> reverse_running{0};
   std::atomic<int32_t> forward_running{0};
@@ -48,6 +55,8 @@ struct Level final : c10::intrusive_ptr_target {
   // one: as they were outside.
   std::atomic<bool> grad_mode_below{true};
   std::atomic<bool> forward_mode_below{true};
+  // Held while an operator works on memory made inside, which another thread may lay out anew.
+  mutable std::recursive_mutex own_memory;
 
   // The number of Level objects in existence, for leak tests.
   static int64_t count();

@@ -1,7 +1,5 @@
 #include "engine/routing.h"
 
-#include "engine/own_memory.h"
-
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 
@@ -124,18 +122,21 @@ at::Tensor resolve_outlived(const at::Tensor& tensor) {
   return current;
 }
 
-void check_mutable_at(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op) {
-  TORCH_CHECK(!needs_lift(self, level), "functorch_ext: ", op.operator_name(),
-              " would write in place, inside a transform, to a tensor from outside that is being "
-              "differentiated there. Use the out-of-place form of the operator.");
+void raise_written_below(const c10::OperatorHandle& op) {
+  TORCH_CHECK(false, "functorch_ext: ", op.operator_name(),
+              " would write in place, inside a transform, to a tensor from outside (or computed "
+              "from such tensors alone), and one of the two is being differentiated. Use the "
+              "out-of-place form of the operator, or write into memory made inside: with "
+              "x.new_zeros(...), torch.zeros_like(x), or shared.clone() (if shared requires grad: "
+              "torch.zeros_like(shared) + shared).");
 }
 
 void check_mutable(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op) {
   TORCH_CHECK(
       is_batched_at(self, level) || make_batched(self, level),
       "functorch_ext.vmap: ", op.operator_name(),
-      " would write in-place a value that differs between samples into a tensor from outside, "
-      "which all samples share. "
+      " would write in-place a value that differs between samples into a tensor from outside (or "
+      "computed from such tensors alone), which all samples share. "
       "Use the out-of-place form of the operator, or write into memory made inside: with "
       "x.new_zeros(...), torch.zeros_like(x), or shared.clone() (if shared requires grad: "
       "torch.zeros_like(shared) + shared).");

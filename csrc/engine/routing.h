@@ -8,9 +8,14 @@
 
 #include <utility>
 
-#include "engine/wrapper.h"
+#include "engine/arguments.h"
+#include "engine/own_memory.h"
+#include "engine/views.h"
 
-// Which way an operator goes: the decisions that entry and landing kernels share.
+// Which way an operator goes: the decisions that entry and landing kernels share, typed and boxed.
+//
+// Where a decision depends on the arguments, it takes `each`: each(visit) calls visit(tensor) for
+// every defined tensor among them.
 namespace functorch_ext {
 
 // What an operator's schema and registrations tell of it.
@@ -50,6 +55,130 @@ bool is_differentiated(const at::Tensor& tensor);
 // A tensor of a lower plane that autograd of `level`'s plane must not look into: it takes part
 // as a constant, wrapped.
 bool needs_lift(const at::Tensor& tensor, const Level& level);
+
+// Does `holds(tensor)` for any of them?
+template <class Each, class Holds>
+inline bool any_tensor(const Each& each, const Holds& holds) {
+  bool found = false;
+  each([&](const at::Tensor& tensor) { found = found || holds(tensor); });
+  return found;
+}
+
+template <class Each>
+inline bool any_batched(const Level& level, const Each& each) {
+  return any_tensor(each, [&](const at::Tensor& tensor) { return is_batched_at(tensor, level); });
+}
+
+template <class Each>
+inline bool any_differentiated_at(const Level& level, const Each& each) {
+  return any_tensor(each, [&](const at::Tensor& tensor) {
+    const auto* wrapper = wrapper_at(tensor, level);
+    return wrapper && (is_differentiated(tensor) ||
+                       (c10::GradMode::is_enabled() && is_differentiated_by_its_base(*wrapper)));
+  });
+}
+
+// Does an operator with these arguments have to pass through autograd or autocast?
+template <class Each>
+inline bool differentiates(const OperatorTraits& traits, c10::DispatchKeySet keys,
+                           const Level& level, const Each& each) {
+  return routes_through_autograd(traits, keys, level) ||
+         (differentiates_at_all(keys, level) && any_differentiated_at(level, each));
+}
+
+template <class Each>
+inline bool any_lifts(const Level& level, const Each& each) {
+  return any_tensor(each, [&](const at::Tensor& tensor) { return needs_lift(tensor, level); });
+}
+
+inline void share_version_counter(const at::Tensor& view, const at::Tensor& base) {
+  if (view.defined() && !view.is_same(base) && !view.is_inference() && !base.is_inference()) {
+    view.unsafeGetTensorImpl()->set_version_counter(base.unsafeGetTensorImpl()->version_counter());
+  }
+}
+
+// A view shares the version of `source`, and may have to be told to autograd later.
+inline void after_view(const at::Tensor& view, const at::Tensor& source,
+                       const OperatorTraits& traits, bool one_of_several) {
+  share_version_counter(view, source);
+  if (traits.tracked_view) {
+    note_view(view, source, one_of_several);
+  }
+}
+
+// The tensor as autograd of the level may see it: one that needs it as a constant of the level, of
+// the same memory.
+inline at::Tensor lifted(const at::Tensor& tensor, const Level& level) {
+  if (!needs_lift(tensor, level)) {
+    return tensor;
+  }
+  auto wrapped = wrap(tensor, no_bdim, level);
+  share_version_counter(wrapped, tensor);
+  return wrapped;
+}
+
+// Raises if autograd of `level`'s plane would record a write to `self`, which is of a lower one.
+[[noreturn]] void raise_written_below(const c10::OperatorHandle& op);
+template <class Each>
+inline void check_recordable(const at::Tensor& self, const Level& level,
+                             const c10::OperatorHandle& op, const Each& each) {
+  if (C10_UNLIKELY(self.defined() && !wrapper_at(self, level) &&
+                   (needs_lift(self, level) || any_differentiated_at(level, each)))) {
+    raise_written_below(op);
+  }
+}
+
+// The results of an operator none of whose arguments is batched, as tensors of `level`.
+class UnbatchedResults {
+ public:
+  template <class Each>
+  UnbatchedResults(const OperatorTraits& traits, const Level& level, const Each& each)
+      : level_(level),
+        traits_(traits),
+        // On a Dual level, what was made of own tensors alone.
+        own_(!traits.view && !traits.composite &&
+             (C10_LIKELY(level.kind == LevelKind::Batch) || all_own(level, each))) {}
+
+  // `source`: whose memory a view shares.
+  at::Tensor operator()(at::Tensor&& result, const at::Tensor& source,
+                        bool one_of_several = false) const {
+    if (!result.defined()) {
+      return std::move(result);
+    }
+    auto wrapped = wrap(std::move(result), no_bdim, level_);
+    if (traits_.view) {
+      share_memory(wrapped, source);
+      after_view(wrapped, source, traits_, one_of_several);
+    } else if (own_) {
+      wrapper_of(wrapped)->set_own();
+    }
+    return wrapped;
+  }
+
+  template <class Each>
+  static bool all_own(const Level& level, const Each& each) {
+    return !any_tensor(each, [&](const at::Tensor& tensor) {
+      const auto* wrapper = wrapper_at(tensor, level);
+      return wrapper && !wrapper->is_own();
+    });
+  }
+
+ private:
+  const Level& level_;
+  const OperatorTraits& traits_;
+  const bool own_;
+};
+
+// Bookkeeping after an operator wrote to `self`, and none of its arguments is batched.
+template <class Each>
+inline void after_unbatched_write(const at::Tensor& self, const Level& level, const Each& each) {
+  if (auto* wrapper = wrapper_at(self, level)) {
+    wrapper->refresh();
+    if (C10_UNLIKELY(level.kind == LevelKind::Dual) && !UnbatchedResults::all_own(level, each)) {
+      disown(self);
+    }
+  }
+}
 
 // While a rule runs, thread-local state belongs to the plane below: autograd is not excluded (that
 // was only because autograd of this plane has done its part), and grad mode and forward mode are as
@@ -108,36 +237,12 @@ at::Tensor resolve_outlived(const at::Tensor& tensor);
 
 // Sees to it that `self` can take a batched value in place on `level`, or raises.
 void check_mutable(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op);
-// Raises if `self` belongs to a lower plane.
-void check_mutable_at(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op);
 
 // Bookkeeping after an operator wrote to `self`.
 inline void after_mutation(const at::Tensor& self) {
   if (is_wrapper(self) && !self.is_inference()) {
     self.unsafeGetTensorImpl()->bump_version();
   }
-}
-
-inline void share_version_counter(const at::Tensor& view, const at::Tensor& base) {
-  if (view.defined() && !view.is_same(base) && !view.is_inference() && !base.is_inference()) {
-    view.unsafeGetTensorImpl()->set_version_counter(base.unsafeGetTensorImpl()->version_counter());
-  }
-}
-
-template <class Argument>
-inline void refresh_mutated(Argument& argument, const Level& level) {
-  if constexpr (std::is_same_v<Argument, at::Tensor>) {
-    if (auto* wrapper = wrapper_at(argument, level)) {
-      wrapper->refresh();
-    }
-  }
-}
-
-// A tensor of a lower plane as one of the level's: a constant, of the same memory.
-inline at::Tensor lifted(const at::Tensor& tensor, const Level& level) {
-  auto wrapped = wrap(tensor, no_bdim, level);
-  share_version_counter(wrapped, tensor);
-  return wrapped;
 }
 
 // The argument that an in-place (first) or out= (last) operator writes to and returns.
@@ -155,6 +260,17 @@ inline Return mutated_argument(Arguments&... arguments) {
     return std::get<0>(all);
   } else {
     static_assert(sizeof...(Parameters) == 0, "out= operators with several results have no rule");
+  }
+}
+
+// Visits what an operator that returns a reference or nothing writes to: the argument that it
+// returns, or its first, a list.
+template <class Return, class... Parameters, class Visit, class... Arguments>
+inline void each_written(const Visit& visit, Arguments&... arguments) {
+  if constexpr (std::is_reference_v<Return>) {
+    visit(mutated_argument<Return, Parameters...>(arguments...));
+  } else if constexpr (std::is_void_v<Return>) {
+    for_each_tensor(std::get<0>(std::forward_as_tuple(arguments...)), visit);
   }
 }
 

@@ -42,17 +42,17 @@ WrapperImpl::WrapperImpl(at::Tensor value, int64_t bdim, LevelPtr level)
   refresh();
 }
 
-void WrapperImpl::set_value(at::Tensor value, int64_t bdim) {
+void WrapperImpl::set_value(at::Tensor value, int64_t bdim, bool keep_storage) {
   value_ = std::move(value);
   bdim_ = bdim;
-  if (own_) {
-    own_ = false;
-    aliasing_.reset();
-    storage_ = {};
-    set_storage_access_should_throw();
-  }
   data_type_ = value_.dtype();
   refresh();
+  if (is_own()) {
+    if (!keep_storage) {
+      storage_ = {};
+    }
+    disown();
+  }
 }
 
 void WrapperImpl::refresh() {
@@ -88,12 +88,30 @@ void WrapperImpl::refresh() {
 }
 
 void WrapperImpl::set_own(bool readable) {
-  own_ = true;
   // There is one value for all samples: its memory can be read, as by .numpy() or .tolist().
-  if (readable && (!is_wrapper(value_) || wrapper_of(value_)->is_own()) && value_.has_storage()) {
+  if (readable && value_.has_storage()) {
     storage_ = value_.storage();
-    storage_access_should_throw_ = false;
   }
+  own_.store(true, std::memory_order_release);
+}
+
+// Comes last of what changes: who sees that a tensor isn't own doesn't wait for others.
+void WrapperImpl::disown() {
+  aliasing_.reset();
+  own_.store(false, std::memory_order_release);
+}
+
+bool WrapperImpl::has_storage() const {
+  return is_own() && storage_ && value_.has_storage();
+}
+
+const c10::Storage& WrapperImpl::storage() const {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      has_storage(),
+      "functorch_ext: the function reads the memory of a batched tensor, as its storage is, or of "
+      "another tensor inside a transform that has no memory of its own. Use tensor operations "
+      "instead.");
+  return storage_;
 }
 
 void WrapperImpl::set_aliasing(c10::intrusive_ptr<Aliasing> aliasing, uint64_t generation) {
@@ -145,19 +163,25 @@ c10::intrusive_ptr<c10::TensorImpl> WrapperImpl::shallow_copy_and_detach(
   return copy;
 }
 
+// What comes is of the same level, or of a lower plane: then it is the value of all samples.
 void WrapperImpl::shallow_copy_from(const c10::intrusive_ptr<c10::TensorImpl>& impl) {
-  TORCH_CHECK(
-      impl->key_set().has(entry_key),
-      "functorch_ext: setting the data of a tensor inside a transform takes another tensor of the "
-      "same transform, but got a plain tensor.");
-  const auto* other = static_cast<const WrapperImpl*>(impl.get());
-  set_value(other->value_, other->bdim_);
+  if (impl.get() == this) {
+    return;
+  }
+  const at::Tensor other(
+      c10::intrusive_ptr<c10::TensorImpl, c10::UndefinedTensorImpl>::reclaim_copy(impl.get()));
   viewed_ = {};
-  other->carry_aliasing(*this);
+  const auto* wrapper = wrapper_at(other, *level_);
+  if (!wrapper) {
+    set_value(other, no_bdim);
+    return;
+  }
+  set_value(wrapper->value_, wrapper->bdim_);
+  wrapper->carry_aliasing(*this);
 }
 
 void WrapperImpl::carry_aliasing(WrapperImpl& alias) const {
-  if (own_) {
+  if (is_own()) {
     share_memory(alias, const_cast<WrapperImpl&>(*this));
   } else if (aliasing_) {
     alias.set_aliasing(aliasing_, generation_);

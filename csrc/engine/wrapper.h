@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/DispatchKeySet.h>
 
+#include <atomic>
 #include <utility>
 
 #include "engine/level.h"
@@ -16,7 +17,7 @@ constexpr auto landing_key = c10::DispatchKey::FPGA;        // below autograd
 struct WrapperImpl;
 
 // What is known of the memory that a wrapper stands for: by functionalization of a Functional
-// level's, by own_memory.h of a Batch level's.
+// level's, by own_memory.h of the others'.
 struct Aliasing : c10::intrusive_ptr_target {
   // Brings the wrapper's value up to date with what was written through other aliases.
   virtual void update(WrapperImpl& wrapper) const = 0;
@@ -33,7 +34,9 @@ struct Viewed {
 // A tensor of a level's plane: the value that it stands for on the plane below, and which
 // dimension of that value, if any, holds the samples.
 //
-// Sizes and strides are the logical ones: those of one sample. The wrapper has no storage.
+// Sizes and strides are the logical ones: those of one sample. The wrapper has no storage of its
+// own, but what was made inside a transform shows that of its value for as long as there is one
+// value for all samples.
 struct WrapperImpl final : c10::TensorImpl {
   WrapperImpl(at::Tensor value, int64_t bdim, LevelPtr level);
 
@@ -56,16 +59,19 @@ struct WrapperImpl final : c10::TensorImpl {
 
   // Stand for another value from now on: what in-place operators that change the shape and
   // functionalized mutations do.
-  void set_value(at::Tensor value, int64_t bdim);
+  void set_value(at::Tensor value, int64_t bdim, bool keep_storage = false);
   // Read sizes and strides off the value again, after an operator changed them in place.
   void refresh();
 
-  // Of a Batch level: made inside the transform, so that nothing outside shares its memory. It has
+  // Made inside the transform: nothing outside shares its memory, and it isn't batched. It has
   // `aliasing` once it has views.
   bool is_own() const {
-    return own_;
+    return own_.load(std::memory_order_acquire);
   }
-  void set_own(bool readable = true);  // may its memory be read directly, while it isn't batched?
+  void set_own(bool readable = true);  // may its memory be read directly?
+  void disown();
+  bool has_storage() const override;
+  const c10::Storage& storage() const override;
 
   // Of a Functional level: the memory that the tensor aliases, and how often that had been written
   // to when value() was computed. Null: a constant from outside.
@@ -111,7 +117,7 @@ struct WrapperImpl final : c10::TensorImpl {
   at::Tensor value_;
   LevelPtr level_;
   int64_t bdim_;
-  bool own_ = false;
+  std::atomic<bool> own_{false};
   c10::intrusive_ptr<Aliasing> aliasing_;
   uint64_t generation_ = 0;
   Viewed viewed_;

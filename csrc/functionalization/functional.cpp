@@ -3,9 +3,9 @@
 
 #include "engine/arguments.h"
 #include "engine/boxed.h"
+#include "engine/variants.h"
 #include "functionalization/memory.h"
 #include "functionalization/mode.h"
-#include "functionalization/variants.h"
 
 namespace functorch_ext {
 

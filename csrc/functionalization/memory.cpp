@@ -4,8 +4,8 @@
 #include <c10/core/GradMode.h>
 
 #include "engine/boxed.h"
+#include "engine/variants.h"
 #include "functionalization/geometry.h"
-#include "functionalization/variants.h"
 
 #include <algorithm>
 

@@ -7,7 +7,7 @@
 
 #include "engine/boxed.h"
 #include "engine/routing.h"
-#include "functionalization/variants.h"
+#include "engine/variants.h"
 
 namespace functorch_ext {
 

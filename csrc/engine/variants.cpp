@@ -1,4 +1,4 @@
-#include "functionalization/variants.h"
+#include "engine/variants.h"
 
 #include <unordered_map>
 
