@@ -15,12 +15,6 @@ DeepestLevel deepest_of(const at::Tensor& self, const at::Tensor& source) {
   return deepest;
 }
 
-void check_on_level(const char* what, const at::Tensor& self, const Level& level) {
-  TORCH_CHECK(wrapper_at(self, level), "functorch_ext: ", what,
-              " would give a tensor from outside a transform the memory of one inside. Return the "
-              "tensor from the function instead.");
-}
-
 // self.set_(source), also with an offset, sizes and strides.
 void set_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   const auto count = op.schema().arguments().size();
@@ -33,7 +27,9 @@ void set_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* 
     return;
   }
   const Level& level = *deepest.level;
-  check_on_level("set_", self, level);
+  TORCH_CHECK(wrapper_at(self, level),
+              "functorch_ext: set_ would give a tensor from outside a transform the memory of one "
+              "inside. Return the tensor from the function instead.");
   TORCH_CHECK(!is_differentiated(self) && !is_differentiated(source),
               "functorch_ext: set_ has no derivative. Use copy_ instead.");
   const OwnMemoryLock lock(level);
@@ -63,13 +59,11 @@ void set_storage_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
   boxed_entry(op, keys, stack);
 }
 
-// May self.data be set to the other? It is asked before that is done, which no operator does.
+// May self.data be set to the other? PyTorch asks before it does that, which is no operator. Not if
+// the other is of a deeper plane.
 bool can_take_data(c10::DispatchKeySet, const at::Tensor& self, const at::Tensor& data) {
   const auto deepest = deepest_of(self, data);
-  if (deepest.level) {
-    check_on_level("setting x.data", self, *deepest.level);
-  }
-  return is_wrapper(self) && wrapper_of(self)->level().alive;
+  return deepest.level && wrapper_at(self, *deepest.level);
 }
 
 template <auto kernel>
