@@ -217,3 +217,21 @@ def test_bags_by_integers_of_two_dtypes(mode, dtypes):
         return F.embedding_bag(i, table, o, mode=mode)
 
     assert_close(vmap(function)(indices, offsets), loop(function)(indices, offsets))
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_classes_of_ctc_loss(as_list):
+    """PyTorch reads beyond the classes. What pads a shorter target doesn't count."""
+    scores = rand(BATCH, 6, 2, SIZE).log_softmax(-1)
+    targets = torch.tensor([[[1, 2, 3], [3, 1, 99]], [[2, 2, 1], [1, 3, -5]], [[1, 3, 2]] * 2])
+    lengths = ([6, 6], [3, 2]) if as_list else (torch.tensor([6, 6]), torch.tensor([3, 2]))
+
+    def loss(scores, targets):
+        return F.ctc_loss(scores, targets, *lengths)
+
+    assert_close(vmap(loss)(scores, targets), loop(loss)(scores, targets))
+    for position in ((0, 0, 2), (1, 1, 0)):
+        wrong = targets.clone()
+        wrong[position] = SIZE
+        with pytest.raises(IndexError, match="expected targets from 0 to 3"):
+            vmap(loss)(scores, wrong)

@@ -32,15 +32,13 @@ RecurrentState recurrent_step(RecurrentKind kind, const at::Tensor& from_input,
       const auto proposed = at::tanh(input_gates[2] + reset * state_gates[2]);
       return {(state.hidden - proposed) * update + proposed, {}};
     }
-    case RecurrentKind::Lstm: {
-      const auto gates = gates_of(from_input + from_state, 4, -1);
-      const auto cell =
-          at::sigmoid(gates[1]) * state.cell + at::sigmoid(gates[0]) * at::tanh(gates[2]);
-      const auto hidden = at::sigmoid(gates[3]) * at::tanh(cell);
-      return {weights.projection ? at::linear(hidden, *weights.projection) : hidden, cell};
-    }
+    case RecurrentKind::Lstm:
+      break;
   }
-  TORCH_INTERNAL_ASSERT(false);
+  const auto gates = gates_of(from_input + from_state, 4, -1);
+  const auto cell = at::sigmoid(gates[1]) * state.cell + at::sigmoid(gates[0]) * at::tanh(gates[2]);
+  const auto hidden = at::sigmoid(gates[3]) * at::tanh(cell);
+  return {weights.projection ? at::linear(hidden, *weights.projection) : hidden, cell};
 }
 
 std::pair<at::Tensor, RecurrentState> recurrent_layer(RecurrentKind kind, const at::Tensor& input,

@@ -70,12 +70,35 @@ void check_targets(const at::Tensor& targets, const at::Tensor& lengths) {
               "ctc_loss: the lengths of the targets don't add up to the number of targets.");
 }
 
+at::Tensor as_tensor(at::IntArrayRef lengths, const at::Tensor& targets) {
+  return at::tensor(lengths, at::kLong).to(targets.device());
+}
+at::Tensor as_tensor(const at::Tensor& lengths, const at::Tensor& targets) {
+  return lengths.to(targets.device());
+}
+
+// PyTorch's kernel looks up the scores of a class that doesn't exist in those of another sequence.
+// What pads a target may be anything.
+void check_classes(const at::Tensor& targets, const at::Tensor& lengths,
+                   const c10::SymInt& classes) {
+  auto valid = targets.ge(0).logical_and(targets.lt(classes));
+  if (targets.dim() == 2) {
+    const auto places = at::arange(targets.sym_size(1), targets.options().dtype(at::kLong));
+    valid = valid.logical_or(places.ge(lengths.unsqueeze(1)));
+  }
+  TORCH_CHECK_INDEX(holds_for_all(valid), "ctc_loss: expected targets from 0 to ", classes - 1,
+                    ", the classes of log_probs, but got one out of range");
+}
+
 template <class Each>
 std::tuple<at::Tensor, at::Tensor> ctc_rule(Level& level, const at::Tensor& log_probs,
                                             const at::Tensor& targets, Each input_lengths,
                                             Each target_lengths, int64_t blank,
                                             bool zero_infinity) {
+  TORCH_CHECK(log_probs.dim() == 3, "ctc_loss: expected log_probs (time, N, classes), but got ",
+              log_probs.sym_sizes());
   check_targets(targets, target_lengths);
+  check_classes(targets, as_tensor(target_lengths, targets), log_probs.sym_size(2));
   if (level.batch_size == 0) {
     const auto sizes = log_probs.sym_sizes();
     const auto& value = value_of(log_probs, level);
