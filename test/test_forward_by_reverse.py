@@ -9,6 +9,11 @@ import torch.nn.functional as F
 
 from functorch_ext import grad, hessian, jacfwd, jvp, linearize, vjp, vmap
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Default grid_sample"),
+    pytest.mark.filterwarnings("ignore:index_reduce"),
+    pytest.mark.filterwarnings("ignore:torch.cholesky is deprecated"),
+]
 STEP = 1e-6
 SAMPLES = 2
 
