@@ -39,10 +39,12 @@ at::Tensor new_zeros_with_same_feature_meta(Level&, const at::Tensor& self, cons
   for (int64_t dim = 0; dim < other.dim(); ++dim) {
     elements = elements + (other.sym_size(dim) - 1).max(0) * other.sym_stride(dim);
   }
-  auto zeros = self.new_zeros_symint(c10::SymIntArrayRef(&elements, 1));
+  // A view may be of another dtype than its base, as the real part is.
+  const auto dtype = other.scalar_type();
+  auto zeros = self.new_zeros_symint(c10::SymIntArrayRef(&elements, 1), dtype);
   if (is_wrapper(other)) {
     // Different samples of the primal may be written to: so must be those of the tangent.
-    zeros = zeros + other.new_zeros_symint(c10::SymIntArrayRef(&elements, 1), self.scalar_type());
+    zeros = zeros + other.new_zeros_symint(c10::SymIntArrayRef(&elements, 1), dtype);
   }
   return zeros.as_strided_symint(other.sym_sizes(), other.sym_strides(),
                                  other.sym_storage_offset());
