@@ -75,6 +75,13 @@ def test_gradients(name, remove):
 
 
 @REMOVE
+def test_detach_has_no_tangent(remove):
+    x, tangent = rand(3), rand(3)
+    function = functionalize(lambda x: x.detach() * x, remove=remove)
+    assert_close(jvp(function, (x,), (tangent,))[1], x * tangent)
+
+
+@REMOVE
 def test_tangents_of_an_expanded_tensor_from_outside(remove):
     outside, x = rand(1, 3).expand(2, 3), rand(3)
     pushed = lambda x: jvp(torch.ops.aten.alias, (outside,), (outside.cos(),))[1] * x

@@ -190,7 +190,7 @@ std::vector<at::Tensor> call_view(const c10::OperatorHandle& op, torch::jit::Sta
   if (style == ViewStyle::Copy && op.schema().name() == "aten::detach") {
     // detach_copy has no derivative; where there is nothing to cut it isn't needed.
     const auto& value = arguments[0].toTensor();
-    return {is_wrapper(value) || value.requires_grad() ? value.detach().clone() : value};
+    return {is_wrapper(value) || is_differentiated(value) ? value.detach().clone() : value};
   }
   // Most operators that copy have no derivative for complex numbers.
   const bool makes_complex = op.schema().name() == "aten::view_as_complex";
