@@ -3,6 +3,7 @@
 #include <optional>
 #include <vector>
 
+#include "autodiff/plane.h"
 #include "engine/frames.h"
 #include "plain_trees.h"
 #include "python_objects.h"
@@ -40,6 +41,7 @@ std::optional<std::vector<std::optional<int64_t>>> dims_of_arguments(const py::o
 // The mapped tensors of a call agree on the number of samples.
 struct BatchSize {
   int64_t size = -1;
+  std::vector<at::Tensor> deeper;  // those of planes that this thread isn't on
 
   bool agrees(const py::handle& leaf, int64_t in_dim) {
     if (!THPVariable_Check(leaf.ptr())) {
@@ -50,6 +52,9 @@ struct BatchSize {
     if (dim < 0 || dim >= tensor.dim() ||
         tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
       return false;
+    }
+    if (C10_UNLIKELY(depth_of(tensor) > depth_of(thread_state().plane))) {
+      deeper.push_back(tensor);
     }
     const auto found = tensor.size(dim);
     if (size < 0) {
@@ -90,6 +95,7 @@ py::object call_mapped(const py::object& func, const py::tuple& args, const py::
     return other_form;
   }
 
+  const OnPlane plane(batch.deeper);
   BatchFrame frame(batch.size, randomness, /*is_plane=*/true);
   py::tuple wrapped(args.size());
   for (size_t i = 0; i < args.size(); ++i) {

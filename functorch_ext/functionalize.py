@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from functorch_ext import _C
-from functorch_ext._pytree import map_tensors
+from functorch_ext._pytree import leaves_of, map_tensors
 
 _REMOVE = ("mutations", "mutations_and_views")
 
@@ -50,8 +50,7 @@ def functionalize(func: Callable[..., Any], *, remove: str = "mutations") -> Cal
             f"but got {remove!r}."
         )
 
-    @functools.wraps(func)
-    def functional(*args: Any, **kwargs: Any) -> Any:
+    def run(args: Any, kwargs: Any) -> Any:
         frame = _C.FunctionalFrame(remove == "mutations_and_views")
         try:
             args, kwargs = map_tensors(frame.wrap, (args, kwargs))
@@ -60,5 +59,9 @@ def functionalize(func: Callable[..., Any], *, remove: str = "mutations") -> Cal
             frame.exit()
         frame.write_back()
         return outputs
+
+    @functools.wraps(func)
+    def functional(*args: Any, **kwargs: Any) -> Any:
+        return _C.call_on_plane_of(tuple(leaves_of((args, kwargs))), run, args, kwargs)
 
     return functional

@@ -218,7 +218,8 @@ def _push_columns_anew(
     def push(*tangents: Tensor) -> Any:
         return jvp(lambda *duals: func(list(duals)), primals, tangents, has_aux=has_aux)
 
-    outputs, tangents, *aux = vmap(push, out_dims=-1, randomness="different")(*basis)
+    mapped = vmap(push, out_dims=-1, randomness="different")
+    outputs, tangents, *aux = _C.call_on_plane_of(tuple(primals), mapped, *basis)
     first = map_tensors(lambda tensor: tensor.select(-1, 0), (outputs, aux[0] if aux else None))
     return *flatten(first[0]), check_outputs(transform, tangents), first[1]
 

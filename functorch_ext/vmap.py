@@ -101,9 +101,11 @@ def vmap(
             if result is not NotImplemented:
                 return result
         inputs = MappedInputs(args, kwargs, in_dims, kwarg_dims, axis_size)
+        leaves = tuple(inputs.leaves)
         if chunk_size is None or chunk_size >= inputs.batch_size:
-            return run(inputs)
-        return call_in_chunks(run, inputs.chunks(chunk_size), out_dims)
+            return _C.call_on_plane_of(leaves, run, inputs)
+        chunks = inputs.chunks(chunk_size)
+        return _C.call_on_plane_of(leaves, call_in_chunks, run, chunks, out_dims)
 
     @functools.wraps(func)
     def mapped(*args: Any, **kwargs: Any) -> Any:

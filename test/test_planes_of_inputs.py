@@ -7,11 +7,23 @@ import pytest
 import torch
 from torch.autograd import Function
 
-from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
-from test.oracle import assert_close
+from functorch_ext import (
+    functionalize,
+    grad,
+    hessian,
+    jacfwd,
+    jacrev,
+    jvp,
+    linearize,
+    vjp,
+    vmap,
+)
+from test.oracle import assert_close, loop
+from test.state import failure
 
 X = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
 XS = torch.stack([X, X * 0.5 - 1])
+pytestmark = pytest.mark.filterwarnings("ignore::functorch_ext.FallbackWarning")
 
 
 # Each is 2 * x * g, by a transform: of x, of g or of both.
@@ -107,6 +119,57 @@ def in_thread(func, *args):
 def test_in_a_thread_started_inside_vmap(name):
     func = lambda x: in_thread(DERIVATIVES[name], x, x.exp())
     assert_close(vmap(func)(XS), 2 * XS * XS.exp())
+
+
+BATCHES = {
+    "vmap": lambda x: vmap(lambda y, _: y * x, (None, 0))(x, torch.zeros(2, 1)).sum(0) / 2,
+    "vmap of stack": lambda x: vmap(lambda y: y * x)(torch.stack([x, x])).sum(0) / 2,
+    "vmap of grad": lambda x: vmap(grad(lambda y: (y * y * x).sum()))(torch.stack([x, x]))[1] / 2,
+    "vmap in chunks": lambda x: vmap(lambda y: y * x, chunk_size=1)(torch.stack([x, x]))[1],
+    "vmap of a dict": lambda x: vmap(lambda d: d["y"] * x, ({"y": 0},))({"y": x[None]})[0],
+    "functionalize": lambda x: functionalize(lambda y: y.clone().mul_(x))(x),
+    "jacfwd": lambda x: jacfwd(lambda y: y * y * x / 2, randomness="different")(x).sum(0),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_other_transforms_in_a_thread(name):
+    func = lambda x: in_thread(BATCHES[name], x)
+    expected = loop(lambda x: BATCHES[name](x))(XS)
+    assert_close(vmap(func)(XS), expected)
+
+
+HOOKS = {
+    "node": lambda y, hook: y.grad_fn.register_hook(lambda _, by_output: (hook(*by_output),)),
+    "before a node": lambda y, hook: y.grad_fn.register_prehook(lambda by: (hook(*by),)),
+}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_in_hooks_of_nodes(name):
+    def func(x):
+        y = x.clone()
+        HOOKS[name](y, lambda c: grad(lambda z: (z.square() * c).sum())(x.detach()))
+        return y
+
+    assert_close(jacrev(func)(X), torch.diag(2 * X))
+    assert_close(vmap(grad(lambda x: func(x).sum()))(XS), 2 * XS)
+
+
+class Stop(Exception):
+    """Raised inside."""
+
+
+def test_errors_leave_no_state():
+    def stop(*_):
+        raise Stop
+
+    failing = square(lambda x, g: grad(stop)(x))
+    failure(lambda: jacrev(failing)(X), Stop)
+    failure(lambda: jacfwd(failing)(X), Stop)
+    failure(lambda: vmap(jacrev(failing))(XS), Stop)
+    failure(lambda: vmap(lambda x: in_thread(grad(stop), x))(XS), Stop)
+    failure(lambda: vmap(lambda x: in_thread(lambda: jvp(stop, (x,), (x,))))(XS), Stop)
 
 
 def test_a_function_in_a_thread_closes_over_the_samples():
