@@ -25,7 +25,12 @@ inline int64_t depth_of(const LevelPtr& plane) {
 
 // The tensor as a member of the plane: one of a lower plane is the same for all its samples.
 inline at::Tensor lift_to(const at::Tensor& tensor, const LevelPtr& plane) {
-  return plane && depth_of(tensor) < plane->depth ? lifted(tensor, *plane) : tensor;
+  if (depth_of(tensor) >= depth_of(plane)) {
+    return tensor;
+  }
+  auto wrapped = wrap(tensor, no_bdim, *plane);
+  share_version_counter(wrapped, tensor);
+  return wrapped;
 }
 
 // Makes a level the thread's plane for as long as this lives, or the level of the deepest tensor,
