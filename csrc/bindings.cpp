@@ -23,9 +23,10 @@
 #include "engine/derivatives.h"
 #include "engine/frames.h"
 #include "engine/registration.h"
-#include "functionalization/frame.h"
+#include "functionalization/mode.h"
 #include "makers.h"
 #include "module_state.h"
+#include "python_frames.h"
 #include "python_functions.h"
 #include "python_rules.h"
 
@@ -67,23 +68,27 @@ std::vector<at::Tensor> tensors_in(const py::tuple& arguments) {
   return tensors;
 }
 
-// The deepest running vmap (or Dual level) that any of the arguments is a tensor of; or the vmap
-// that draws random numbers for each sample, whatever the arguments.
-LevelPtr level_of(const py::tuple& arguments) {
+// The deepest running level that any of the arguments is a tensor of.
+LevelPtr level_of_tensors(const py::tuple& arguments) {
   DeepestLevel deepest;
   for (const auto& argument : arguments) {
     if (THPVariable_Check(argument.ptr())) {
       deepest(THPVariable_Unpack(argument.ptr()));
     }
   }
+  return deepest.level ? LevelPtr::reclaim_copy(deepest.level) : LevelPtr();
+}
+
+// The same, but for functionalize's; or the vmap that draws random numbers for each sample,
+// whatever the arguments.
+LevelPtr level_of(const py::tuple& arguments) {
+  auto level = level_of_tensors(arguments);
   const auto& running = thread_state().plane;
   if (running && running->kind == LevelKind::Batch &&
-      running->randomness == Randomness::Different &&
-      (!deepest.level || deepest.level->depth < running->depth)) {
+      running->randomness == Randomness::Different && (!level || level->depth < running->depth)) {
     return running;
   }
-  const bool found = deepest.level && deepest.level->kind != LevelKind::Functional;
-  return found ? LevelPtr::reclaim_copy(deepest.level) : LevelPtr();
+  return level && level->kind != LevelKind::Functional ? level : LevelPtr();
 }
 
 // The value that a tensor stands for on the plane below a level, and its bdim or none.
@@ -110,7 +115,6 @@ void bind_level(py::module_& module) {
           "batch_size",
           [](const Level& level) { return level.batch_size.guard_int(__FILE__, __LINE__); })
       .def_readonly("randomness", &Level::randomness)
-      .def_property_readonly("is_running", [](const Level& level) { return level.alive.load(); })
       .def_property_readonly("is_batch",
                              [](const Level& level) { return level.kind == LevelKind::Batch; })
       .def("wrap",
@@ -118,6 +122,10 @@ void bind_level(py::module_& module) {
              return wrap(value, bdim.value_or(no_bdim), level);
            })
       .def("unwrap", &unwrap)
+      .def("is_batched", [](const Level& level,
+                            const at::Tensor& tensor) { return is_batched_at(tensor, level); })
+      .def("stacked", [](const Level& level, const at::Tensor& tensor,
+                         int64_t out_dim) { return stacked(tensor, out_dim, level); })
       .def("differentiates",
            [any_tensor](const Level& level, const py::tuple& arguments) {
              return any_tensor(arguments, [&](const at::Tensor& tensor) {
@@ -129,14 +137,9 @@ void bind_level(py::module_& module) {
           return is_differentiated_below(tensor, level);
         });
       });
-  py::class_<BelowFrame>(module, "BelowFrame")
-      .def(py::init<const LevelPtr&>())
-      .def("exit", &BelowFrame::exit);
-  py::class_<RevivedFrame>(module, "RevivedFrame")
-      .def(py::init<const LevelPtr&>())
-      .def("exit", &RevivedFrame::exit);
   module.def("level_of", &level_of);
   module.def("call_on_plane_of", &call_on_plane_of);
+  module.def("level_of_tensors", &level_of_tensors);
   // The innermost level that runs on this thread, or none.
   module.def("is_differentiating", &is_differentiating);
   module.def("running_level", [] { return thread_state().innermost; });
@@ -162,42 +165,9 @@ PYBIND11_MODULE(_C, module) {
       .value("SAME", Randomness::Same)
       .value("DIFFERENT", Randomness::Different);
 
-  py::class_<BatchFrame>(module, "BatchFrame")
-      .def(py::init<int64_t, Randomness, bool>())
-      .def(py::init<int64_t, Randomness, bool, const std::vector<at::Tensor>&>())
-      .def_property_readonly("level", &BatchFrame::level)
-      .def("exit", &BatchFrame::exit)
-      .def("wrap", &BatchFrame::wrap)
-      .def("is_batched", &BatchFrame::is_batched)
-      .def("value", &BatchFrame::value)
-      .def("unwrap", &BatchFrame::unwrap);
-
-  py::class_<ReverseFrame>(module, "ReverseFrame")
-      .def(py::init<>())
-      .def("exit", &ReverseFrame::exit)
-      .def("differentiable", &ReverseFrame::differentiable)
-      .def("pull_back", &ReverseFrame::pull_back, py::call_guard<py::gil_scoped_release>())
-      .def("pull_back_basis", &ReverseFrame::pull_back_basis,
-           py::call_guard<py::gil_scoped_release>())
-      .def("release", &ReverseFrame::release);
-
   module.def("as_view_of", &as_view_of);
   module.def("standard_basis", &standard_basis);
   module.def("run_backward", &run_backward, py::call_guard<py::gil_scoped_release>());
-
-  py::class_<ForwardFrame>(module, "ForwardFrame")
-      .def(py::init<const std::vector<at::Tensor>&>())
-      .def("exit", &ForwardFrame::exit)
-      .def("make_dual", &ForwardFrame::make_dual)
-      .def("strip", &ForwardFrame::strip)
-      .def("unpack", &ForwardFrame::unpack);
-
-  py::class_<FunctionalFrame>(module, "FunctionalFrame")
-      .def(py::init<bool>())
-      .def("exit", &FunctionalFrame::exit)
-      .def("wrap", &FunctionalFrame::wrap)
-      .def("unwrap", &FunctionalFrame::unwrap)
-      .def("write_back", &FunctionalFrame::write_back);
 
   module.def("registered_operators", [] {
     std::vector<std::tuple<std::string, std::string, bool>> rows;
@@ -219,6 +189,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("call_differentiated", &call_differentiated);
   bind_module_state(module);
   bind_level(module);
+  bind_frames(module);
   bind_python_functions(module);
   module.def("register_missing_forward", &register_missing_forward);
   module.def("live_levels", &Level::count);

@@ -96,7 +96,8 @@ py::object call_mapped(const py::object& func, const py::tuple& args, const py::
   }
 
   const OnPlane plane(batch.deeper);
-  BatchFrame frame(batch.size, randomness, /*is_plane=*/true);
+  const BatchFrame frame(batch.size, randomness, /*is_plane=*/true);
+  const auto& level = frame.level();
   py::tuple wrapped(args.size());
   for (size_t i = 0; i < args.size(); ++i) {
     const auto& in_dim = (*dims)[i];
@@ -105,7 +106,7 @@ py::object call_mapped(const py::object& func, const py::tuple& args, const py::
         return py::reinterpret_borrow<py::object>(leaf);
       }
       const auto& tensor = THPVariable_Unpack(leaf.ptr());
-      return python_tensor(frame.wrap(tensor, *in_dim < 0 ? *in_dim + tensor.dim() : *in_dim));
+      return python_tensor(wrap(tensor, *in_dim < 0 ? *in_dim + tensor.dim() : *in_dim, *level));
     });
   }
   const auto output = called(func, wrapped, kwargs);
@@ -115,10 +116,10 @@ py::object call_mapped(const py::object& func, const py::tuple& args, const py::
     }
     const auto& tensor = THPVariable_Unpack(leaf.ptr());
     const auto dim = out_dim < 0 ? out_dim + tensor.dim() + 1 : out_dim;
-    return dim >= 0 && dim <= tensor.dim() ? python_tensor(frame.unwrap(tensor, dim))
+    return dim >= 0 && dim <= tensor.dim() ? python_tensor(stacked(tensor, dim, *level))
                                            : py::object();
   });
-  return result ? result : finish(py::cast(&frame, py::return_value_policy::reference), output);
+  return result ? result : finish(level, output);
 }
 
 }  // namespace functorch_ext

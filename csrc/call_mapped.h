@@ -9,7 +9,7 @@ namespace functorch_ext {
 // vmap's common case without Python's pytrees: positional arguments that are tensors, or plain
 // containers of them, each mapped over one dimension or, with None, not mapped. `in_dims` is an int
 // or a tuple of these. Calls `func` with them, and returns its output with the samples at `out_dim`
-// if that is made of tensors; else finish(frame, output). Returns NotImplemented, having called
+// if that is made of tensors; else finish(level, output). Returns NotImplemented, having called
 // nothing, where the arguments are of another form or don't fit together.
 pybind11::object call_mapped(const pybind11::object& func, const pybind11::tuple& args,
                              const pybind11::dict& kwargs, const pybind11::object& in_dims,

@@ -1,12 +1,17 @@
+// functional_call: a module's parameters and buffers stand aside for others while it is called.
 #include "module_state.h"
 
+#include <pybind11/stl.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <algorithm>
 #include <optional>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
+#include "module_swap.h"
+#include "module_tables.h"
 #include "python_objects.h"
 
 namespace py = pybind11;
@@ -15,196 +20,175 @@ namespace functorch_ext {
 
 namespace {
 
-// The tables of a module, found in its `__dict__`: attributes of a module are slow to look up.
-class Tables {
- public:
-  explicit Tables(const py::handle& module)
-      : state_(py::reinterpret_steal<py::object>(PyObject_GenericGetDict(module.ptr(), nullptr))) {
-    if (!state_) {
-      throw py::error_already_set();
-    }
-  }
-
-  // A plain dict; null if there is none of that name.
-  py::handle find(const py::str& name) const {
-    PyObject* table = PyDict_GetItem(state_.ptr(), name.ptr());
-    return table && PyDict_CheckExact(table) ? table : nullptr;
-  }
-
- private:
-  py::object state_;
-};
-
-struct Names {
-  const py::str parameters = intern("_parameters");
-  const py::str buffers = intern("_buffers");
-  const py::str modules = intern("_modules");
-
-  static py::str intern(const char* name) {
-    return py::reinterpret_steal<py::str>(PyUnicode_InternFromString(name));
-  }
-};
-
-const Names& names() {
-  static const auto* const names = new Names();  // never freed: the interpreter may end first
-  return *names;
-}
-
-// Adds what a table holds, but for None.
-void collect(const py::handle& table, std::vector<PyObject*>& found) {
-  PyObject *key = nullptr, *value = nullptr;
-  for (Py_ssize_t position = 0; table && PyDict_Next(table.ptr(), &position, &key, &value);) {
-    if (value != Py_None) {
-      found.push_back(value);
-    }
-  }
-}
-
 // Is the module, or one inside it, of the class?
 bool has_module_of(const py::handle& root, const py::handle& type) {
-  std::vector<PyObject*> modules = {root.ptr()};
-  for (size_t i = 0; i < modules.size(); ++i) {  // The list grows as we walk.
-    if (py::isinstance(modules[i], type)) {
-      return true;
-    }
-    collect(Tables(modules[i]).find(names().modules), modules);
-  }
-  return false;
+  auto* const wanted = reinterpret_cast<PyTypeObject*>(type.ptr());
+  return any_module({root}, [&](const ModulePath& path, const Tables&) {
+    return PyObject_TypeCheck(path.module.ptr(), wanted) != 0;
+  });
 }
 
-// Does some tensor of the module lie in two places?
-bool has_tied_tensors(const py::handle& root) {
-  std::vector<PyObject*> modules = {root.ptr()};
+// Visits all parameters and buffers, under all their names: visit(path, name, tensor).
+template <class Visit>
+void for_each_tensor_of(const py::handle& root, Visit&& visit) {
+  any_module({root}, [&](const ModulePath& path, const Tables& tables) {
+    for (const auto& table : {tables.parameters(), tables.buffers()}) {
+      any_entry(table, [&](const py::handle& name, const py::handle& tensor) {
+        visit(path, name, tensor);
+        return false;
+      });
+    }
+    return false;
+  });
+}
+
+// Has some tensor of the module several names? (One of a module that contains itself has.)
+bool has_tied_tensors(const py::object& root) {
+  wait_for_other_threads(root);
   std::vector<PyObject*> tensors;
-  for (size_t i = 0; i < modules.size(); ++i) {
-    const Tables tables(modules[i]);
-    collect(tables.find(names().parameters), tensors);
-    collect(tables.find(names().buffers), tensors);
-    collect(tables.find(names().modules), modules);
-  }
+  bool cyclic = false;
+  any_module({root}, [&](const ModulePath& path, const Tables& tables) {
+    const auto collect = [&](const py::handle&, const py::handle& tensor) {
+      tensors.push_back(tensor.ptr());
+      return false;
+    };
+    any_entry(tables.parameters(), collect);
+    any_entry(tables.buffers(), collect);
+    cyclic = cyclic || any_entry(tables.modules(), [&](const py::handle&, const py::handle& child) {
+               return path.contains(child);
+             });
+    return false;
+  });
   std::sort(tensors.begin(), tensors.end());
-  return std::adjacent_find(tensors.begin(), tensors.end()) != tensors.end();
+  return cyclic || std::adjacent_find(tensors.begin(), tensors.end()) != tensors.end();
 }
 
-// Parameters and buffers of a module that others stand in for, until they are put back.
-class Swap {
- public:
-  // None, and nothing changed, if one of the values is no tensor or stands for anything else than
-  // a parameter or a buffer in a plain table.
-  static std::optional<Swap> of(const py::object& root, const py::dict& values) {
-    std::optional<Swap> swap(std::in_place);
-    swap->entries_.reserve(values.size());
-    std::string_view owner_path;
-    std::optional<Tables> owner(std::in_place, root);
-    for (const auto& [key, value] : values) {
-      if (!PyUnicode_CheckExact(key.ptr()) ||
-          !(value.is_none() || THPVariable_Check(value.ptr()))) {
+std::vector<std::string> tensor_names(const py::handle& root) {
+  std::vector<std::string> names;
+  for_each_tensor_of(root, [&](const ModulePath& path, const py::handle& name, const py::handle&) {
+    names.push_back(path.name_of(name));
+  });
+  return names;
+}
+
+std::pair<std::string_view, py::str> path_and_name(const py::handle& key) {
+  Py_ssize_t size = 0;
+  const char* text = PyUnicode_AsUTF8AndSize(key.ptr(), &size);
+  if (!text) {
+    throw py::error_already_set();
+  }
+  const std::string_view full(text, size);
+  const auto dot = full.rfind('.');
+  const auto start = dot == full.npos ? 0 : dot + 1;
+  return {full.substr(0, dot == full.npos ? 0 : dot), py::str(text + start, full.size() - start)};
+}
+
+// For each key that leads to a tensor of the module: the key, the tensor and all names of that.
+std::vector<std::tuple<py::object, py::object, std::vector<std::string>>> names_of_same(
+    const py::object& root, const py::dict& given) {
+  wait_for_other_threads(root);
+  std::unordered_map<PyObject*, std::vector<std::string>> names_of;
+  for_each_tensor_of(root,
+                     [&](const ModulePath& path, const py::handle& name, const py::handle& tensor) {
+                       names_of[tensor.ptr()].push_back(path.name_of(name));
+                     });
+  std::vector<std::tuple<py::object, py::object, std::vector<std::string>>> rows;
+  for (const auto& [key, value] : given) {
+    if (!PyUnicode_CheckExact(key.ptr())) {
+      continue;
+    }
+    const auto [path, name] = path_and_name(key);
+    const auto owner = submodule(root, path);
+    const auto table = owner ? Tables(owner).table_of(name) : py::handle();
+    const auto tensor = table ? py::handle(PyDict_GetItem(table.ptr(), name.ptr())) : table;
+    if (tensor && !tensor.is_none()) {
+      rows.emplace_back(py::reinterpret_borrow<py::object>(key),
+                        py::reinterpret_borrow<py::object>(tensor), names_of[tensor.ptr()]);
+    }
+  }
+  return rows;
+}
+
+// Where the values go; nothing if one of them is no tensor or stands for anything else than a
+// parameter or a buffer in a plain table.
+std::optional<std::vector<SwappedEntry>> entries_for(const py::object& root,
+                                                     const py::dict& values) {
+  std::vector<SwappedEntry> entries;
+  entries.reserve(values.size());
+  std::string_view owner_path;
+  std::optional<Tables> owner(std::in_place, root);
+  for (const auto& [key, value] : values) {
+    if (!PyUnicode_CheckExact(key.ptr()) || !(value.is_none() || THPVariable_Check(value.ptr()))) {
+      return std::nullopt;
+    }
+    auto [path, name] = path_and_name(key);
+    if (path != owner_path) {  // Names come grouped by module: mostly it is the one before.
+      const auto module = submodule(root, path);
+      if (!module) {
         return std::nullopt;
       }
-      Py_ssize_t size = 0;
-      const char* text = PyUnicode_AsUTF8AndSize(key.ptr(), &size);
-      if (!text) {
-        throw py::error_already_set();
-      }
-      const std::string_view full(text, size);
-      const auto dot = full.rfind('.');
-      const auto path = dot == full.npos ? std::string_view() : full.substr(0, dot);
-      if (path != owner_path) {  // Names come grouped by module: mostly it is the one before.
-        owner = submodule(root, path);
-        owner_path = path;
-        if (!owner) {
-          return std::nullopt;
-        }
-      }
-      const auto name = py::str(full.data() + (dot == full.npos ? 0 : dot + 1),
-                                dot == full.npos ? full.size() : full.size() - dot - 1);
-      auto table = owner->find(names().parameters);
-      if (!table || !PyDict_Contains(table.ptr(), name.ptr())) {
-        table = owner->find(names().buffers);
-      }
-      PyObject* before = table ? PyDict_GetItem(table.ptr(), name.ptr()) : nullptr;
-      if (!before) {
-        return std::nullopt;
-      }
-      swap->entries_.push_back({py::reinterpret_borrow<py::dict>(table), name,
-                                py::reinterpret_borrow<py::object>(before),
-                                py::reinterpret_borrow<py::object>(key),
-                                py::reinterpret_borrow<py::object>(value)});
+      owner.emplace(module);
+      owner_path = path;
     }
-    for (const auto& entry : swap->entries_) {
-      entry.table[entry.name] = entry.value;
+    const auto table = owner->table_of(name);
+    if (!table) {
+      return std::nullopt;
     }
-    return swap;
+    entries.push_back({py::reinterpret_borrow<py::dict>(table), std::move(name),
+                       py::reinterpret_borrow<py::object>(key),
+                       py::reinterpret_borrow<py::object>(value)});
   }
+  return entries;
+}
 
-  // Puts the module's own back, and hands tensors that it assigned meanwhile to `given`.
-  void undo(const py::dict& given) {
-    for (const auto& entry : entries_) {
-      PyObject* after = PyDict_GetItem(entry.table.ptr(), entry.name.ptr());
-      if (after && after != entry.value.ptr() && THPVariable_Check(after) &&
-          PyDict_Contains(given.ptr(), entry.key.ptr()) == 1) {
-        given[entry.key] = py::reinterpret_borrow<py::object>(after);
-      }
-    }
-    for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry) {
-      entry->table[entry->name] = entry->before;
-    }
-    entries_.clear();
+// The result of module(*args, **kwargs) with the values in place. What the module assigns to them
+// goes to `given`.
+py::object call_swapped(const py::object& root, std::vector<SwappedEntry> entries,
+                        const py::dict& given, const py::tuple& args, const py::dict& kwargs) {
+  Swap swap(root, std::move(entries));
+  try {
+    auto result = called(root, args, kwargs);
+    swap.undo(given);
+    return result;
+  } catch (...) {
+    swap.undo(given);  // Once more does nothing.
+    throw;
   }
+}
 
- private:
-  struct Entry {
-    py::dict table;
-    py::str name;
-    py::object before;
-    py::object key;
-    py::object value;
-  };
-
-  static std::optional<Tables> submodule(const py::handle& root, std::string_view path) {
-    py::handle module = root;
-    while (!path.empty()) {
-      const auto dot = path.find('.');
-      const auto name = py::str(path.data(), std::min(dot, path.size()));
-      const auto children = Tables(module).find(names().modules);
-      PyObject* child = children ? PyDict_GetItem(children.ptr(), name.ptr()) : nullptr;
-      if (!child || child == Py_None) {
-        return std::nullopt;
-      }
-      module = child;
-      path = dot == path.npos ? std::string_view() : path.substr(dot + 1);
-    }
-    return Tables(module);
-  }
-
-  std::vector<Entry> entries_;
-};
-
-// The result of module(*args, **kwargs) with other parameters and buffers, in a tuple; None if they
-// can't be put in place of the module's own this way. What the module assigns goes to `given`.
+// The same in a tuple; None if the values can't be put in place this way.
 std::optional<py::tuple> call_with_state(const py::object& root, const py::dict& values,
                                          const py::dict& given, const py::tuple& args,
                                          const py::dict& kwargs) {
-  auto swap = Swap::of(root, values);
-  if (!swap) {
+  auto entries = entries_for(root, values);
+  if (!entries) {
     return std::nullopt;
   }
-  try {
-    const auto result = called(root, args, kwargs);
-    swap->undo(given);
-    return py::make_tuple(result);
-  } catch (...) {
-    swap->undo(given);  // Once more does nothing.
-    throw;
+  return py::make_tuple(call_swapped(root, std::move(*entries), given, args, kwargs));
+}
+
+// With entries that Python found: (table, name, key, value) each.
+py::object call_with_entries(const py::object& root, const py::list& found, const py::dict& given,
+                             const py::tuple& args, const py::dict& kwargs) {
+  std::vector<SwappedEntry> entries;
+  for (const auto& row : found) {
+    auto [table, name, key, value] =
+        row.cast<std::tuple<py::dict, py::str, py::object, py::object>>();
+    entries.push_back({std::move(table), std::move(name), std::move(key), std::move(value)});
   }
+  return call_swapped(root, std::move(entries), given, args, kwargs);
 }
 
 }  // namespace
 
 void bind_module_state(py::module_& module) {
   module.def("call_with_state", &call_with_state);
+  module.def("call_with_entries", &call_with_entries);
   module.def("has_module_of", &has_module_of);
   module.def("has_tied_tensors", &has_tied_tensors);
+  module.def("names_of_same", &names_of_same);
+  module.def("tensor_names", &tensor_names);
+  module.def("set_longest_wait", &set_longest_wait);
 }
 
 }  // namespace functorch_ext

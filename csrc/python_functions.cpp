@@ -31,7 +31,7 @@ bool tangent_flows(const py::tuple& arguments) {
     }
   }
   const auto plane = plane_of(tensors);
-  return (!plane || plane->alive.load()) && any_tangent_on(tensors, plane);
+  return (!plane || plane->is_running()) && any_tangent_on(tensors, plane);
 }
 
 // A Python function as one of C++, which may be called and destroyed without the GIL.

@@ -18,6 +18,7 @@ from functorch_ext import (  # noqa: E402
     _module_hooks,
     _sharded_modules,
     _tensor_methods,
+    _torch_func,
     _user_autograd,
 )
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
@@ -35,6 +36,7 @@ from functorch_ext.vmap import vmap  # noqa: E402
 
 _makers.install()
 _tensor_methods.install()
+_torch_func.install()
 _custom_function.install()
 _custom_loop.install()
 _forward_formulas.install()

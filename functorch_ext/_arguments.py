@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from functorch_ext import _C
 from functorch_ext._pytree import Tree, leaves_of, map_tensors
 
 Argnums = int | tuple[int, ...]
@@ -102,5 +102,8 @@ def split_aux(transform: str, func: Callable[..., Any], result: Any) -> tuple[An
 
 def outside_inference_mode(call: Callable[..., Any], *args: Any) -> Any:
     """The result of a call outside of inference mode, whose tensors autograd can't save."""
-    with torch.inference_mode(False), torch.no_grad():
+
+    def body() -> Any:
         return call(*map_tensors(lambda x: x.clone() if x.is_inference() else x, args))
+
+    return _C.run_outside_inference_mode(body)

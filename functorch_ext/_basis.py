@@ -1,9 +1,12 @@
 """The standard basis that Jacobians push through, and putting their rows and columns together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from functorch_ext import _C
 
 
 def check_chunk_size(transform: str, chunk_size: int | None) -> None:
@@ -21,6 +24,19 @@ def chunks(tensors: list[Tensor], chunk_size: int | None) -> Iterator[tuple[int,
     step = total if chunk_size is None else chunk_size
     for start in range(0, max(total, 1), max(step, 1)):
         yield start, min(step, total - start)
+
+
+def each_chunk(
+    call: Callable[[int, int], Any],
+    tensors: list[Tensor],
+    chunk_size: int | None,
+    same_draws: bool = True,
+) -> list[Any]:
+    """``call(start, count)`` for each chunk; all draw the same random numbers, or each anew."""
+    pieces = list(chunks(tensors, chunk_size))
+    if len(pieces) > 1 and same_draws:
+        return _C.map_with_same_draws(lambda piece: call(*piece), pieces)
+    return [call(*piece) for piece in pieces]
 
 
 def _shaped(tensor: Tensor, output: Tensor, given: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """``torch.utils.checkpoint`` and hooks of saved tensors, on the tensors of a ``vmap``."""
 
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -25,40 +24,22 @@ def _install_saved_tensors_hooks() -> None:
     the planes below off too. So it gets a tensor without the graph of its own plane, and grad mode.
     """
 
-    def enter(self: saved_tensors_hooks) -> Self:
+    def hooks(self: saved_tensors_hooks) -> tuple[Callable[..., Any], Callable[..., Any]]:
         pack = self.pack_hook
 
         def pack_wrapper(tensor: torch.Tensor) -> Any:
             level = None if _C.describe(tensor) is None else _C.level_of((tensor,))
             if level is None or not level.is_differentiated_below((tensor,)):
                 return pack(tensor)
-            with torch.enable_grad():
-                return pack(level.wrap(*level.unwrap(tensor)))
+            return _C.run_with_grad_mode(True, pack, level.wrap(*level.unwrap(tensor)))
 
-        torch._C._autograd._push_saved_tensors_default_hooks(pack_wrapper, self.unpack_hook)
-        return self
+        return pack_wrapper, self.unpack_hook
 
-    saved_tensors_hooks.__enter__ = enter
-
-
-class Revived:
-    """A context in which a level runs again, and no deeper one; without one, no level at all."""
-
-    def __init__(self, level: _C.Level | None) -> None:
-        self.level, self.frames = level, []
-
-    def __enter__(self) -> None:
-        if self.level is not None:
-            self.frames.append(_C.RevivedFrame(self.level))
-            return
-        while (running := _C.running_level()) is not None:
-            self.frames.append(_C.BelowFrame(running))
-
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        while self.frames:
-            self.frames.pop().exit()
+    push = torch._C._autograd._push_saved_tensors_default_hooks
+    pop = torch._C._autograd._pop_saved_tensors_default_hooks
+    saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__ = _C.context_methods(
+        hooks, push, pop
+    )
 
 
 def _install_recomputation() -> None:
@@ -72,10 +53,9 @@ def _install_recomputation() -> None:
         level = _C.running_level()
 
         def again(*args: Any, **kwargs: Any) -> Any:
-            if level is None and _C.running_level() is None:
-                return function(*args, **kwargs)
-            with Revived(level):
-                return function(*args, **kwargs)
+            if level is None:
+                return _C.run_below_all(function, *args, **kwargs)
+            return _C.run_again(level, function, *args, **kwargs)
 
         return plain(again, *args, **kwargs)
 

@@ -6,23 +6,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functorch_ext._pytree import Tree, broadcast_prefix, flatten, unflatten
+from functorch_ext import _C
+from functorch_ext._pytree import Tree, broadcast_prefix, flatten, leaves_of, unflatten
 
 
-def call_in_chunks(run: Callable[[Any], Tree], chunks: Iterable[Any], out_dims: Tree) -> Tree:
+def call_in_chunks(
+    run: Callable[[Any], Tree], chunks: Iterable[Any], out_dims: Tree, same_draws: bool
+) -> Tree:
     """Calls ``run`` on each chunk and joins the outputs along ``out_dims``.
 
-    An output with the out_dim ``None`` is the same for all chunks; the last one is returned.
+    An output with the out_dim ``None`` is the same for all chunks; the last one is returned. With
+    ``same_draws`` all chunks draw the same random numbers.
     """
-    parts: list[list[Any]] = []
-    outputs: Tree = None
-    for chunk in chunks:
-        outputs = run(chunk)
-        leaves, structure = flatten(outputs)
-        parts.append(leaves)
-    dims = _dims_of(out_dims, outputs, len(parts[0]))
+    results = _C.map_with_same_draws(run, chunks) if same_draws else [run(each) for each in chunks]
+    parts = [leaves_of(outputs) for outputs in results]
+    dims = _dims_of(out_dims, results[-1], len(parts[0]))
     return unflatten(
-        structure,
+        flatten(results[-1])[1],
         [_join(pieces, dim) for pieces, dim in zip(zip(*parts, strict=True), dims, strict=True)],
     )
 

@@ -110,19 +110,15 @@ def _apply(
     by_rule = has_rule and is_batched
     _check(cls, by_rule, is_recorded)
     call = None
-    below = _C.BelowFrame(level)
-    try:
-        if by_rule:
-            outputs, out_dims = _by_rule(cls, level, structure, values, dims)
-        elif has_rule and (has_setup(cls) or not is_recorded):
-            outputs = cls.apply(*unflatten(structure, values))
-            out_dims = [None] * len(as_tuple(outputs))
-        else:
-            call = _Call(cls, level, args, structure, dims)
-            outputs = _OfBatches.apply(call, *values)
-            out_dims = call.out_dims + call.recording.extra_dims
-    finally:
-        below.exit()
+    if by_rule:
+        outputs, out_dims = _C.run_below(level, _by_rule, cls, level, structure, values, dims)
+    elif has_rule and (has_setup(cls) or not is_recorded):
+        outputs = _C.run_below(level, cls.apply, *unflatten(structure, values))
+        out_dims = [None] * len(as_tuple(outputs))
+    else:
+        call = _C.run_below(level, _Call, cls, level, args, structure, dims)
+        outputs = _C.run_below(level, _OfBatches.apply, call, *values)
+        out_dims = call.out_dims + call.recording.extra_dims
 
     # Back up. A value that was written to in place comes back as the tensor it is the value of.
     written = {id(value): leaf for value, leaf in zip(values, leaves, strict=True)}
@@ -234,10 +230,10 @@ class _Call:
             self.positions.append(offset if child.is_leaf() else None)
             offset += child.num_leaves
 
-    def enter(self, tensors: Any) -> _C.BatchFrame:
-        """A level to compute the samples on."""
+    def run(self, body: Callable[[_C.Level], Any], tensors: Any) -> Any:
+        """``body(level)`` on a level to compute the samples on, above all the tensors."""
         above = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
-        return _C.BatchFrame(self.batch_size, self.randomness, True, above)
+        return _C.run_batch(body, self.batch_size, self.randomness, above)
 
     def as_sample(self, level: _C.Level, output: Any) -> Any:
         """An output as a tensor of the samples' level: it may be closed over, of the vmap's own."""
@@ -282,28 +278,28 @@ class _OfBatches(Function):
 
     @staticmethod
     def forward(ctx: Any, call: _Call, *leaves: Any) -> tuple[Any, ...]:
-        frame = call.enter(leaves)
-        try:
-            samples = _wrapped(frame, leaves, call.dims)
+        def body(level: _C.Level) -> tuple[list[Any], Recording]:
+            samples = _wrapped(level, leaves, call.dims)
             call.shapes = [x.shape if isinstance(x, Tensor) else None for x in samples]
             both = zip(call.needs(ctx), call.needs_inside, strict=True)
             needs = tuple(below or inside for below, inside in both)
-            context, outputs = call.forward(needs, frame.level, samples)
+            context, outputs = call.forward(needs, level, samples)
             call.returns_tuple = isinstance(outputs, tuple)
-            outputs = [call.as_sample(frame.level, output) for output in as_tuple(outputs)]
+            outputs = [call.as_sample(level, output) for output in as_tuple(outputs)]
             tensors = [output for output in outputs if isinstance(output, Tensor)]
             # Cotangents differ between samples if anything does: no output is shared then.
             call.is_batched = any(d is not None for d in call.dims) or any(
-                frame.is_batched(tensor) for tensor in tensors
+                level.is_batched(tensor) for tensor in tensors
             )
-            pairs = [_stacked(frame, output, call.is_batched) for output in outputs]
+            pairs = [_stacked(level, output, call.is_batched) for output in outputs]
             values, call.out_dims = [value for value, _ in pairs], [dim for _, dim in pairs]
-            recording = call.recording = Recording(
-                context, frame.level, [*samples, *outputs], [*leaves, *values],
+            return values, Recording(
+                context, level, [*samples, *outputs], [*leaves, *values],
                 [*call.dims, *call.out_dims],
             )  # fmt: skip
-        finally:
-            frame.exit()
+
+        values, recording = call.run(body, leaves)
+        call.recording = recording
         recording.mark(ctx, recording.values)
         saved = [recording.values[i] for i in recording.indices]
         ctx.save_for_backward(*saved)
@@ -319,28 +315,28 @@ class _OfBatches(Function):
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Any) -> tuple[Any, ...]:
         call, saved = ctx.call, ctx.saved_tensors
-        frame = call.enter((*saved, *tangents))
-        try:
-            context = call.recorded.context(call.needs(ctx), frame.level, saved, forward=True)
-            samples = _wrapped(frame, tangents, call.dims)
+
+        def body(level: _C.Level) -> list[Any]:
+            context = call.recorded.context(call.needs(ctx), level, saved, forward=True)
+            samples = _wrapped(level, tangents, call.dims)
             given = [None if p is None else samples[p] for p in call.positions]
             pushed = as_tuple(all_or_each("jvp", call.cls, call.cls.jvp, context, given))
-            value = frame.unwrap if call.is_batched else lambda tangent, _: frame.value(tangent)
-            results = [
+            value = level.stacked if call.is_batched else lambda tangent, _: _value(level, tangent)
+            return [
                 value(tangent, dim) if isinstance(tangent, Tensor) else tangent
                 for tangent, dim in zip(pushed, call.out_dims, strict=True)
             ]
-        finally:
-            frame.exit()
+
+        results = call.run(body, (*saved, *tangents))
         return (*results, *[None] * len(call.recording.extra_dims))
 
 
 def _pull_back(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
     call, saved = ctx.call, ctx.saved_tensors
-    frame = call.enter((*saved, *cotangents))
-    try:
-        context = call.recorded.context(call.needs(ctx), frame.level, saved, forward=False)
-        given = _wrapped(frame, cotangents[: len(call.out_dims)], call.out_dims)
+
+    def body(level: _C.Level) -> list[Any]:
+        context = call.recorded.context(call.needs(ctx), level, saved, forward=False)
+        given = _wrapped(level, cotangents[: len(call.out_dims)], call.out_dims)
         pull_back = lambda ctx, *cotangents: call_backward(call.cls, ctx, list(cotangents))
         found = all_or_each("backward", call.cls, pull_back, context, given)
         gradients = list(found[: len(call.positions)])
@@ -353,35 +349,40 @@ def _pull_back(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
         results: list[Any] = [None] * len(call.dims)
         for position, gradient in zip(call.positions, gradients, strict=True):
             if position is not None and gradient is not None:
-                results[position] = _of_argument(frame, call, position, gradient)
-    finally:
-        frame.exit()
-    return (None, *results)
+                results[position] = _of_argument(level, call, position, gradient)
+        return results
+
+    return (None, *call.run(body, (*saved, *cotangents)))
 
 
-def _of_argument(frame: _C.BatchFrame, call: _Call, position: int, gradient: Tensor) -> Tensor:
+def _of_argument(level: _C.Level, call: _Call, position: int, gradient: Tensor) -> Tensor:
     """The gradient of an argument, from that of its samples."""
     shape, dim = call.shapes[position], call.dims[position]
     if gradient.shape != shape:
         gradient = gradient.sum_to_size(shape)
     if dim is not None:
-        return frame.unwrap(gradient, dim)
-    return frame.unwrap(gradient, 0).sum(0) if call.is_batched else frame.value(gradient)
+        return level.stacked(gradient, dim)
+    return level.stacked(gradient, 0).sum(0) if call.is_batched else _value(level, gradient)
 
 
-def _wrapped(frame: _C.BatchFrame, leaves: Any, dims: list[Dim]) -> list[Any]:
-    return [_wrap(frame.level, leaf, dim) for leaf, dim in zip(leaves, dims, strict=True)]
+def _value(level: _C.Level, tensor: Tensor) -> Tensor:
+    """What a tensor that is the same for all samples stands for."""
+    return level.unwrap(tensor)[0]
+
+
+def _wrapped(level: _C.Level, leaves: Any, dims: list[Dim]) -> list[Any]:
+    return [_wrap(level, leaf, dim) for leaf, dim in zip(leaves, dims, strict=True)]
 
 
 def _wrap(level: _C.Level, leaf: Any, dim: Dim) -> Any:
     return level.wrap(leaf, dim) if isinstance(leaf, Tensor) else leaf
 
 
-def _stacked(frame: _C.BatchFrame, output: Any, is_batched: bool) -> tuple[Any, Dim]:
+def _stacked(level: _C.Level, output: Any, is_batched: bool) -> tuple[Any, Dim]:
     """An output's value and bdim; with a bdim in any case if anything is batched."""
     if not isinstance(output, Tensor):
         return output, None
-    value, dim = frame.level.unwrap(output)
+    value, dim = level.unwrap(output)
     if is_batched and dim is None:
-        return frame.unwrap(output, 0).clone(), 0  # as an expanded input it would be a view of it
+        return level.stacked(output, 0).clone(), 0  # as an expanded input it would be a view of it
     return value, dim

@@ -100,15 +100,16 @@ def all_or_each(
     if level is None or not level.is_batch or level.batch_size == 0:
         return function(ctx, *tensors)  # and raise again
     _warn(what, cls)
-    results = []
-    below = _C.BelowFrame(level)
-    try:
+
+    def run_each() -> list[Any]:
+        results = []
         for index in range(level.batch_size):
             sample = _SampleContext(ctx, saved, level, index)
             given = _sample(level, tuple(tensors), index)
             results.append(as_tuple(all_or_each(what, cls, function, sample, given)))
-    finally:
-        below.exit()
+        return results
+
+    results = _C.run_below(level, run_each)
     stacked = tuple(_stacked(level, column) for column in zip(*results, strict=True))
     needed = (*tensors, *saved)
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in needed):
@@ -121,18 +122,19 @@ def forward_of_each(
 ) -> tuple[Context, Any]:
     """A forward, sample by sample: what it left for the backward, and its outputs."""
     _warn("forward", cls)
-    calls, known, first_leaves = [], {}, []
-    below = _C.BelowFrame(level)
-    try:
+    calls, known = [], {}
+    first_leaves: list[Any] = []
+
+    def run_each() -> None:
         for index in range(level.batch_size):
             context, leaves = Context(needs), list(_sample(level, tuple(samples), index))
             outputs = call_forward(cls, context, unflatten(structure, leaves))
             calls.append((context, outputs))
             if index == 0:
-                first_leaves = leaves  # kept, so that no other tensor gets the id of one
+                first_leaves.extend(leaves)  # kept, so that no other tensor gets the id of one
                 known.update(zip(map(id, leaves), samples, strict=True))
-    finally:
-        below.exit()
+
+    _C.run_below(level, run_each)
 
     def together(each: Sequence[Any]) -> Any:
         """What stands for one thing of each sample: an argument or output, a stack, or a list."""
@@ -166,7 +168,6 @@ def forward_of_each(
             f"functorch_ext.vmap: {cls.__name__} would write in place to a tensor that all samples "
             "share."
         )
-    del first_leaves
     return merged, outputs if isinstance(calls[0][1], tuple) else outputs[0]
 
 

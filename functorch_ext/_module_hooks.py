@@ -31,15 +31,13 @@ def install() -> None:
             return plain(self, fn, args)
         pairs = [_batched(level, tensor) for tensor in tensors]
         dims = [dim for _, dim in pairs]
-        below = _C.BelowFrame(level)
-        try:
-            values, found = apply_on_tensors(
-                self,
-                lambda node: fn(_NodeOfBatch(node, self, level, dims)),
-                tuple(value for value, _ in pairs),
-            )
-        finally:
-            below.exit()
+        values, found = _C.run_below(
+            level,
+            apply_on_tensors,
+            self,
+            lambda node: fn(_NodeOfBatch(node, self, level, dims)),
+            tuple(value for value, _ in pairs),
+        )
         if found is None:
             return args, None
         wrapped = iter([level.wrap(value, dim) for value, dim in zip(values, dims, strict=True)])
@@ -77,19 +75,19 @@ class _NodeOfBatch:
             # each has a frame of its own.
             kept = owner.grad_outputs if isinstance(owner.grad_outputs, _Values) else _Values()
             above = [each for each in (*by_inputs, *by_outputs, *kept) if each is not None]
-            frame = _C.BatchFrame(batch_size, randomness, True, above)
-            try:
+
+            def body(level: _C.Level) -> Any:
                 if kept:
-                    samples = _wrapped(frame, kept, [0] * len(kept))
+                    samples = _wrapped(level, kept, [0] * len(kept))
                     owner.grad_outputs = _Values.of(samples, kept.batches - 1)
-                result = hook(_wrapped(frame, by_inputs, dims), _wrapped(frame, by_outputs, dims))
+                result = hook(_wrapped(level, by_inputs, dims), _wrapped(level, by_outputs, dims))
                 if owner.grad_outputs is not None:
                     found = owner.grad_outputs
-                    values = _unwrapped(frame, found, [0] * len(found))
+                    values = _stacked(level, found, [0] * len(found))
                     owner.grad_outputs = _Values.of(values, getattr(found, "batches", 0) + 1)
-                return None if result is None else _unwrapped(frame, result, dims)
-            finally:
-                frame.exit()
+                return None if result is None else _stacked(level, result, dims)
+
+            return _C.run_batch(body, batch_size, randomness, above)
 
         return self.node.register_hook(of_batch)
 
@@ -107,15 +105,15 @@ class _Values(tuple):
         return result
 
 
-def _wrapped(frame: _C.BatchFrame, values: _Cotangents, dims: list[int]) -> _Cotangents:
+def _wrapped(level: _C.Level, values: _Cotangents, dims: list[int]) -> _Cotangents:
     return tuple(
-        None if value is None else frame.wrap(value, dim)
+        None if value is None else level.wrap(value, dim)
         for value, dim in zip(values, dims, strict=True)
     )
 
 
-def _unwrapped(frame: _C.BatchFrame, samples: _Cotangents, dims: list[int]) -> _Cotangents:
+def _stacked(level: _C.Level, samples: _Cotangents, dims: list[int]) -> _Cotangents:
     return tuple(
-        None if sample is None else frame.unwrap(sample, dim)
+        None if sample is None else level.stacked(sample, dim)
         for sample, dim in zip(samples, dims, strict=True)
     )

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from functorch_ext import _C
-from functorch_ext._checkpoint import Revived
 from functorch_ext._pytree import map_tensors
 
 _PACKAGE = "torch.distributed.fsdp._fully_shard."
@@ -123,7 +122,6 @@ def _tangent(tensor: Tensor) -> Tensor | None:
 def _outside_transforms(func: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(func)
     def outside(*args: Any, **kwargs: Any) -> Any:
-        with Revived(None):
-            return func(*args, **kwargs)
+        return _C.run_below_all(func, *args, **kwargs)
 
     return outside

@@ -120,12 +120,11 @@ def _install_register_hook() -> None:
 
         # Who differentiates is outside of the vmap: the hook takes samples of a cotangent there.
         def hook_of_batch(cotangent):
-            frame = _C.BatchFrame(batch_size, randomness, True, [cotangent])
-            try:
-                result = hook(frame.wrap(cotangent, dim))
-                return None if result is None else frame.unwrap(result, dim)
-            finally:
-                frame.exit()
+            def body(level):
+                result = hook(level.wrap(cotangent, dim))
+                return None if result is None else level.stacked(result, dim)
+
+            return _C.run_batch(body, batch_size, randomness, [cotangent])
 
         return register_hook(value, hook_of_batch)
 

@@ -133,7 +133,7 @@ def _grad_below(
     Autograd of the plane below would sum them up. So it runs on a basis there: for each sample, the
     cotangents of that one alone.
     """
-    level = _level_of(outputs)
+    level = _C.level_of_tensors(tuple(outputs))
     if create_graph and any(output.requires_grad for output in outputs):
         raise RuntimeError(
             "torch.autograd.grad(..., create_graph=True) inside vmap, by a tensor from outside of "
@@ -156,9 +156,9 @@ def _grad_below(
         f"{count} backward passes, one per sample, at once (a performance drop). Use "
         "functorch_ext.grad, which takes such a tensor for each sample."
     )
-    roots, seeds = [], []
-    below = _C.BelowFrame(level)
-    try:
+
+    def on_basis() -> list[Any]:
+        roots, seeds = [], []
         for output, cotangent in zip(outputs, cotangents, strict=True):
             value = _in_front(level, output, count)
             if not value.requires_grad:
@@ -170,15 +170,15 @@ def _grad_below(
             seeds.append(torch.diag_embed(seed.movedim(0, -1), dim1=0, dim2=1))
         if not roots:
             _raise_without_grad("torch.autograd.grad", 0, outputs[0])
-        frame = _C.BatchFrame(count, _C.Randomness.ERROR, False, roots)
-        try:
-            basis = [frame.wrap(seed, 0) for seed in seeds]
+
+        def pull_back(basis_level: _C.Level) -> list[Any]:
+            basis = [basis_level.wrap(seed, 0) for seed in seeds]
             found = _grad(roots, basis, keep_graph, create_graph, inputs, allow_unused)
-            found = [None if each is None else frame.unwrap(each, 0) for each in found]
-        finally:
-            frame.exit()
-    finally:
-        below.exit()
+            return [None if each is None else basis_level.stacked(each, 0) for each in found]
+
+        return _C.run_basis(pull_back, count, roots)
+
+    found = _C.run_below(level, on_basis)
     return [None if gradient is None else level.wrap(gradient, 0) for gradient in found]
 
 
@@ -186,22 +186,6 @@ def _in_front(level: _C.Level, tensor: Tensor, count: int) -> Tensor:
     """The value of a tensor of the level, with its samples in front."""
     value, dim = level.unwrap(tensor)
     return value.expand(count, *value.shape) if dim is None else value.movedim(dim, 0)
-
-
-def _level_of(tensors: Sequence[Tensor]) -> _C.Level:
-    """The deepest level that one of the tensors belongs to."""
-    frames = []
-    try:
-        while True:
-            level = _C.level_of(tuple(tensors))
-            if level is None:
-                raise AssertionError("no tensor of a vmap")
-            if any(level.unwrap(tensor)[0] is not tensor for tensor in tensors):
-                return level
-            frames.append(_C.BelowFrame(level))  # it draws random numbers, but has none of them
-    finally:
-        for frame in reversed(frames):
-            frame.exit()
 
 
 def _check_outputs(call: str, outputs: Sequence[Tensor]) -> None:

@@ -90,10 +90,10 @@ class MappedInputs:
             f"{first} and {described(index, dim)}. Check in_dims."
         )
 
-    def wrapped(self, frame: _C.BatchFrame) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments to call the function with, as tensors of the frame's level."""
+    def wrapped(self, level: _C.Level) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments to call the function with, as tensors of the level."""
         leaves = [
-            leaf if dim is None else frame.wrap(leaf, dim)
+            leaf if dim is None else level.wrap(leaf, dim)
             for leaf, dim in zip(self.leaves, self.dims, strict=True)
         ]
         return self._arguments(leaves)

@@ -63,17 +63,17 @@ def jvp(
     leaves, structure = flatten(tuple(primals))
     check_differentiable("jvp", "primals", leaves)
     tangent_leaves = _checked_tangents("jvp", flatten(tuple(tangents)), leaves, structure)
-    frame = _C.ForwardFrame(leaves)
-    try:
+
+    def body(frame: _C.ForwardFrame) -> Any:
         duals = unflatten(structure, frame.make_dual(leaves, tangent_leaves))
         outputs, aux = func(*duals), None
         if has_aux:
             outputs, aux = split_aux("jvp", func, outputs)
             aux = map_tensors(lambda tensor: frame.unpack(tensor)[0], aux)
         pairs = [frame.unpack(leaf) for leaf in check_outputs("jvp", outputs)]
-    finally:
-        frame.exit()
-    output_structure = flatten(outputs)[1]
+        return pairs, flatten(outputs)[1], aux
+
+    pairs, output_structure, aux = _C.run_forward(body, leaves)
     output = unflatten(output_structure, [primal for primal, _ in pairs])
     tangent = unflatten(output_structure, [_tangent_or_zeros(*pair, strict) for pair in pairs])
     return (output, tangent, aux) if has_aux else (output, tangent)
@@ -87,8 +87,7 @@ def _tangent_or_zeros(primal: Tensor, tangent: Tensor | None, strict: bool) -> T
             "functorch_ext.jvp: an output is independent of the primals, which strict=True "
             "forbids. With strict=False its tangent is zeros."
         )
-    with torch.no_grad():
-        return torch.zeros_like(primal)
+    return _C.run_with_grad_mode(False, torch.zeros_like, primal)
 
 
 def _checked_tangents(
@@ -155,24 +154,22 @@ class _LinearMap:
     """A recorded pullback and its transpose."""
 
     def __init__(self, func: Callable[..., Any], primals: list[Tensor], structure: Any) -> None:
-        self.primal_frame = _C.ReverseFrame()
-        try:
-            aliases = self.primal_frame.differentiable(primals)
-            outputs = func(*unflatten(structure, aliases))
-            leaves = check_outputs("linearize", outputs)
+        def record(frame: _C.ReverseFrame) -> None:
+            self.primal_frame = frame
+            outputs = func(*unflatten(structure, frame.differentiable(primals)))
+            self.leaves = check_outputs("linearize", outputs)
             self.structure = flatten(outputs)[1]
-            self.released = [self.primal_frame.release(leaf) for leaf in leaves]
+            self.released = [frame.release(leaf) for leaf in self.leaves]
             self.output = unflatten(self.structure, self.released)
+            _C.run_reverse(record_pullback)
+
+        def record_pullback(frame: _C.ReverseFrame) -> None:
             # The pullback as a function of its cotangents.
-            self.cotangent_frame = _C.ReverseFrame()
-            try:
-                zeros = [torch.zeros_like(leaf) for leaf in self.released]
-                cotangents = self.cotangent_frame.differentiable(zeros)
-                self.pulled_back = self.primal_frame.pull_back(leaves, cotangents, True)
-            finally:
-                self.cotangent_frame.exit()
-        finally:
-            self.primal_frame.exit()
+            self.cotangent_frame = frame
+            cotangents = frame.differentiable([torch.zeros_like(leaf) for leaf in self.released])
+            self.pulled_back = self.primal_frame.pull_back(self.leaves, cotangents, True)
+
+        _C.run_reverse(record)
 
     def __call__(self, tangents: list[Tensor]) -> Tree:
         pushed = self.cotangent_frame.pull_back(self.pulled_back, tangents, True)

@@ -51,14 +51,11 @@ def functionalize(func: Callable[..., Any], *, remove: str = "mutations") -> Cal
         )
 
     def run(args: Any, kwargs: Any) -> Any:
-        frame = _C.FunctionalFrame(remove == "mutations_and_views")
-        try:
-            args, kwargs = map_tensors(frame.wrap, (args, kwargs))
-            outputs = map_tensors(frame.unwrap, func(*args, **kwargs))
-        finally:
-            frame.exit()
-        frame.write_back()
-        return outputs
+        def body(frame: _C.FunctionalFrame) -> Any:
+            inner_args, inner_kwargs = map_tensors(frame.wrap, (args, kwargs))
+            return map_tensors(frame.unwrap, func(*inner_args, **inner_kwargs))
+
+        return _C.run_functional(body, remove == "mutations_and_views")
 
     @functools.wraps(func)
     def functional(*args: Any, **kwargs: Any) -> Any:

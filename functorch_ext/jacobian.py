@@ -17,7 +17,7 @@ from functorch_ext._arguments import (
     selected,
     split_aux,
 )
-from functorch_ext._basis import check_chunk_size, chunks, join_rows, split_columns
+from functorch_ext._basis import check_chunk_size, each_chunk, join_rows, split_columns
 from functorch_ext._pytree import flatten, map_tensors, unflatten
 from functorch_ext.forward import jvp
 from functorch_ext.vmap import vmap
@@ -77,8 +77,8 @@ def _by_rows(
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         leaves, structure = flatten(selected(transform, argnums, args))
         check_differentiable(transform, "the argument at argnums", leaves)
-        frame = _C.ReverseFrame()
-        try:
+
+        def body(frame: _C.ReverseFrame) -> Any:
             aliases = unflatten(structure, frame.differentiable(leaves))
             outputs, aux = func(*replaced(argnums, args, aliases), **kwargs), None
             if has_aux:
@@ -89,14 +89,16 @@ def _by_rows(
                 # The Jacobian of a number is its gradient.
                 parts = [frame.pull_back(output_leaves, [None], False)]
             else:
-                rows = [
-                    frame.pull_back_basis(output_leaves, start, count)
-                    for start, count in chunks(output_leaves, chunk_size)
-                ]
+                rows = each_chunk(
+                    lambda start, count: frame.pull_back_basis(output_leaves, start, count),
+                    output_leaves,
+                    chunk_size,
+                )
                 parts = join_rows(rows, output_leaves, leaves)
-        finally:
-            frame.exit()
-        result = unflatten(flatten(outputs)[1], [unflatten(structure, part) for part in parts])
+            return parts, flatten(outputs)[1], aux
+
+        parts, output_structure, aux = _C.run_reverse(body)
+        result = unflatten(output_structure, [unflatten(structure, part) for part in parts])
         return (result, aux) if has_aux else result
 
     return jacobian
@@ -159,13 +161,13 @@ def _by_columns(
         def flat(duals: list[Tensor]) -> Any:
             return func(*replaced(argnums, args, unflatten(structure, duals)), **kwargs)
 
-        columns = []
-        for start, count in chunks(leaves, chunk_size):
+        def push_chunk(start: int, count: int) -> _Pushed:
             basis = _C.standard_basis(leaves, start, count)
-            pushed = push(transform, flat, leaves, basis, count, has_aux)
-            output_leaves, output_structure, tangents, aux = pushed
-            columns.append(tangents)
-        parts = split_columns(columns, output_leaves, leaves)
+            return push(transform, flat, leaves, basis, count, has_aux)
+
+        pushed = each_chunk(push_chunk, leaves, chunk_size, push is _push_columns)
+        output_leaves, output_structure, _, aux = pushed[-1]
+        parts = split_columns([tangents for _, _, tangents, _ in pushed], output_leaves, leaves)
         result = unflatten(output_structure, [unflatten(structure, part) for part in parts])
         return (result, aux) if has_aux else result
 
@@ -181,29 +183,25 @@ def _push_columns(
     has_aux: bool,
 ) -> _Pushed:
     # The tangents alone belong to the basis' level: the primal is computed once, as it is.
-    forward = _C.ForwardFrame(primals)
-    try:
-        level = _C.BatchFrame(count, _C.Randomness.SAME, False)
-        try:
-            tangents = [level.wrap(part, 0) for part in basis]
-            outputs, aux = func(forward.make_dual(primals, tangents)), None
-            if has_aux:
-                outputs, aux = split_aux(transform, func, outputs)
-                aux = map_tensors(lambda tensor: forward.unpack(tensor)[0], aux)
-            columns = []
-            primal_outputs = []
-            for leaf in check_outputs(transform, outputs):
-                primal, tangent = forward.unpack(leaf)
-                if tangent is None:
-                    with torch.no_grad():
-                        tangent = torch.zeros_like(primal)
-                columns.append(forward.strip(level.unwrap(tangent, primal.dim())))
-                primal_outputs.append(primal)
-            return primal_outputs, flatten(outputs)[1], columns, aux
-        finally:
-            level.exit()
-    finally:
-        forward.exit()
+    def body(forward: _C.ForwardFrame, level: _C.Level) -> _Pushed:
+        tangents = [level.wrap(part, 0) for part in basis]
+        outputs, aux = func(forward.make_dual(primals, tangents)), None
+        if has_aux:
+            outputs, aux = split_aux(transform, func, outputs)
+            aux = map_tensors(lambda tensor: forward.unpack(tensor)[0], aux)
+        columns = []
+        primal_outputs = []
+        for leaf in check_outputs(transform, outputs):
+            primal, tangent = forward.unpack(leaf)
+            if tangent is None:
+                tangent = _C.run_with_grad_mode(False, torch.zeros_like, primal)
+            columns.append(forward.strip(level.stacked(tangent, primal.dim())))
+            primal_outputs.append(primal)
+        return primal_outputs, flatten(outputs)[1], columns, aux
+
+    return _C.run_forward(
+        lambda forward: _C.run_basis(functools.partial(body, forward), count), primals
+    )
 
 
 def _push_columns_anew(

@@ -7,7 +7,7 @@ module keeps its tensors (``_parameters`` and ``_buffers``) for the time of one 
 
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,13 +18,11 @@ from functorch_ext import _C
 
 __all__ = ["functional_call", "replace_all_batch_norm_modules_", "stack_module_state"]
 
-_MISSING = object()
-
 # Their calls do not read the tables that we swap: they have compiled code and replicas.
 _NOT_SWAPPABLE = (torch.jit.ScriptModule, nn.DataParallel)
 
-# One swapped entry: the table, the entry's name in it, and what stood there before.
-_Swap = tuple[dict[str, Any], str, Any]
+# Where a value goes: the table, the entry's name in it, what the caller names it, and the value.
+_Entry = tuple[dict[str, Any], str, str, Any]
 
 
 def functional_call(
@@ -39,6 +37,11 @@ def functional_call(
     """Calls a module with the given tensors in place of its parameters and buffers.
 
     The module is as before when the call returns or raises. Calls nest.
+
+    A module has one set of parameters for all threads. So while a thread calls it with others, one
+    that does the same waits until it is done; it gets a ``RuntimeError`` if it would wait forever,
+    because the two wait for each other or one call takes longer than a minute. A plain call
+    ``module(x)`` from another thread meanwhile sees the given tensors.
 
     Args:
         module: the module to call.
@@ -58,7 +61,7 @@ def functional_call(
     Raises:
         ValueError: a key in several dicts, or different values for tied names.
         RuntimeError: missing or unexpected names with ``strict``; a scripted, a DataParallel or an
-            FSDP module.
+            FSDP module; one that another thread doesn't stop calling with other tensors.
         TypeError: a value that is not a tensor, or a name of something that is not a tensor.
         AttributeError: a name that leads into a submodule which is not there.
 
@@ -89,13 +92,7 @@ def functional_call(
     result = _C.call_with_state(module, values, given, args, kwargs)
     if result is not None:
         return result[0]
-
-    swaps: list[_Swap] = []
-    try:
-        _swap_in(module, values, swaps)
-        return module(*args, **kwargs)
-    finally:
-        _swap_out(swaps, values, given)
+    return _C.call_with_entries(module, _entries(module, values), given, args, kwargs)
 
 
 def stack_module_state(
@@ -218,34 +215,23 @@ def _describe_types(dicts: Any) -> str:
     return name
 
 
-def _named_tensors(root: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """All parameters and buffers, under all their names."""
-    yield from root.named_parameters(remove_duplicate=False)
-    yield from root.named_buffers(remove_duplicate=False)
-
-
 def _with_tied_names(root: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
     """``given``, with the value of a tied tensor entered under all its names."""
-    names_of: dict[int, list[str]] = {}
-    for name, tensor in _named_tensors(root):
-        names_of.setdefault(id(tensor), []).append(name)
     values = dict(given)
-    for names in names_of.values():
-        candidates = [name for name in names if name in given]
-        if not candidates:
-            continue
-        value = given[candidates[0]]
-        if any(given[name] is not value for name in candidates):
+    first_key: dict[int, str] = {}
+    for key, tensor, names in _C.names_of_same(root, given):
+        first = first_key.setdefault(id(tensor), key)
+        if given[first] is not given[key]:
             raise ValueError(
-                f"functional_call: different values for {_quote(candidates)}, which are names of "
+                f"functional_call: different values for {_quote([first, key])}, which are names of "
                 "one tensor in the module; give one value, or pass tie_weights=False"
             )
-        values.update(dict.fromkeys(names, value))
+        values.update(dict.fromkeys(names, given[key]))
     return values
 
 
 def _check_names(root: nn.Module, values: dict[str, Tensor]) -> None:
-    names = {name for name, _ in _named_tensors(root)}
+    names = set(_C.tensor_names(root))
     unexpected, missing = values.keys() - names, names - values.keys()
     problems = []
     if unexpected:
@@ -259,10 +245,9 @@ def _check_names(root: nn.Module, values: dict[str, Tensor]) -> None:
         )
 
 
-def _swap_in(root: nn.Module, values: dict[str, Tensor], swaps: list[_Swap]) -> None:
-    """Puts the values in, noting each swap before it is made so that it can be undone."""
-    owner, owner_path = root, ""
-    parameters, buffers = root._parameters, root._buffers
+def _entries(root: nn.Module, values: dict[str, Tensor]) -> list[_Entry]:
+    """Where each value goes, of whatever kind its name is."""
+    entries: list[_Entry] = []
     for key, value in values.items():
         if value is not None and not isinstance(value, Tensor):
             raise TypeError(
@@ -272,31 +257,14 @@ def _swap_in(root: nn.Module, values: dict[str, Tensor], swaps: list[_Swap]) -> 
         if not isinstance(key, str):
             raise TypeError(f"functional_call: names must be strings, got {type(key).__name__}")
         path, _, name = key.rpartition(".")
-        if path != owner_path:  # Names come grouped by module: mostly it is the one before.
-            owner, owner_path = _submodule(root, path, key), path
-            parameters, buffers = owner._parameters, owner._buffers
-        if name in parameters:
-            table = parameters
-        elif name in buffers:
-            table = buffers
+        owner = _submodule(root, path, key)
+        for table in (owner._parameters, owner._buffers):
+            if name in table:
+                entries.append((table, name, key, value))
+                break
         else:
-            table, value = _unregistered(owner, name, key, value)
-        swaps.append((table, name, table.get(name, _MISSING)))
-        table[name] = value
-
-
-def _swap_out(swaps: list[_Swap], values: dict[str, Tensor], given: dict[str, Tensor]) -> None:
-    """Undoes the swaps, last first, and hands tensors that the module assigned to ``given``."""
-    # zip stops early when swapping in raised. One table may be met twice: read all, then restore.
-    for (table, name, _), (key, value) in zip(swaps, values.items()):
-        after = table.get(name)
-        if after is not value and isinstance(after, Tensor) and key in given:
-            given[key] = after
-    for table, name, before in reversed(swaps):
-        if before is _MISSING:
-            table.pop(name, None)
-        else:
-            table[name] = before
+            entries.append(_unregistered(owner, name, key, value))
+    return entries
 
 
 def _submodule(root: nn.Module, path: str, key: str) -> nn.Module:
@@ -325,17 +293,15 @@ class _Given(nn.Module):
         return self.value
 
 
-def _unregistered(
-    owner: nn.Module, name: str, key: str, value: Tensor
-) -> tuple[dict[str, Any], Any]:
-    """The table and its entry for a name that is neither a parameter nor a buffer.
+def _unregistered(owner: nn.Module, name: str, key: str, value: Tensor) -> _Entry:
+    """The entry for a name that is neither a parameter nor a buffer.
 
     It may be a parametrized tensor, a tensor kept as a plain attribute, or not there at all: then
     the module has it as an attribute during the call.
     """
     parametrizations = owner._modules.get("parametrizations")
     if parametrizations is not None and name in parametrizations._modules:
-        return parametrizations._modules, _Given(value)
+        return parametrizations._modules, name, key, _Given(value)
     if not name:
         raise KeyError(f"functional_call: the name '{key}' is empty or ends in a dot")
     is_property = inspect.isdatadescriptor(getattr(type(owner), name, None))
@@ -345,7 +311,7 @@ def _unregistered(
             f"functional_call: '{key}' is not a tensor of {type(owner).__name__} "
             "that can be replaced"
         )
-    return owner.__dict__, value
+    return owner.__dict__, name, key, value
 
 
 def _stack_tensors(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -100,8 +100,8 @@ def _gradient_function(
                 return (*result, None)
         leaves, structure = flatten(selected(transform, argnums, args))
         check_differentiable(transform, "the argument at argnums", leaves)
-        frame = _C.ReverseFrame()
-        try:
+
+        def body(frame: _C.ReverseFrame) -> tuple[Tree, Tensor, Any]:
             aliases = unflatten(structure, frame.differentiable(leaves))
             output, aux = func(*replaced(argnums, args, aliases), **kwargs), None
             if has_aux:
@@ -110,8 +110,8 @@ def _gradient_function(
             gradients = frame.pull_back([output], [None], False)
             aux = map_tensors(frame.release, aux) if has_aux else None
             return unflatten(structure, gradients), frame.release(output), aux
-        finally:
-            frame.exit()
+
+        return _C.run_reverse(body)
 
     return compute
 
@@ -156,18 +156,18 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     """
     leaves, structure = flatten(primals)
     check_differentiable("vjp", "primals", leaves)
-    frame = _C.ReverseFrame()
-    try:
-        aux = None
-        outputs = func(*unflatten(structure, frame.differentiable(leaves)))
+
+    def body(frame: _C.ReverseFrame) -> Any:
+        outputs, aux = func(*unflatten(structure, frame.differentiable(leaves))), None
         if has_aux:
             outputs, aux = split_aux("vjp", func, outputs)
             aux = map_tensors(frame.release, aux)
         output_leaves = check_outputs("vjp", outputs)
         output_structure = flatten(outputs)[1]
         released = unflatten(output_structure, [frame.release(leaf) for leaf in output_leaves])
-    finally:
-        frame.exit()
+        return frame, output_leaves, output_structure, released, aux
+
+    frame, output_leaves, output_structure, released, aux = _C.run_reverse(body)
 
     def pullback(*cotangents: Any, retain_graph: bool = True, create_graph: bool | None = None):
         given = cotangents[0] if len(cotangents) == 1 else cotangents

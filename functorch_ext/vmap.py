@@ -85,15 +85,14 @@ def vmap(
     plain = plain and not kwarg_dims and chunk_size is None and axis_size is None
 
     def run(inputs: MappedInputs) -> Any:
-        frame = _C.BatchFrame(inputs.batch_size, mode, True)
-        try:
-            args, kwargs = inputs.wrapped(frame)
-            return _unwrap_outputs(frame, func(*args, **kwargs), out_dims)
-        finally:
-            frame.exit()
+        def body(level: _C.Level) -> Any:
+            args, kwargs = inputs.wrapped(level)
+            return finish(level, func(*args, **kwargs))
 
-    def finish(frame: _C.BatchFrame, outputs: Any) -> Any:
-        return _unwrap_outputs(frame, outputs, out_dims)
+        return _C.run_batch(body, inputs.batch_size, mode)
+
+    def finish(level: _C.Level, outputs: Any) -> Any:
+        return _unwrap_outputs(level, outputs, out_dims)
 
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if plain:
@@ -104,8 +103,8 @@ def vmap(
         leaves = tuple(inputs.leaves)
         if chunk_size is None or chunk_size >= inputs.batch_size:
             return _C.call_on_plane_of(leaves, run, inputs)
-        chunks = inputs.chunks(chunk_size)
-        return _C.call_on_plane_of(leaves, call_in_chunks, run, chunks, out_dims)
+        chunks, same_draws = inputs.chunks(chunk_size), randomness == "same"
+        return _C.call_on_plane_of(leaves, call_in_chunks, run, chunks, out_dims, same_draws)
 
     @functools.wraps(func)
     def mapped(*args: Any, **kwargs: Any) -> Any:
@@ -119,16 +118,16 @@ def vmap(
     return mapped
 
 
-def _unwrap_outputs(frame: _C.BatchFrame, outputs: Tree, out_dims: Tree) -> Tree:
+def _unwrap_outputs(level: _C.Level, outputs: Tree, out_dims: Tree) -> Tree:
     if type(outputs) is Tensor and type(out_dims) is int:
-        return _unwrap(frame, outputs, out_dims)
+        return _unwrap(level, outputs, out_dims)
     leaves, structure = flatten(outputs)
     if type(out_dims) is int:
         dims = [out_dims] * len(leaves)
     else:
         dims = output_dims(out_dims, outputs)
     return unflatten(
-        structure, [_unwrap(frame, leaf, dim) for leaf, dim in zip(leaves, dims, strict=True)]
+        structure, [_unwrap(level, leaf, dim) for leaf, dim in zip(leaves, dims, strict=True)]
     )
 
 
@@ -151,7 +150,7 @@ def output_dims(out_dims: Tree, outputs: Tree) -> list[int | None]:
     )
 
 
-def _unwrap(frame: _C.BatchFrame, leaf: Any, dim: int | None) -> Any:
+def _unwrap(level: _C.Level, leaf: Any, dim: int | None) -> Any:
     if not isinstance(leaf, Tensor):
         if dim is None:
             return leaf
@@ -160,12 +159,12 @@ def _unwrap(frame: _C.BatchFrame, leaf: Any, dim: int | None) -> Any:
             f"stacked along out_dim {dim}. Return tensors, or give that output the out_dim None."
         )
     if dim is None:
-        if frame.is_batched(leaf):
+        if level.is_batched(leaf):
             raise ValueError(
                 "functorch_ext.vmap: an output with out_dim None must be the same for all samples, "
                 "but it depends on a mapped input. Give it an int as its out_dim."
             )
-        return frame.value(leaf)
+        return level.unwrap(leaf)[0]
     if not isinstance(dim, int):
         raise ValueError(
             "functorch_ext.vmap: out_dims must hold ints or None, but got "
@@ -177,4 +176,4 @@ def _unwrap(frame: _C.BatchFrame, leaf: Any, dim: int | None) -> Any:
             f"{tuple(leaf.shape)} per sample: expected out_dims in "
             f"[{-leaf.dim() - 1}, {leaf.dim()}]."
         )
-    return frame.unwrap(leaf, dim if dim >= 0 else dim + leaf.dim() + 1)
+    return level.stacked(leaf, dim if dim >= 0 else dim + leaf.dim() + 1)

@@ -1,6 +1,5 @@
 """Tangents that are zeros without memory: operators on them, and derivatives they take part in."""
 
-import contextlib
 import itertools
 
 import pytest
@@ -18,14 +17,9 @@ def detached(tree):
     return pytree.tree_map(torch.detach, tree)
 
 
-@contextlib.contextmanager
-def differentiating():
-    """What runs inside sees the operators as derivative formulas see them."""
-    frame = _C.ForwardFrame()
-    try:
-        yield
-    finally:
-        frame.exit()
+def differentiating(function, *args):
+    """The result of a function that sees the operators as derivative formulas see them."""
+    return _C.run_forward(lambda frame: function(*args), [])
 
 
 def zeros_without_memory(*shape, dtype=torch.float64):
@@ -49,8 +43,7 @@ def check(function, zero, *rest, swapped=False):
     in_memory = torch.zeros(zero.shape, dtype=zero.dtype)
     order = (lambda first: (*rest, first)) if swapped else (lambda first: (first, *rest))
     expected = outcome(function, *order(in_memory))
-    with differentiating():
-        actual = outcome(function, *order(zero))
+    actual = differentiating(outcome, function, *order(zero))
     if expected is not None:  # PyTorch forgets to refuse zeros that are bools
         assert actual.dtype == expected.dtype
         torch.testing.assert_close(actual.clone(), expected, equal_nan=True)
@@ -79,9 +72,8 @@ def test_pairs_of_every_dtype_and_shape(operator, shapes):
 @pytest.mark.parametrize("operator", [torch.mul, torch.add, torch.sub])
 def test_two_zeros(operator):
     for first, second in itertools.product(DTYPES, DTYPES):
-        with differentiating():
-            both = zeros_without_memory(2, 1, dtype=first), zeros_without_memory(3, dtype=second)
-            result = outcome(operator, *both)
+        both = zeros_without_memory(2, 1, dtype=first), zeros_without_memory(3, dtype=second)
+        result = differentiating(outcome, operator, *both)
         expected = outcome(operator, *(torch.zeros_like(x) for x in both))
         if expected is not None:
             assert result.dtype == expected.dtype
@@ -126,13 +118,17 @@ def test_of_one_tensor(operator):
 
 def test_a_sum_has_memory_of_its_own():
     term = torch.randn(3)
-    with differentiating():
+
+    def double():
         for result in (
             term + zeros_without_memory(3, dtype=term.dtype),
             zeros_without_memory(3, dtype=term.dtype) + term,
             term - zeros_without_memory(2, 3, dtype=term.dtype),
         ):
             result.mul_(2)
+        return result
+
+    result = differentiating(double)
     assert_close(term * 2, result[0])
 
 

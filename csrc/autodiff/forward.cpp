@@ -104,9 +104,14 @@ ForwardFrame::ForwardFrame(const std::vector<at::Tensor>& primals)
       outer_forward_mode_(c10::AutogradState::get_tls_state().get_fw_grad_mode()) {
   if (!DualLevel::open()) {
     const auto& around = thread_state().innermost;
-    pushed_.emplace(c10::make_intrusive<Level>(LevelKind::Dual, around ? around->depth + 1 : 1,
-                                               c10::SymInt(0), Randomness::Error, around),
-                    /*is_plane=*/true);
+    try {
+      pushed_.emplace(c10::make_intrusive<Level>(LevelKind::Dual, around ? around->depth + 1 : 1,
+                                                 c10::SymInt(0), Randomness::Error, around),
+                      /*is_plane=*/true);
+    } catch (...) {
+      DualLevel::close();
+      throw;
+    }
   }
   plane_ = thread_state().plane;
   leave_inference_mode(normal_mode_);

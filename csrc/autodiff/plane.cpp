@@ -13,7 +13,7 @@ OnPlane::OnPlane(LevelPtr level) {
 OnPlane::OnPlane(const std::vector<at::Tensor>& tensors) {
   LevelPtr deepest = thread_state().plane;
   for (const auto& tensor : tensors) {
-    if (depth_of(tensor) > depth_of(deepest) && wrapper_of(tensor)->level().alive) {
+    if (depth_of(tensor) > depth_of(deepest) && wrapper_of(tensor)->level().is_running()) {
       deepest = wrapper_of(tensor)->level_ptr();
     }
   }

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <optional>
 #include <vector>
@@ -61,8 +62,16 @@ inline void leave_inference_mode(NormalMode& mode) {
     mode.emplace(false);
   }
 }
-// An inference tensor can't take part in autograd; a copy of it can.
+// An inference tensor can't take part in autograd; a copy of it can. A tensor of torch.func's vmap
+// or functionalize can't either.
 inline at::Tensor normal_tensor(const at::Tensor& tensor) {
+  constexpr auto foreign =
+      c10::DispatchKeySet({c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::Functionalize});
+  TORCH_CHECK(
+      !tensor.key_set().has_any(foreign) || !c10::impl::tls_is_dispatch_key_included(
+                                                c10::DispatchKey::FuncTorchDynamicLayerFrontMode),
+      "functorch_ext's transforms can't differentiate tensors of torch.func's vmap or "
+      "functionalize. Use functorch_ext's in both places.");
   return tensor.is_inference() ? tensor.clone() : tensor;
 }
 

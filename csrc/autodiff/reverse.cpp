@@ -157,11 +157,11 @@ std::vector<at::Tensor> ReverseFrame::pull_back_basis(const std::vector<at::Tens
   std::vector<std::optional<at::Tensor>> cotangents;
   cotangents.reserve(outputs.size());
   for (const auto& part : standard_basis(outputs, start, count)) {
-    cotangents.emplace_back(vectors.wrap(part, 0));
+    cotangents.emplace_back(wrap(part, 0, *vectors.level()));
   }
   auto rows = pull_back(outputs, cotangents, /*keep_graph=*/true);
   for (auto& row : rows) {
-    row = vectors.unwrap(row, 0);
+    row = stacked(row, 0, *vectors.level());
   }
   return rows;
 }

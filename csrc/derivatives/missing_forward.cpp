@@ -52,7 +52,7 @@ bool tangent_flows(const OperatorHandle& op, c10::DispatchKeySet keys, const Sta
     return tensor.layout() == at::kStrided;
   });
   return is_strided &&
-         (!plane || (plane->alive.load() && thread_state().computing != plane.get())) &&
+         (!plane || (plane->is_running() && thread_state().computing != plane.get())) &&
          any_tangent_on(tensors, plane);
 }
 

@@ -134,7 +134,7 @@ struct DeepestLevel {
     const auto* wrapper = wrapper_of(tensor);
     Level& candidate = wrapper->level();
     any_own = any_own || wrapper->is_own();
-    if (C10_UNLIKELY(!candidate.alive.load(std::memory_order_relaxed))) {
+    if (C10_UNLIKELY(!candidate.is_running())) {
       any_outlived = true;
     } else if (!level || candidate.depth > level->depth) {
       level = &candidate;

@@ -12,6 +12,15 @@ namespace functorch_ext {
 
 namespace {
 
+// torch.func's transforms, which this key belongs to, take the level's tensors for their own.
+void check_no_foreign_transform() {
+  TORCH_CHECK(
+      !c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode),
+      "functorch_ext's transforms with tensors of their own (vmap, functionalize, or forward "
+      "mode in forward mode) can't run inside torch.func's, which know nothing of such "
+      "tensors. Use functorch_ext's in both places.");
+}
+
 int64_t depth_above(const std::vector<at::Tensor>& tensors) {
   const auto& running = thread_state().innermost;
   int64_t depth = running ? running->depth : 0;
@@ -35,6 +44,7 @@ RunningLevel::RunningLevel(LevelPtr level, bool is_plane)
     : level_(std::move(level)),
       outer_plane_(thread_state().plane),
       outer_innermost_(thread_state().innermost) {
+  check_no_foreign_transform();
   auto& state = thread_state();
   state.innermost = level_;
   if (is_plane) {
@@ -47,10 +57,10 @@ RunningLevel::~RunningLevel() {
 }
 
 void RunningLevel::exit() {
-  if (is_running()) {
-    level_->alive = false;
-    thread_state().plane = outer_plane_;
-    thread_state().innermost = outer_innermost_;
+  if (std::exchange(running_, false)) {
+    --level_->runners;
+    thread_state().plane = std::move(outer_plane_);
+    thread_state().innermost = std::move(outer_innermost_);
   }
 }
 
@@ -68,90 +78,59 @@ BatchFrame::BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane,
 }
 
 BatchFrame::~BatchFrame() {
-  exit();
-}
-
-void BatchFrame::exit() {
-  level_.exit();
-  if (std::exchange(includes_randomness_, false)) {
+  if (includes_randomness_) {
     c10::impl::tls_set_dispatch_key_included(randomness_key, false);
   }
 }
 
-at::Tensor BatchFrame::wrap(const at::Tensor& tensor, int64_t bdim) const {
-  return functorch_ext::wrap(tensor, bdim, *level_);
+RevivedFrame::RevivedFrame(LevelPtr level)
+    : level_(std::move(level)),
+      outer_plane_(thread_state().plane),
+      outer_innermost_(thread_state().innermost),
+      includes_randomness_(!c10::impl::tls_is_dispatch_key_included(randomness_key)) {
+  for (auto* each = level_.get(); each; each = each->parent.get()) {
+    ++each->runners;
+  }
+  thread_state().innermost = level_;
+  thread_state().plane = plane_of(level_);
+  c10::impl::tls_set_dispatch_key_included(randomness_key, true);
 }
 
-at::Tensor BatchFrame::unwrap(const at::Tensor& tensor, int64_t out_dim) const {
-  const auto* wrapper = wrapper_at(tensor, *level_);
+RevivedFrame::~RevivedFrame() {
+  for (auto* each = level_.get(); each; each = each->parent.get()) {
+    --each->runners;
+  }
+  thread_state().plane = std::move(outer_plane_);
+  thread_state().innermost = std::move(outer_innermost_);
+  if (includes_randomness_) {
+    c10::impl::tls_set_dispatch_key_included(randomness_key, false);
+  }
+}
+
+BelowFrame::BelowFrame(LevelPtr level)
+    : level_(std::move(level)),
+      outer_plane_(thread_state().plane),
+      outer_innermost_(thread_state().innermost),
+      below_(*level_) {
+  thread_state().innermost = level_->parent;
+  thread_state().plane = plane_of(level_->parent);
+}
+
+BelowFrame::~BelowFrame() {
+  thread_state().plane = std::move(outer_plane_);
+  thread_state().innermost = std::move(outer_innermost_);
+}
+
+at::Tensor stacked(const at::Tensor& tensor, int64_t out_dim, const Level& level) {
+  const auto* wrapper = wrapper_at(tensor, level);
   if (wrapper && wrapper->is_batched()) {
     return wrapper->bdim() == out_dim ? wrapper->value()
                                       : wrapper->value().movedim(wrapper->bdim(), out_dim);
   }
   const auto& value = wrapper ? wrapper->value() : tensor;
   auto sizes = value.sym_sizes().vec();
-  sizes.insert(sizes.begin() + out_dim, level_->batch_size);
+  sizes.insert(sizes.begin() + out_dim, level.batch_size);
   return value.unsqueeze(out_dim).expand_symint(sizes);
-}
-
-bool BatchFrame::is_batched(const at::Tensor& tensor) const {
-  return is_batched_at(tensor, *level_);
-}
-
-at::Tensor BatchFrame::value(const at::Tensor& tensor) const {
-  return value_of(tensor, *level_);
-}
-
-RevivedFrame::RevivedFrame(const LevelPtr& level)
-    : outer_plane_(thread_state().plane),
-      outer_innermost_(thread_state().innermost),
-      includes_randomness_(!c10::impl::tls_is_dispatch_key_included(randomness_key)) {
-  for (auto each = level; each; each = each->parent) {
-    if (!each->alive.exchange(true)) {
-      revived_.push_back(each);
-    }
-  }
-  thread_state().innermost = level;
-  thread_state().plane = plane_of(level);
-  c10::impl::tls_set_dispatch_key_included(randomness_key, true);
-}
-
-RevivedFrame::~RevivedFrame() {
-  exit();
-}
-
-void RevivedFrame::exit() {
-  if (!std::exchange(running_, false)) {
-    return;
-  }
-  for (const auto& level : revived_) {
-    level->alive = false;
-  }
-  thread_state().plane = outer_plane_;
-  thread_state().innermost = outer_innermost_;
-  if (includes_randomness_) {
-    c10::impl::tls_set_dispatch_key_included(randomness_key, false);
-  }
-}
-
-BelowFrame::BelowFrame(const LevelPtr& level)
-    : outer_plane_(thread_state().plane),
-      outer_innermost_(thread_state().innermost),
-      below_(std::in_place, *level) {
-  thread_state().innermost = level->parent;
-  thread_state().plane = plane_of(level->parent);
-}
-
-BelowFrame::~BelowFrame() {
-  exit();
-}
-
-void BelowFrame::exit() {
-  if (below_) {
-    below_.reset();
-    thread_state().plane = outer_plane_;
-    thread_state().innermost = outer_innermost_;
-  }
 }
 
 }  // namespace functorch_ext

@@ -2,7 +2,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <optional>
 #include <vector>
 
 #include "engine/level.h"
@@ -29,17 +28,15 @@ class RunningLevel {
   const LevelPtr& ptr() const {
     return level_;
   }
-  bool is_running() const {
-    return level_->alive.load(std::memory_order_relaxed);
-  }
 
  private:
   const LevelPtr level_;
   LevelPtr outer_plane_;
   LevelPtr outer_innermost_;
+  bool running_ = true;
 };
 
-// One running vmap (or a Jacobian's basis): a Batch level, for as long as the frame runs.
+// One running vmap (or a Jacobian's basis): a Batch level, for as long as this lives.
 class BatchFrame {
  public:
   // `is_plane`: what runs inside differentiates on the new level; not so for a basis. The level is
@@ -50,17 +47,6 @@ class BatchFrame {
   ~BatchFrame();
   BatchFrame(const BatchFrame&) = delete;
   BatchFrame& operator=(const BatchFrame&) = delete;
-  void exit();
-
-  // `tensor` with its samples along `bdim` as a tensor of the level.
-  at::Tensor wrap(const at::Tensor& tensor, int64_t bdim) const;
-  // A tensor of the level as a plain stack of samples along `out_dim`; one that is the same for all
-  // samples is repeated, without a copy.
-  at::Tensor unwrap(const at::Tensor& tensor, int64_t out_dim) const;
-  // Does the tensor differ between samples?
-  bool is_batched(const at::Tensor& tensor) const;
-  // What a tensor that is the same for all samples stands for.
-  at::Tensor value(const at::Tensor& tensor) const;
 
   const LevelPtr& level() const {
     return level_.ptr();
@@ -73,36 +59,38 @@ class BatchFrame {
 };
 
 // Goes back into a vmap that has returned, for code that runs again what ran in it (checkpointing,
-// when the backward pass comes).
+// when the backward pass comes). Several threads may do so at once.
 class RevivedFrame {
  public:
-  explicit RevivedFrame(const LevelPtr& level);
+  explicit RevivedFrame(LevelPtr level);
   ~RevivedFrame();
   RevivedFrame(const RevivedFrame&) = delete;
   RevivedFrame& operator=(const RevivedFrame&) = delete;
-  void exit();
 
  private:
+  const LevelPtr level_;
   LevelPtr outer_plane_;
   LevelPtr outer_innermost_;
-  std::vector<LevelPtr> revived_;
-  bool includes_randomness_;
-  bool running_ = true;
+  const bool includes_randomness_;
 };
 
 // Leaves a running level for the plane below it, while code works on the values of its tensors.
 class BelowFrame {
  public:
-  explicit BelowFrame(const LevelPtr& level);
+  explicit BelowFrame(LevelPtr level);
   ~BelowFrame();
   BelowFrame(const BelowFrame&) = delete;
   BelowFrame& operator=(const BelowFrame&) = delete;
-  void exit();
 
  private:
+  const LevelPtr level_;
   LevelPtr outer_plane_;
   LevelPtr outer_innermost_;
-  std::optional<PlaneBelow> below_;
+  const PlaneBelow below_;
 };
+
+// A tensor of the level as a plain stack of samples along `out_dim`; one that is the same for all
+// samples is repeated, without a copy.
+at::Tensor stacked(const at::Tensor& tensor, int64_t out_dim, const Level& level);
 
 }  // namespace functorch_ext

@@ -35,8 +35,11 @@ struct Level final : c10::intrusive_ptr_target {
   const c10::intrusive_ptr<Level> parent;  // the running level around this one
   const bool remove_views;                 // of a Functional level
 
-  // Running: the transform has not returned yet.
-  std::atomic<bool> alive{true};
+  // Who runs it: the transform, until it returns, and those who run again what ran in it.
+  std::atomic<int32_t> runners{1};
+  bool is_running() const {
+    return runners.load(std::memory_order_relaxed) > 0;
+  }
   // A Jacobian's basis: random operators don't belong to it, but to the vmap around it, and what
   // runs inside differentiates on a plane below.
   bool is_basis = false;

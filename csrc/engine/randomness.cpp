@@ -1,10 +1,13 @@
 #include "engine/randomness.h"
 
+#include <algorithm>
+
 #include "batching/operators.h"
 #include "batching/physical.h"
 #include "engine/boxed.h"
 #include "engine/own_memory.h"
 #include "engine/registration.h"
+#include "engine/repeated_draws.h"
 
 namespace functorch_ext {
 
@@ -81,8 +84,19 @@ bool writes_result(const c10::OperatorHandle& op) {
   return op.schema().is_mutable() && op.schema().name() != "aten::rrelu_with_noise";
 }
 
+c10::DispatchKeySet after_randomness(c10::DispatchKeySet keys) {
+  return keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, randomness_key);
+}
+
+// Of out= variants, which draw into a tensor that they are given.
+void drawing_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  RepeatedDraws::note(op, *stack);
+  op.redispatchBoxed(after_randomness(keys), stack);
+}
+
 void random_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
-  const auto onwards = keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, randomness_key);
+  RepeatedDraws::note(op, *stack);
+  const auto onwards = after_randomness(keys);
   const Level* level = level_of_randomness();
   DeepestLevel deepest;
   bool batched = false;
@@ -127,18 +141,12 @@ void random_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, St
   }
 }
 
-bool draws_tensors(const c10::OperatorHandle& op) {
-  bool random = false;
-  for (const auto tag : op.getTags()) {
-    random = random || tag == at::Tag::nondeterministic_seeded;
-  }
+bool returns_new_tensors(const c10::OperatorHandle& op) {
+  const auto& arguments = op.schema().arguments();
   const auto& returns = op.schema().returns();
-  const bool returns_tensor =
-      !returns.empty() && returns[0].type()->isSubtypeOf(*c10::TensorType::get());
-  for (const auto& argument : op.schema().arguments()) {
-    random = random && !argument.is_out();
-  }
-  return random && returns_tensor;
+  return !returns.empty() && returns[0].type()->isSubtypeOf(*c10::TensorType::get()) &&
+         std::none_of(arguments.begin(), arguments.end(),
+                      [](const auto& argument) { return argument.is_out(); });
 }
 
 }  // namespace
@@ -181,9 +189,12 @@ void register_randomness_kernels() {
   for (const auto& name : dispatcher.getAllOpNames()) {
     const auto op = dispatcher.findSchema(name);
     // Those that a family gave a kernel of their own draw through others.
-    if (op && draws_tensors(*op) && !op->hasKernelForDispatchKey(randomness_key)) {
+    if (op && op->hasTag(at::Tag::nondeterministic_seeded) &&
+        !op->hasKernelForDispatchKey(randomness_key)) {
       register_kernel(*op, randomness_key,
-                      c10::KernelFunction::makeFromBoxedFunction<&random_operator>());
+                      returns_new_tensors(*op)
+                          ? c10::KernelFunction::makeFromBoxedFunction<&random_operator>()
+                          : c10::KernelFunction::makeFromBoxedFunction<&drawing_operator>());
     }
   }
 }

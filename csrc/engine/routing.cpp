@@ -116,7 +116,7 @@ void PlaneBelow::restore_forward_mode(const Level& level) {
 
 at::Tensor resolve_outlived(const at::Tensor& tensor) {
   at::Tensor current = tensor;
-  while (is_wrapper(current) && !wrapper_of(current)->level().alive.load()) {
+  while (is_wrapper(current) && !wrapper_of(current)->level().is_running()) {
     current = outlived(*wrapper_of(current));
   }
   return current;

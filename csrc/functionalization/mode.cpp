@@ -21,7 +21,7 @@ const Level* deepest_functional_level() {
 }
 
 bool belongs_to_plane(const at::Tensor& tensor, const Level& level) {
-  return is_wrapper(tensor) && wrapper_of(tensor)->level().alive &&
+  return is_wrapper(tensor) && wrapper_of(tensor)->level().is_running() &&
          wrapper_of(tensor)->level().depth >= level.depth;
 }
 

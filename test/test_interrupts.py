@@ -1,0 +1,35 @@
+"""An interrupt at any instruction leaves everything as it was."""
+
+import random
+
+import pytest
+
+from test.interrupted_jobs import JOBS
+from test.interrupts import count_steps, interrupt_at_steps, interrupt_by_signals
+
+
+def check(job, steps):
+    job.run()  # imports and caches
+    assert interrupt_at_steps(job, steps) == {}
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_at_some_instructions(job):
+    job.run()
+    steps = range(1, count_steps(job) + 1)
+    check(job, sorted(random.Random(0).sample(steps, min(len(steps), 30))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_at_every_instruction(job):
+    job.run()
+    check(job, range(1, count_steps(job) + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_by_signals(job):
+    count, failures = interrupt_by_signals(job, 2, random.Random(0))
+    assert count > 0
+    assert failures == {}
