@@ -10,8 +10,6 @@ before its backward pass, and one on its inputs frees them after. Transforms mee
 """
 
 import functools
-import importlib
-import importlib.util
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -45,13 +43,16 @@ class _AfterImport:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != self.name:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (each.find_spec(name, path, target) for each in others)), None)
+        if spec is None:
+            return None
         execute = spec.loader.exec_module
 
         def execute_then(module: ModuleType) -> None:
             execute(module)
             self.then(module)
+            sys.meta_path.remove(self)  # at last: what is interrupted before is imported anew
 
         spec.loader.exec_module = execute_then
         return spec
