@@ -87,7 +87,11 @@ class _NodeOfBatch:
                     owner.grad_outputs = _Values.of(values, getattr(found, "batches", 0) + 1)
                 return None if result is None else _stacked(level, result, dims)
 
-            return _C.run_batch(body, batch_size, randomness, above)
+            try:
+                return _C.run_batch(body, batch_size, randomness, above)
+            except BaseException:
+                owner.grad_outputs = None  # they may keep the graph, and its hooks the owner
+                raise
 
         return self.node.register_hook(of_batch)
 
