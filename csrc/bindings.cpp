@@ -180,8 +180,10 @@ PYBIND11_MODULE(_C, module) {
       .value("MAKES", BuiltinRole::Makes)
       .value("COPIES", BuiltinRole::Copies)
       .value("HANDS_OUT", BuiltinRole::HandsOut)
-      .value("HANDS_POINTER", BuiltinRole::HandsPointer);
-  module.def("watch_builtin", &watch_builtin);
+      .value("HANDS_POINTER", BuiltinRole::HandsPointer)
+      .value("CONVERTS", BuiltinRole::Converts);
+  module.def("watch_builtin", &watch_builtin, py::arg("function"), py::arg("role"),
+             py::arg("of_elements") = py::none());
   module.def("own_tensor", &own_tensor);
   module.def("has_storage", [](const at::Tensor& tensor) { return tensor.has_storage(); });
   module.def("below_all_levels", [](const at::Tensor& tensor) { return below_all_levels(tensor); });

@@ -19,6 +19,7 @@ namespace {
 constexpr size_t capacity = 64;
 std::array<PyCFunction, capacity> originals{};
 std::array<BuiltinRole, capacity> roles{};
+std::array<PyObject*, capacity> of_elements_functions{};
 size_t count = 0;
 
 bool has_memory(const at::Tensor& tensor) {
@@ -66,7 +67,7 @@ PyObject* tensor_given(PyObject* self, PyObject* args) {
 }
 
 PyObject* watched(PyObject* result, PyObject* self, PyObject* args, BuiltinRole role) {
-  if (!result || !is_in_transform()) {
+  if (!result || role == BuiltinRole::Converts || !is_in_transform()) {
     return result;
   }
   auto given = py::reinterpret_steal<py::object>(result);
@@ -85,6 +86,22 @@ PyObject* watched(PyObject* result, PyObject* self, PyObject* args, BuiltinRole 
   }
 }
 
+// The function failed: it may have been given elements that are tensors of a transform.
+PyObject* made_of_elements(PyObject* of_elements, PyObject* args, PyObject* kwargs) {
+  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyObject* result = PyObject_Call(of_elements, args, kwargs);
+  if (result != Py_NotImplemented) {
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return result;
+  }
+  Py_DECREF(result);
+  PyErr_Restore(type, value, traceback);
+  return nullptr;
+}
+
 template <class Function>
 Function as_function(PyCFunction function) {
   return reinterpret_cast<Function>(reinterpret_cast<void (*)()>(function));
@@ -93,7 +110,11 @@ Function as_function(PyCFunction function) {
 template <size_t index>
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
   const auto original = as_function<PyCFunctionWithKeywords>(originals[index]);
-  return watched(original(self, args, kwargs), self, args, roles[index]);
+  PyObject* result = original(self, args, kwargs);
+  if (!result && of_elements_functions[index] && is_in_transform()) {
+    return made_of_elements(of_elements_functions[index], args, kwargs);
+  }
+  return watched(result, self, args, roles[index]);
 }
 
 template <size_t index>
@@ -129,7 +150,7 @@ PyMethodDef* definition_of(const py::object& function) {
 
 }  // namespace
 
-void watch_builtin(const py::object& function, BuiltinRole role) {
+void watch_builtin(const py::object& function, BuiltinRole role, const py::object& of_elements) {
   auto* definition = definition_of(function);
   constexpr int with_keywords = METH_VARARGS | METH_KEYWORDS;
   const int flags = definition ? definition->ml_flags : 0;
@@ -139,6 +160,8 @@ void watch_builtin(const py::object& function, BuiltinRole role) {
               py::repr(function).cast<std::string>());
   TORCH_CHECK(count < capacity, "functorch_ext: too many builtin functions to watch");
   roles[count] = role;
+  of_elements_functions[count] =
+      of_elements.is_none() ? nullptr : py::object(of_elements).release().ptr();
   originals[count] = definition->ml_meth;
   definition->ml_meth =
       takes_keywords

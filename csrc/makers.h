@@ -10,10 +10,15 @@ enum class BuiltinRole : uint8_t {
   Copies,        // likewise, but it may be part of a graph, and then doesn't
   HandsOut,      // the memory of a tensor, to somebody who expects to see later writes
   HandsPointer,  // the address of a tensor's memory
+  Converts,      // something that may be a tensor of the program already
 };
 
 // Tells the engine of a builtin function, or a method of a builtin type (see engine/own_memory.h).
-void watch_builtin(const pybind11::object& function, BuiltinRole role);
+//
+// `of_elements`, if not none: where the function fails inside a transform, this is called with the
+// same arguments, and what it returns (unless that is NotImplemented) is the result.
+void watch_builtin(const pybind11::object& function, BuiltinRole role,
+                   const pybind11::object& of_elements);
 
 // A tensor that the program has just made by other means, as the transform's own.
 pybind11::object own_tensor(const pybind11::object& tensor);

@@ -3,16 +3,23 @@
 Such a tensor belongs to the transform. It becomes batched, and its views with it, at the first
 write of a value that differs between samples. So does a clone of a tensor that all samples share,
 if that doesn't require grad.
+
+And a list of numbers may hold tensors of a transform: ``torch.tensor([x[0], x[1]])`` stacks them.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from torch import Tensor
 from torch.utils import dlpack
 
 from functorch_ext import _C
 
 MAKERS = """
     empty empty_like empty_permuted empty_strided zeros zeros_like ones ones_like full full_like
-    tensor scalar_tensor eye arange range linspace logspace tril_indices triu_indices
+    scalar_tensor eye arange range linspace logspace tril_indices triu_indices
     bartlett_window blackman_window hamming_window hann_window kaiser_window
     rand rand_like randn randn_like randint randint_like randperm
 """.split()
@@ -25,11 +32,24 @@ HANDS_OUT = (
     torch._C._to_dlpack_versioned,
 )
 
+_DTYPES = """
+    bool uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64 complex128
+""".split()
+# What stands for a number that isn't known. Made here: in a transform it would belong to that.
+_STAND_INS = {
+    dtype: torch.tensor(1j if dtype.is_complex else 1, dtype=dtype)
+    for dtype in (getattr(torch, name) for name in _DTYPES)
+}
+
 
 def install() -> None:
     """Tells the engine of PyTorch's functions that make tensors, or hand out their memory."""
     for name in MAKERS:
         _C.watch_builtin(getattr(torch, name), _C.BuiltinRole.MAKES)
+    for name, role in (("tensor", "MAKES"), ("as_tensor", "CONVERTS"), ("asarray", "CONVERTS")):
+        function = getattr(torch, name)
+        of_elements = functools.partial(_of_elements, function)
+        _C.watch_builtin(function, getattr(_C.BuiltinRole, role), of_elements)
     for name in METHODS:
         _C.watch_builtin(getattr(torch.Tensor, name), _C.BuiltinRole.MAKES)
     for owner in (torch, torch.Tensor):
@@ -37,3 +57,30 @@ def install() -> None:
     for function in HANDS_OUT:
         _C.watch_builtin(function, _C.BuiltinRole.HANDS_OUT)
     _C.watch_builtin(torch.Tensor.data_ptr, _C.BuiltinRole.HANDS_POINTER)
+
+
+def _of_elements(function: Callable[..., Tensor], data: Any, *args: Any, **options: Any) -> Any:
+    """What ``function`` makes of nested lists, some of whose numbers are tensors of a transform.
+
+    As from PyTorch's function, no derivative flows through the result.
+    """
+    elements: list[Any] = []
+
+    def stand_in(node: Any) -> Any:
+        if isinstance(node, (list, tuple)):
+            return [stand_in(part) for part in node]
+        elements.append(node)
+        if not isinstance(node, Tensor):
+            return node
+        if node.numel() != 1:
+            raise ValueError("only one element tensors can be converted to Python scalars")
+        return _STAND_INS[node.dtype]
+
+    like_data = stand_in(data) if isinstance(data, (list, tuple)) else None
+    if all(_C.describe(x) is None for x in elements if isinstance(x, Tensor)):
+        return NotImplemented
+    like = function(like_data, *args, **options)  # its shape and dtype, or PyTorch's own error
+    tensors = [x.detach() if isinstance(x, Tensor) else torch.tensor(x) for x in elements]
+    flat = torch.cat([x.reshape(-1).to(like.device, like.dtype) for x in tensors])
+    result = flat.reshape(like.shape)
+    return result.requires_grad_() if like.requires_grad else result

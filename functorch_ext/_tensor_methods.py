@@ -25,9 +25,13 @@ def _install_new_tensor() -> None:
     @functools.wraps(plain)
     def new_tensor(self, data, *, dtype=None, device=None, requires_grad=False, **options):
         if _C.describe(self) is None:
-            return plain(
-                self, data, dtype=dtype, device=device, requires_grad=requires_grad, **options
-            )
+            try:
+                return plain(
+                    self, data, dtype=dtype, device=device, requires_grad=requires_grad, **options
+                )
+            except RuntimeError:  # the elements of a list may be wrappers: see _makers.py
+                if not isinstance(data, (list, tuple)):
+                    raise
         return torch.tensor(
             data,
             dtype=dtype or self.dtype,

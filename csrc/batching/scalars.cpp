@@ -38,9 +38,22 @@ bool allclose(Level& level, const at::Tensor& self, const at::Tensor& other, dou
   return local_scalar_dense(level, close).toBool();
 }
 
+// Functions that make a tensor of nested lists read its elements with our kernels switched off, so
+// that they end here. torch.tensor and its like stack them instead (functorch_ext/_makers.py).
+at::Scalar item_of_list_element(const at::Tensor&) {
+  TORCH_CHECK(
+      false,
+      "functorch_ext: PyTorch would read a tensor of a transform as a number, an element of "
+      "a list that it makes a tensor of. Use torch.stack, or torch.tensor([...]), which "
+      "stacks such elements.");
+}
+
 }  // namespace
 
 void register_scalars_rules() {
+  register_kernel(c10::Dispatcher::singleton().findSchemaOrThrow("aten::item", ""),
+                  c10::DispatchKey::Batched,
+                  c10::KernelFunction::makeFromUnboxedRuntimeFunction(&item_of_list_element));
   add<at::_ops::_local_scalar_dense>(local_scalar_dense);
   add<at::_ops::equal>(functorch_ext::equal);
   add<at::_ops::allclose>(functorch_ext::allclose);
