@@ -357,3 +357,19 @@ def test_nested():
 def test_remove_has_two_values():
     with pytest.raises(RuntimeError, match="remove.*mutations_and_views"):
         functionalize(chain, remove="views")
+
+
+@REMOVE
+def test_views_of_numbers_to_be_conjugated(remove):
+    z = rand(3, dtype=torch.complex128)
+
+    def function(z):
+        y = z.conj()
+        y.imag.mul_(2)
+        return y.imag, torch.view_as_real(y.resolve_conj()), y.conj().imag, z.conj().imag + 1
+
+    plain = z.clone()
+    given = z.clone()
+    expected = function(plain)
+    assert_close(functionalize(function, remove=remove)(given), expected)
+    assert_close(given, plain)

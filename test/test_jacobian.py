@@ -312,6 +312,20 @@ def test_conjugation_that_is_put_off(function):
     assert_close(vmap(hessian(total))(xs), loop(lambda x: oracle.hessian(total)(x).detach())(xs))
 
 
+def test_inputs_whose_conjugation_is_put_off():
+    def total(z):
+        return ((z * z).real.sin() + z.imag**3).sum()
+
+    z = rand(3, dtype=torch.complex128)
+    for late, resolved in ((z.conj(), z.conj_physical()), (z.conj().imag, -z.imag)):
+        function = total if late.is_complex() else lambda x: (x**3).sum()
+        for nested in (hessian(function), jacfwd(jacfwd(function)), jacfwd(function)):
+            assert_close(nested(late), nested(resolved))
+        assert_close(
+            jvp(grad(function), (late,), (resolved,)), jvp(grad(function), (resolved,), (late,))
+        )
+
+
 @pytest.mark.parametrize(
     "loss",
     [

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_map_only
 
 from functorch_ext import grad, vmap
 
@@ -44,3 +45,30 @@ def test_gradients():
 
 def test_a_trace_has_the_numbers_of_the_program():
     assert "0.1)" in make_fx(vmap(lambda x: x * 0.1))(torch.randn(3)).code
+
+
+class Counted(torch.Tensor):
+    """A tensor that Python computes with: it gets the operators, and numbers as Python has them."""
+
+    @staticmethod
+    def __new__(cls, value):
+        return torch.Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype)
+
+    def __init__(self, value):
+        self.value = value
+
+    @classmethod
+    def __torch_dispatch__(cls, op, types, args=(), kwargs=None):
+        args, kwargs = tree_map_only(cls, lambda x: x.value, (args, kwargs or {}))
+        return tree_map_only(torch.Tensor, cls, op(*args, **kwargs))
+
+
+@pytest.mark.parametrize("number", [2, 0.5])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_tensors_that_python_computes_with(name, number):
+    func = OPERATORS[name]
+    x = torch.randn(3, 2)
+    actual = vmap(lambda x: func(x, number))(Counted(x))
+    torch.testing.assert_close(actual.value, torch.stack([func(each, number) for each in x]))
+    twice = vmap(lambda x: vmap(lambda y: func(y[None], number))(x))(Counted(x))
+    assert twice.value.shape[:2] == (3, 2)

@@ -5,6 +5,8 @@
 #include <ATen/ops/_unpack_dual.h>
 #include <ATen/ops/alias.h>
 #include <ATen/ops/clone.h>
+#include <ATen/ops/resolve_conj.h>
+#include <ATen/ops/resolve_neg.h>
 #include <c10/core/AutogradState.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/forward_grad.h>
@@ -91,6 +93,11 @@ at::Tensor without_overlap(const at::Tensor& primal) {
   return overlaps ? primal.clone(at::MemoryFormat::Contiguous) : primal;
 }
 
+// With its numbers in memory as they are, neither to be conjugated nor to be negated yet.
+at::Tensor resolved(const at::Tensor& tensor) {
+  return tensor.resolve_conj().resolve_neg();
+}
+
 bool have_same_memory(const at::Tensor& tensor, const at::Tensor& other) {
   const auto& plain = below_all_levels(tensor);
   const auto& plain_other = below_all_levels(other);
@@ -144,9 +151,14 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
   duals.reserve(primals.size());
   for (size_t i = 0; i < primals.size(); ++i) {
     const bool mapped = plane_ && plane_->kind == LevelKind::Batch;
-    const auto tangent = mapped ? own_tangent(tangents[i], plane_) : lift_to(tangents[i], plane_);
-    duals.push_back(
-        at::_make_dual(lift_to(without_overlap(normal_tensor(primals[i])), plane_), tangent, 0));
+    auto tangent = mapped ? own_tangent(tangents[i], plane_) : lift_to(tangents[i], plane_);
+    auto primal = lift_to(without_overlap(normal_tensor(primals[i])), plane_);
+    // PyTorch's views of dual tensors insist that the two agree in this.
+    if (primal.is_conj() != tangent.is_conj() || primal.is_neg() != tangent.is_neg()) {
+      primal = resolved(primal);
+      tangent = resolved(tangent);
+    }
+    duals.push_back(at::_make_dual(primal, tangent, 0));
   }
   return duals;
 }

@@ -3,6 +3,7 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 
+#include "engine/below_all_levels.h"
 #include "engine/derivatives.h"
 
 // Numbers of the program in arithmetic, as in `2 * x`. PyTorch makes a tensor of type double or
@@ -14,7 +15,9 @@ inline bool is_number_to_cast(const at::Tensor& number, const at::Tensor& like) 
   const auto* impl = number.unsafeGetTensorImpl();
   return impl->is_wrapped_number() && like.scalar_type() == at::kFloat &&
          (number.scalar_type() == at::kDouble || number.scalar_type() == at::kLong) &&
-         like.device().is_cpu() && !like.unsafeGetTensorImpl()->is_wrapped_number();
+         like.device().is_cpu() && !like.unsafeGetTensorImpl()->is_wrapped_number() &&
+         // A tensor subclass gets numbers as Python has them.
+         !below_all_levels(like).key_set().has(c10::DispatchKey::Python);
 }
 
 inline at::Tensor cast_number(const at::Tensor& number) {

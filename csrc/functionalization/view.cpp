@@ -182,10 +182,21 @@ bool lacks_complex_derivative(Inverse inverse) {
          inverse == piece_of_unbind;
 }
 
+// Not of a tensor that is to be conjugated yet: the program's tensor doesn't show that its value
+// is.
+bool reads_memory(const c10::OperatorHandle& op) {
+  return op.schema().name() == "aten::view_as_real" ||
+         (op.schema().name() == "aten::view" && op.schema().overload_name() == "dtype");
+}
+
 }  // namespace
 
 std::vector<at::Tensor> call_view(const c10::OperatorHandle& op, torch::jit::Stack arguments,
                                   ViewStyle style) {
+  if (reads_memory(op)) {
+    rewrite_stack(arguments, arguments.size(),
+                  [](const at::Tensor& tensor) { return tensor.resolve_conj().resolve_neg(); });
+  }
   std::optional<c10::OperatorHandle> variant;
   if (style == ViewStyle::Copy && op.schema().name() == "aten::detach") {
     // detach_copy has no derivative; where there is nothing to cut it isn't needed.
