@@ -1,5 +1,6 @@
 #include "call_mapped.h"
 
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -14,12 +15,19 @@ namespace functorch_ext {
 
 namespace {
 
+// A dimension, or one that no tensor has if it is too large for 64 bits.
+int64_t dim_of(const py::handle& number) {
+  int overflow = 0;
+  const auto dim = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
+  return overflow ? std::numeric_limits<int64_t>::max() : dim;
+}
+
 // The dimension of each argument, or none; nothing if in_dims has another form.
 std::optional<std::vector<std::optional<int64_t>>> dims_of_arguments(const py::object& in_dims,
                                                                      size_t count) {
   std::vector<std::optional<int64_t>> dims;
   if (PyLong_CheckExact(in_dims.ptr())) {
-    dims.assign(count, in_dims.cast<int64_t>());
+    dims.assign(count, dim_of(in_dims));
     return dims;
   }
   if (!PyTuple_CheckExact(in_dims.ptr()) || py::len(in_dims) != count) {
@@ -30,7 +38,7 @@ std::optional<std::vector<std::optional<int64_t>>> dims_of_arguments(const py::o
     if (dim.is_none()) {
       dims.emplace_back(std::nullopt);
     } else if (PyLong_CheckExact(dim.ptr())) {
-      dims.emplace_back(dim.cast<int64_t>());
+      dims.emplace_back(dim_of(dim));
     } else {
       return std::nullopt;
     }

@@ -11,9 +11,14 @@ from functorch_ext._pytree import Tree, leaves_of, map_tensors
 Argnums = int | tuple[int, ...]
 
 
+def is_int(value: Any) -> bool:
+    """An int, or one of an IntEnum; not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def selected(transform: str, argnums: Argnums, args: tuple[Any, ...]) -> Any:
     """The argument that an int ``argnums`` names, or the tuple of those that a tuple names."""
-    if type(argnums) is int:
+    if is_int(argnums):
         return args[_checked(transform, argnums, argnums, args)]
     if not isinstance(argnums, tuple) or not argnums:
         raise RuntimeError(
@@ -31,7 +36,7 @@ def selected(transform: str, argnums: Argnums, args: tuple[Any, ...]) -> Any:
 def replaced(argnums: Argnums, args: tuple[Any, ...], values: Any) -> list[Any]:
     """The arguments with the selected ones replaced by ``values``, which ``selected`` shaped."""
     arguments = list(args)
-    if type(argnums) is int:
+    if is_int(argnums):
         arguments[argnums] = values
     else:
         for position, value in zip(argnums, values, strict=True):
@@ -40,7 +45,7 @@ def replaced(argnums: Argnums, args: tuple[Any, ...], values: Any) -> list[Any]:
 
 
 def _checked(transform: str, position: Any, argnums: Argnums, args: tuple[Any, ...]) -> int:
-    if type(position) is not int:
+    if not is_int(position):
         raise RuntimeError(
             f"functorch_ext.{transform}: argnums must hold ints, but got {position!r}."
         )

@@ -7,6 +7,7 @@ import optree
 from torch import Tensor
 
 from functorch_ext import _C
+from functorch_ext._arguments import is_int
 from functorch_ext._pytree import Tree, broadcast_prefix, flatten, unflatten
 
 
@@ -27,7 +28,7 @@ class MappedInputs:
         if kwarg_dims:
             args, in_dims = _with_kwargs(args, kwargs, in_dims, kwarg_dims)
         self.leaves, self.structure = flatten(args)
-        if type(in_dims) is int or in_dims is None:
+        if is_int(in_dims) or in_dims is None:
             dims = [in_dims] * len(self.leaves)
         else:
             dims = _dims_of_leaves(in_dims, args)
@@ -46,7 +47,7 @@ class MappedInputs:
         if dim is None:
             return None
         leaf = self.leaves[index]
-        if type(dim) is not int:
+        if not is_int(dim):
             raise ValueError(
                 "functorch_ext.vmap: in_dims must hold ints or None, but got "
                 f"{dim!r} of type {type(dim).__name__} for {_name_of(index, args)}."
@@ -64,8 +65,7 @@ class MappedInputs:
                 f"shape {tuple(leaf.shape)}: expected an int in [{-rank}, {rank})."
                 + (" A tensor without dimensions can't be mapped over." if rank == 0 else "")
             )
-        if dim < 0:
-            dim += rank
+        dim %= rank
         size = leaf.shape[dim]
         if self.batch_size < 0:
             self.batch_size = size

@@ -20,7 +20,7 @@ from functorch_ext._arguments import (
 from functorch_ext._basis import check_chunk_size, each_chunk, join_rows, split_columns
 from functorch_ext._pytree import flatten, map_tensors, unflatten
 from functorch_ext.forward import jvp
-from functorch_ext.vmap import vmap
+from functorch_ext.vmap import checked_randomness, vmap
 
 # What comes of a chunk of columns: the output's leaves and its structure, the leaves' tangents with
 # the columns in the last dimension, and aux.
@@ -136,6 +136,7 @@ def jacfwd(
         >>> functorch_ext.jacfwd(torch.cos)(torch.zeros(1))
         tensor([[-0.]])
     """
+    checked_randomness("jacfwd", randomness)
     push = _push_columns_anew if randomness == "different" else _push_columns
     return _by_columns("jacfwd", func, argnums, has_aux, chunk_size, push)
 

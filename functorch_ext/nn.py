@@ -7,7 +7,7 @@ module keeps its tensors (``_parameters`` and ``_buffers``) for the time of one 
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -86,7 +86,11 @@ def functional_call(
         _check_names(module, values)
     args = () if args is None else args if isinstance(args, tuple) else (args,)
 
-    kwargs = kwargs if type(kwargs) is dict else dict(kwargs or {})
+    if type(kwargs) is not dict:
+        if not isinstance(kwargs, (Mapping, type(None))):
+            kind = type(kwargs).__name__
+            raise TypeError(f"functional_call: kwargs must be a dict or None, got {kind}")
+        kwargs = dict(kwargs or {})
 
     # In one call to the engine, where all names are those of parameters and buffers.
     result = _C.call_with_state(module, values, given, args, kwargs)

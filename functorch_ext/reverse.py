@@ -17,6 +17,8 @@ from functorch_ext._arguments import (
 )
 from functorch_ext._pytree import Tree, flatten, map_tensors, unflatten
 
+_MOST_ARGUMENTS = 1 << 30  # what the engine counts with; more is out of range in any case
+
 
 def grad(
     func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
@@ -90,7 +92,7 @@ def _gradient_function(
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Tree, Tensor | None, Any]]:
     """Of (gradient, value, aux); the value may be missing where it isn't asked for."""
     # All of it in one call to the engine, where the argument turns out to be made of tensors.
-    plain = type(argnums) is int and not has_aux
+    plain = type(argnums) is int and abs(argnums) <= _MOST_ARGUMENTS and not has_aux
     check = functools.partial(_check_number, transform)
 
     def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tree, Tensor | None, Any]:

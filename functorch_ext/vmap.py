@@ -17,6 +17,8 @@ _RANDOMNESS = {
     "different": _C.Randomness.DIFFERENT,
 }
 
+_MOST_DIMS = 64  # that a tensor of PyTorch can have
+
 _NO_STORAGE = "Tensor that doesn't have storage"
 _READS_MEMORY = (
     "functorch_ext.vmap: the function reads the memory of a batched tensor, as x.numpy(), "
@@ -69,19 +71,19 @@ def vmap(
         >>> functorch_ext.vmap(torch.dot)(x, y).shape
         torch.Size([3])
     """
-    if randomness not in _RANDOMNESS:
-        raise RuntimeError(
-            "functorch_ext.vmap: randomness must be 'error', 'same' or 'different', "
-            f"but got {randomness!r}."
-        )
-    for name, value in (("chunk_size", chunk_size), ("axis_size", axis_size)):
-        if value is not None and (not isinstance(value, int) or value < (name == "chunk_size")):
+    mode = checked_randomness("vmap", randomness)
+    for name, value, least in (("chunk_size", chunk_size, 1), ("axis_size", axis_size, 0)):
+        if value is not None and (not isinstance(value, int) or not least <= value < 1 << 63):
             raise ValueError(
                 f"functorch_ext.vmap: {name} must be None or a positive int, but got {value!r}."
             )
-    mode = _RANDOMNESS[randomness]
+    if kwarg_dims is not None and not isinstance(kwarg_dims, dict):
+        raise ValueError(
+            "functorch_ext.vmap: kwarg_dims must be None or a dict from names of keyword arguments "
+            f"to their in_dims, but got {kwarg_dims!r}."
+        )
     # All of it in one call to the engine, where the arguments turn out to be made of tensors.
-    plain = type(in_dims) in (int, tuple) and type(out_dims) is int
+    plain = type(in_dims) in (int, tuple) and type(out_dims) is int and abs(out_dims) <= _MOST_DIMS
     plain = plain and not kwarg_dims and chunk_size is None and axis_size is None
 
     def run(inputs: MappedInputs) -> Any:
@@ -116,6 +118,16 @@ def vmap(
             raise
 
     return mapped
+
+
+def checked_randomness(transform: str, randomness: str) -> _C.Randomness:
+    """The engine's name for an option that must be one of three words."""
+    if not isinstance(randomness, str) or randomness not in _RANDOMNESS:
+        raise RuntimeError(
+            f"functorch_ext.{transform}: randomness must be 'error', 'same' or 'different', "
+            f"but got {randomness!r}."
+        )
+    return _RANDOMNESS[randomness]
 
 
 def _unwrap_outputs(level: _C.Level, outputs: Tree, out_dims: Tree) -> Tree:
