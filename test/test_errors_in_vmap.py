@@ -106,7 +106,7 @@ def test_other_shapes_that_depend_on_data(function, words):
     [
         (lambda x: torch.mm(torch.eye(3), x), "mat2 must be a matrix"),
         (lambda x: torch.mm(x, torch.eye(3)), "self must be a matrix"),
-        (lambda x: torch.mv(torch.eye(3), x[None]), "expected a matrix and a vector"),
+        (lambda x: torch.mv(torch.eye(3), x[None]), "vector + matrix @ vector expected"),
         (lambda x: torch.bmm(torch.ones(1, 3, 3), x[None]), "batch2 must be a 3D tensor"),
         (lambda x: torch.dot(torch.eye(3), x), "1D tensors expected"),
     ],

@@ -55,6 +55,9 @@ struct Pointwise;
 
 template <class Return, class... Parameters>
 struct Pointwise<Return(Parameters...)> {
+  // What the operator takes with samples, it takes without: unless a dtype is changed below.
+  static constexpr bool takes_the_same = true;
+
   static Return rule(const Operator<Return(Parameters...)>& op, Level& level,
                      Parameters... arguments) {
     const auto rank = largest_rank(arguments...);
@@ -84,6 +87,9 @@ struct Pointwise<Return(Parameters...)> {
     const auto promotion = op.traits.mutates && rank == 0
                                ? LogicalPromotion()
                                : LogicalPromotion::of(level, arguments...);
+    if (C10_UNLIKELY(promotion.casts())) {
+      op.ask_about_sample(level, arguments...);
+    }
     return finish(call_rewritten<Return, Parameters...>(
                       op.call,
                       [&](const at::Tensor& tensor) {

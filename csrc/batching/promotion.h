@@ -40,6 +40,11 @@ class LogicalPromotion {
     return promotion;
   }
 
+  // Is any dtype changed?
+  bool casts() const {
+    return dtype_.has_value();
+  }
+
   // `value` as it takes part, for the logical `tensor`. Booleans promote to anything, and a
   // condition must stay one.
   at::Tensor apply(const at::Tensor& value, const at::Tensor& tensor) const {

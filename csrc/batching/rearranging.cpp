@@ -165,7 +165,7 @@ void register_rearranging_rules() {
   add<at::_ops::select_scatter>(select_scatter_rule);
   add<at::_ops::slice_scatter, AlongDims>({"dim"});
   add<at::_ops::diagonal_scatter, AlongDims>({"dim1", "dim2"});
-  add<at::_ops::as_strided_scatter>(as_strided_scatter_rule);
+  add<at::_ops::as_strided_scatter>(as_strided_scatter_rule).unchecked();
 }
 
 }  // namespace functorch_ext

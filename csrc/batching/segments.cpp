@@ -136,8 +136,9 @@ void register_segments_rules() {
   add<at::_ops::segment_reduce>(segment_reduce_rule);
   add<at::_ops::_segment_reduce_backward>(segment_reduce_backward_rule);
 
-  add<at::_ops::_ctc_loss>(ctc_rule<IntArrayRef>);
-  add<at::_ops::_ctc_loss_Tensor>(ctc_rule<const Tensor&>);
+  // PyTorch reads beyond the scores where a class doesn't exist.
+  add<at::_ops::_ctc_loss>(ctc_rule<IntArrayRef>).unchecked();
+  add<at::_ops::_ctc_loss_Tensor>(ctc_rule<const Tensor&>).unchecked();
   add<at::_ops::_ctc_loss_backward>(ctc_backward_rule<IntArrayRef>);
   add<at::_ops::_ctc_loss_backward_Tensor>(ctc_backward_rule<const Tensor&>);
 }

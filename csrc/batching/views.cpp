@@ -234,8 +234,8 @@ void register_views_rules() {
   add<unsafe_split_Tensor, PartOf>({"dim"});
   add<unsafe_split_with_sizes, PartOf>({"dim"});
   add<unbind_int, PartOf>({"dim"});
-  add<at::_ops::as_strided>(functorch_ext::as_strided);
-  add<as_strided_>(as_strided_in_place);
+  add<at::_ops::as_strided>(functorch_ext::as_strided).unchecked();
+  add<as_strided_>(as_strided_in_place).unchecked();
 
   // Composites that are called all the time.
   add_decomposition<reshape>();

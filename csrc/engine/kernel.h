@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/routing.h"
+#include "engine/sample_check.h"
 #include "engine/views.h"
 
 // The kernel of an operator on wrappers, at both dispatch keys, from one rule.
@@ -37,6 +38,24 @@ struct Operator<Return(Parameters...)> {
   Decomposition decomposition = nullptr;
   // Which arguments are dimensions (bit i: argument i), for the rules that shift dimensions.
   uint64_t dims = 0;
+  // Asks plain PyTorch about a sample; lives as long as the process.
+  SampleCheck* sample_check = new SampleCheck();
+
+  // Raises what plain PyTorch raises for a sample.
+  template <class... Arguments>
+  void check_sample(const Level& level, Arguments&... arguments) const {
+    if (!sample_check->is_off()) {
+      ask_about_sample(level, arguments...);
+    }
+  }
+  template <class... Arguments>
+  void ask_about_sample(const Level& level, Arguments&... arguments) const {
+    sample_check->check(
+        [&] {
+          return run_on_sample(handle, level, c10::impl::boxArgs<Parameters...>(arguments...));
+        },
+        arguments...);
+  }
 
   // The per-sample loop, for argument combinations that a rule doesn't cover.
   Return loop(Parameters... arguments) const {
@@ -135,6 +154,7 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
     if (entry_) {
       const bool differentiated = differentiates(op_.traits, keys, level, each);
       if (op_.decomposition && (differentiated || !op_.rule) && any_batched(level, each)) {
+        op_.check_sample(level, arguments...);
         if constexpr (!std::is_void_v<Return>) {
           if (auto result = op_.decomposition(level, arguments...)) {
             return returned(std::move(*result), arguments...);
@@ -203,23 +223,24 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
       return compute_unbatched<Return, Parameters...>(op_, level,
                                                       std::forward<Parameters>(arguments)...);
     }
+    op_.check_sample(level, arguments...);
     if constexpr (std::is_same_v<Return, at::Tensor&>) {
       at::Tensor& self = mutated_argument<Return, Parameters...>(arguments...);
       if (!op_.traits.random) {
         check_mutable(self, level, op_.handle);
       }
-      op_.rule(op_, level, std::forward<Parameters>(arguments)...);
+      apply_rule(level, arguments...);
       after_mutation(self);
       return self;
     } else if constexpr (std::is_same_v<Return, at::Tensor>) {
-      at::Tensor result = op_.rule(op_, level, std::forward<Parameters>(arguments)...);
+      at::Tensor result = apply_rule(level, arguments...);
       if (op_.traits.view) {
         after_view(result, first_tensor(arguments...), op_.traits, /*one_of_several=*/false);
       }
       return result;
     } else if constexpr (std::is_same_v<Return, std::vector<at::Tensor>>) {
       const auto source = first_tensor(arguments...);
-      auto results = op_.rule(op_, level, std::forward<Parameters>(arguments)...);
+      auto results = apply_rule(level, arguments...);
       if (op_.traits.view) {
         for (const auto& view : results) {
           after_view(view, source, op_.traits, /*one_of_several=*/true);
@@ -227,11 +248,23 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
       }
       return results;
     } else if constexpr (std::is_void_v<Return>) {
-      op_.rule(op_, level, std::forward<Parameters>(arguments)...);
+      apply_rule(level, arguments...);
       after_mutations(op_.traits, arguments...);
     } else {
       after_mutations(op_.traits, arguments...);
-      return op_.rule(op_, level, std::forward<Parameters>(arguments)...);
+      return apply_rule(level, arguments...);
+    }
+  }
+
+  // The arguments stay: they are needed again if the rule fails.
+  template <class... Arguments>
+  Return apply_rule(Level& level, Arguments&... arguments) const {
+    try {
+      return op_.rule(op_, level, arguments...);
+    } catch (const c10::Error& error) {
+      raise_error_of_sample(error, op_.handle, level,
+                            c10::impl::boxArgs<Parameters...>(arguments...));
+      throw;
     }
   }
 

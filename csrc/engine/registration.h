@@ -45,12 +45,31 @@ void note_registered(const c10::OperatorHandle& op, bool has_rule);
 // The position of the argument called `name` in an operator's schema.
 int argument_position(const c10::OperatorHandle& op, const std::string& name);
 
+// What add() returns: more to say about the operator.
+class Added {
+ public:
+  explicit Added(SampleCheck& check) : check_(check) {}
+  // Plain PyTorch isn't asked about a sample: the operator reads memory beyond its argument.
+  Added& unchecked() {
+    check_.turn_off();
+    return *this;
+  }
+  // The rule doesn't see whether the sizes of several arguments fit: ask plain PyTorch.
+  Added& check_sizes() {
+    check_.with_sizes();
+    return *this;
+  }
+
+ private:
+  SampleCheck& check_;
+};
+
 // A batching rule family is a template of the signature with a static `rule`; add<Op, Family>()
 // gives the family's rule to the operator, add<Op>(function) a rule written for it alone.
 namespace detail {
 
 template <class Signature>
-void register_rule(const Operator<Signature>& op) {
+Added register_rule(const Operator<Signature>& op) {
   const auto kernel = [&](bool entry) {
     return c10::KernelFunction::makeFromUnboxedFunctor<false, Kernel<Signature>>(
         std::make_unique<Kernel<Signature>>(op, entry));
@@ -61,6 +80,10 @@ void register_rule(const Operator<Signature>& op) {
   if (!op.traits.composite) {
     register_kernel(op.handle, landing_key, kernel(false));
   }
+  if (op.traits.random) {
+    op.sample_check->turn_off();  // it would draw
+  }
+  return Added(*op.sample_check);
 }
 
 template <class Op>
@@ -82,43 +105,46 @@ struct CallPlainRule<Return(Parameters...)> {
 }  // namespace detail
 
 template <class Op, template <class> class Family>
-void add(std::initializer_list<const char*> dims = {},
-         typename Operator<typename Op::schema>::Decomposition decomposition = nullptr) {
+Added add(std::initializer_list<const char*> dims = {},
+          typename Operator<typename Op::schema>::Decomposition decomposition = nullptr) {
   auto op = detail::describe<Op>();
   op.decomposition = decomposition;
   op.rule = &Family<typename Op::schema>::rule;
   for (const char* name : dims) {
     op.dims |= uint64_t{1} << argument_position(op.handle, name);
   }
-  detail::register_rule(op);
+  if constexpr (requires { Family<typename Op::schema>::takes_the_same; }) {
+    op.sample_check->turn_off();
+  }
+  return detail::register_rule(op);
 }
 
 template <class Op>
-void add(typename Operator<typename Op::schema>::PlainRule rule,
-         typename Operator<typename Op::schema>::Decomposition decomposition = nullptr) {
+Added add(typename Operator<typename Op::schema>::PlainRule rule,
+          typename Operator<typename Op::schema>::Decomposition decomposition = nullptr) {
   auto op = detail::describe<Op>();
   op.plain_rule = rule;
   op.decomposition = decomposition;
   op.rule = &detail::CallPlainRule<typename Op::schema>::rule;
-  detail::register_rule(op);
+  return detail::register_rule(op);
 }
 
 template <class Op>
-void add(typename Operator<typename Op::schema>::Rule rule) {
+Added add(typename Operator<typename Op::schema>::Rule rule) {
   auto op = detail::describe<Op>();
   op.rule = rule;
-  detail::register_rule(op);
+  return detail::register_rule(op);
 }
 
 // An implicit composite that is called often, decomposed without boxing its arguments; or one with
 // a decomposition of ours for batched arguments.
 template <class Op>
-void add_decomposition(
+Added add_decomposition(
     typename Operator<typename Op::schema>::Decomposition decomposition = nullptr) {
   auto op = detail::describe<Op>();
   TORCH_INTERNAL_ASSERT(op.traits.composite, op.handle.operator_name(), " needs a rule");
   op.decomposition = decomposition;
-  detail::register_rule(op);
+  return detail::register_rule(op);
 }
 
 }  // namespace functorch_ext

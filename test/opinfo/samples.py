@@ -153,8 +153,9 @@ def select(candidates, count):
     return [candidates[i] for i in sorted(chosen)]
 
 
-def problems(op, dtype, count, limit=40):
-    """`count` problems chosen from the first `limit` samples, and why others are none (a Counter)."""
+def groups(op, dtype, count, limit=40):
+    """`count` groups chosen from the first `limit` samples, as pairs: the draws flattened by pytree,
+    and the draws. And why others are none (a Counter)."""
     if dtype is None:
         return [], collections.Counter([NOT_ON_CPU])
     if dtype not in op.supported_dtypes("cpu"):
@@ -171,4 +172,10 @@ def problems(op, dtype, count, limit=40):
         reasons[NO_SAMPLES] += 1
     elements = [sum(x.numel() for x in tensors_in(flat[0][0])) for flat, _ in found]
     small = [pair for pair, n in zip(found, elements, strict=True) if n <= LARGE] or found
-    return [make_problem(op, group, flat) for flat, group in select(small, count)], reasons
+    return select(small, count), reasons
+
+
+def problems(op, dtype, count, limit=40):
+    """`count` problems, and why other samples are none (a Counter)."""
+    chosen, reasons = groups(op, dtype, count, limit)
+    return [make_problem(op, group, flat) for flat, group in chosen], reasons
