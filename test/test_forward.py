@@ -273,3 +273,29 @@ def test_writes_to_a_copy_leave_the_tangent_of_its_source_alone(name):
     xs, tangents = rand(4, 2, 3), rand(4, 2, 3)
     pushed = vmap(lambda x, t: jvp(function, (x,), (t,))[1][0])(xs, tangents)
     assert_close(pushed, xs.cos() * tangents)
+
+
+IN_PLACE = {
+    "sin_": lambda z: z.sin_(),
+    "mul_ by its sum": lambda z: z.mul_(z.sum()),
+    "copy_": lambda z: z.copy_(z.cos() * z),
+    "an element": lambda z: z[0].copy_(z.sum() ** 2),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place_under_two_jvps(name):
+    """The formula writes to a tangent that is a constant of the outer one."""
+
+    def function(x):
+        z = x.clone()
+        IN_PLACE[name](z)
+        return z * z
+
+    x, inner, outer = rand(3), rand(3), rand(3)
+    by_ours = jvp(lambda x: jvp(function, (x,), (inner,))[1], (x,), (outer,))[1]
+    expected = oracle.jvp(lambda x: oracle.jvp(function, x, inner)[1], x, outer)[1]
+    assert_close(by_ours, expected)
+    total = lambda x: jvp(grad(lambda x: function(x).sum()), (x,), (inner,))[1]
+    plain = lambda x: oracle.jvp(oracle.grad(lambda x: function(x).sum()), x, inner)[1]
+    assert_close(jvp(total, (x,), (outer,))[1], oracle.jvp(plain, x, outer)[1])
