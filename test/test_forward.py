@@ -278,7 +278,7 @@ def test_writes_to_a_copy_leave_the_tangent_of_its_source_alone(name):
 IN_PLACE = {
     "sin_": lambda z: z.sin_(),
     "mul_ by its sum": lambda z: z.mul_(z.sum()),
-    "copy_": lambda z: z.copy_(z.cos() * z),
+    "copy_": lambda z: z.copy_(2 * z),
     "an element": lambda z: z[0].copy_(z.sum() ** 2),
 }
 
@@ -299,3 +299,5 @@ def test_in_place_under_two_jvps(name):
     total = lambda x: jvp(grad(lambda x: function(x).sum()), (x,), (inner,))[1]
     plain = lambda x: oracle.jvp(oracle.grad(lambda x: function(x).sum()), x, inner)[1]
     assert_close(jvp(total, (x,), (outer,))[1], oracle.jvp(plain, x, outer)[1])
+    by_columns = jvp(jacfwd(function), (x,), (outer,))[1]
+    assert_close(by_columns, oracle.jvp(oracle.jacobian(function), x, outer)[1])

@@ -86,6 +86,16 @@ at::Tensor own_tangent(const at::Tensor& tangent, const LevelPtr& level) {
   return own;
 }
 
+// The tangent, or the value of one from a deeper plane, as a tensor of the plane: formulas write to
+// tangents, perhaps what another transform differentiates.
+at::Tensor lift_below(const at::Tensor& tangent, const LevelPtr& plane) {
+  if (plane && depth_of(tangent) > plane->depth) {
+    const auto* wrapper = wrapper_of(tangent);
+    return wrap(lift_below(wrapper->value(), plane), wrapper->bdim(), wrapper->level());
+  }
+  return lift_to(tangent, plane);
+}
+
 // PyTorch lays a tangent out as its primal is, which can't be where several elements of the primal
 // are one in memory, as those of an expanded tensor.
 at::Tensor without_overlap(const at::Tensor& primal) {
@@ -151,7 +161,7 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
   duals.reserve(primals.size());
   for (size_t i = 0; i < primals.size(); ++i) {
     const bool mapped = plane_ && plane_->kind == LevelKind::Batch;
-    auto tangent = mapped ? own_tangent(tangents[i], plane_) : lift_to(tangents[i], plane_);
+    auto tangent = mapped ? own_tangent(tangents[i], plane_) : lift_below(tangents[i], plane_);
     auto primal = lift_to(without_overlap(normal_tensor(primals[i])), plane_);
     // PyTorch's views of dual tensors insist that the two agree in this.
     if (primal.is_conj() != tangent.is_conj() || primal.is_neg() != tangent.is_neg()) {
