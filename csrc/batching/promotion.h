@@ -42,19 +42,19 @@ class LogicalPromotion {
 
   // Is any dtype changed?
   bool casts() const {
-    return dtype_.has_value();
+    return dtype_ != at::ScalarType::Undefined;
   }
 
   // `value` as it takes part, for the logical `tensor`. Booleans promote to anything, and a
   // condition must stay one.
   at::Tensor apply(const at::Tensor& value, const at::Tensor& tensor) const {
-    const bool casts = dtype_ && tensor.dim() == 0 && value.scalar_type() != at::kBool &&
-                       !value.unsafeGetTensorImpl()->is_wrapped_number();
-    return casts ? value.to(*dtype_) : value;
+    const bool takes_part = tensor.dim() == 0 && value.scalar_type() != at::kBool &&
+                            !value.unsafeGetTensorImpl()->is_wrapped_number();
+    return casts() && takes_part ? value.to(dtype_) : value;
   }
 
  private:
-  std::optional<at::ScalarType> dtype_;
+  at::ScalarType dtype_ = at::ScalarType::Undefined;  // undefined: none is changed
 };
 
 }  // namespace functorch_ext
