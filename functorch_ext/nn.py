@@ -116,6 +116,7 @@ def stack_module_state(
 
     Raises:
         RuntimeError: no models, or models that differ.
+        TypeError: something that isn't a module.
 
     Example::
 
@@ -125,6 +126,11 @@ def stack_module_state(
         >>> vmap(call, in_dims=(0, 0, None))(parameters, buffers, torch.ones(4, 3)).shape
         torch.Size([5, 4, 2])
     """
+    is_list = isinstance(models, (Sequence, nn.Module))
+    if not is_list or not all(isinstance(model, nn.Module) for model in models):
+        raise TypeError(
+            f"stack_module_state: models must be a list of torch.nn.Module, but got {models!r}"
+        )
     if len(models) == 0:
         raise RuntimeError("stack_module_state: expected at least one model, got none")
     for index, model in enumerate(models):
