@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
 
-from functorch_ext import grad, jacfwd, jvp, linearize, vjp, vmap
+from functorch_ext import functionalize, grad, jacfwd, jvp, linearize, vjp, vmap
 from test import oracle
 from test.oracle import assert_close, loop, rand
 
@@ -301,3 +301,27 @@ def test_in_place_under_two_jvps(name):
     assert_close(jvp(total, (x,), (outer,))[1], oracle.jvp(plain, x, outer)[1])
     by_columns = jvp(jacfwd(function), (x,), (outer,))[1]
     assert_close(by_columns, oracle.jvp(oracle.jacobian(function), x, outer)[1])
+
+
+INNER_LEVELS = {
+    "vmap": lambda f: lambda a, x: tuple(y[0] for y in vmap(lambda b: f(a, b))(x[None])),
+    "functionalize": lambda f: functionalize(f),
+    "jvp": lambda f: lambda a, x: jvp(lambda b: f(a, b), (x,), (x.cos(),))[0],
+}
+BY_TENSORS = {
+    "clamp from below": lambda a, x: a.clamp(x),
+    "clamp from above": lambda a, x: a.clamp(max=x),
+    "clamp": lambda a, x: a.clamp(x, x + 1),
+}
+
+
+@pytest.mark.parametrize("level", INNER_LEVELS)
+@pytest.mark.parametrize("name", BY_TENSORS)
+def test_clamp_of_a_tensor_of_another_plane(name, level):
+    """The formula asks for the primal of what is clamped, which has none on the inner plane."""
+    function = BY_TENSORS[name]
+    pushed = lambda a, x: jvp(lambda x: function(a, x), (x,), (x.sin(),))
+    a, x = rand(3, 4), rand(3, 4)
+    expected = [oracle.jvp(lambda x, a=a_: function(a, x), x_, x_.sin()) for a_, x_ in zip(a, x)]
+    actual = vmap(INNER_LEVELS[level](pushed))(a, x)
+    assert_close(actual, tuple(map(torch.stack, zip(*expected, strict=True))))

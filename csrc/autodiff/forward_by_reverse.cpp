@@ -16,6 +16,7 @@
 
 #include "autodiff/backward_pass.h"
 #include "autodiff/graph.h"
+#include "autodiff/layers.h"
 #include "autodiff/plane.h"
 #include "engine/below_all_levels.h"
 
@@ -83,28 +84,6 @@ bool is_recorded_on(const at::Tensor& tensor, const LevelPtr& plane) {
   return tensor.defined() && on_plane(tensor, plane) && tensor.requires_grad();
 }
 
-// Tensors of deeper planes (a Jacobian's basis) as their values on `plane`, and back.
-class Layers {
- public:
-  at::Tensor peel(at::Tensor tensor, const LevelPtr& plane) {
-    while (tensor.defined() && depth_of(tensor) > depth_of(plane)) {
-      const auto* wrapper = wrapper_of(tensor);
-      layers_.emplace_back(wrapper->level_ptr(), wrapper->bdim());
-      tensor = at::Tensor(wrapper->value());
-    }
-    return tensor;
-  }
-  at::Tensor restore(at::Tensor tensor) const {
-    for (auto layer = layers_.rbegin(); tensor.defined() && layer != layers_.rend(); ++layer) {
-      tensor = wrap(std::move(tensor), layer->second, *layer->first);
-    }
-    return tensor;
-  }
-
- private:
-  std::vector<std::pair<LevelPtr, int64_t>> layers_;
-};
-
 // The node of results whose tangents came by reverse mode. PyTorch's own node would have saved the
 // inputs without their tangents, and a tangent that flows through the backward pass would be lost.
 // So this one saves the inputs as they are and evaluates the pullback anew.
@@ -161,31 +140,35 @@ class Reevaluated final : public Node {
       return variable_list(recorded_.size());
     }
     const OnPlane on_plane(all);
-    // The pullback as a function of the inputs and the cotangents, all of this plane.
+    // The pullback as a function of the inputs and the cotangents, all of this plane. It may be
+    // called again in another backward pass, when a basis among the layers is gone.
     const auto found = std::make_shared<std::vector<Layers>>();
-    const TensorFunction pullback = [function = function_, plane = plane_, recorded = recorded_,
-                                     given, layers, found,
-                                     input_count](const std::vector<at::Tensor>& tensors) {
-      const auto middle = tensors.begin() + static_cast<int64_t>(input_count);
-      std::vector<at::Tensor> cotangents(middle, tensors.end());
-      for (size_t k = 0; k < cotangents.size(); ++k) {
-        cotangents[k] = layers[k].restore(cotangents[k]);
-      }
-      auto gradients =
-          pull_back(function, {tensors.begin(), middle}, recorded, cotangents, given, plane);
-      found->assign(gradients.size(), {});
-      for (size_t i = 0; i < gradients.size(); ++i) {
-        gradients[i] = (*found)[i].peel(gradients[i], plane);
-      }
-      return gradients;
-    };
+    const TensorFunction pullback =
+        [function = function_, plane = plane_, recorded = recorded_, given, layers, input_count,
+         found = std::weak_ptr(found)](const std::vector<at::Tensor>& tensors) {
+          const FreshLevels levels(layers);
+          const auto middle = tensors.begin() + static_cast<int64_t>(input_count);
+          std::vector<at::Tensor> cotangents(middle, tensors.end());
+          for (size_t k = 0; k < cotangents.size(); ++k) {
+            cotangents[k] = layers[k].restore(cotangents[k], &levels);
+          }
+          auto gradients =
+              pull_back(function, {tensors.begin(), middle}, recorded, cotangents, given, plane);
+          std::vector<Layers> layers_of_gradients(gradients.size());
+          for (size_t i = 0; i < gradients.size(); ++i) {
+            gradients[i] = layers_of_gradients[i].peel(gradients[i], plane);
+          }
+          if (const auto first = found.lock()) {
+            *first = std::move(layers_of_gradients);
+          }
+          return gradients;
+        };
     auto gradients =
         any_tangent_on(all, plane_)
             ? push_forward_by_reverse(pullback, all, plane_, "the backward of " + function_name_)
             : pullback(all);
-    const auto found_layers = *found;
     for (size_t i = 0; i < gradients.size(); ++i) {
-      gradients[i] = found_layers[i].restore(std::move(gradients[i]));
+      gradients[i] = (*found)[i].restore(std::move(gradients[i]));
     }
     return gradients;
   }

@@ -198,7 +198,7 @@ void register_views_rules() {
   add<lift_fresh>(whole<lift_fresh>);
   add<_conj>(whole<_conj>);
   add<_neg_view>(whole<_neg_view>);
-  add<_fw_primal>(fw_primal);
+  add<_fw_primal>(fw_primal).unchecked();  // plain PyTorch has no kernel below autograd
   add<at::_ops::view_as_real>(functorch_ext::view_as_real);
   add<at::_ops::view_as_complex>(functorch_ext::view_as_complex);
 

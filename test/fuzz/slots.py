@@ -188,7 +188,13 @@ class Slots:
         return self.draw.choice([0, -1])
 
     def windex(self) -> str:
-        return self._index(self.target.shape[0] if self.target.dim() else 1)
+        # Each position once: which of several writes to one stays is undefined.
+        size = self.target.shape[0] if self.target.dim() else 1
+        found = self.pick(lambda v: v.kind == "integer" and v.value.dtype == torch.int64)
+        if found and self.draw.random() < 0.7:
+            first = f"{found.name}.reshape(-1)[:1].sum()"
+            return f"(({first}+torch.arange({min(size, 2)}))%{max(size, 1)})"
+        return self.draw.choice(["torch.tensor([-1])", f"torch.arange({min(size, 2)})"])
 
     def wbool(self) -> str:
         found = self.pick(lambda v: v.kind == "boolean" and v.value.shape == self.target.shape)
