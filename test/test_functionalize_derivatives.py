@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from functorch_ext import functionalize, grad, jvp
+from functorch_ext import functionalize, grad, jvp, vmap
 from test.oracle import assert_close, rand
 from test.state import failure
 
@@ -94,3 +94,43 @@ def test_as_strided_of_what_its_memory_does_not_say(view, remove):
     strided = lambda x: view(torch.complex(x, x)).as_strided((2,), (1,))
     message = failure(lambda: functionalize(strided, remove=remove)(rand(3)), RuntimeError)
     assert "as_strided" in message and "Clone" in message
+
+
+LAID_OUT = {
+    "every other element": lambda x: torch.stack([x, -x], 1)[:, 0],
+    "from an offset": lambda x: torch.cat([x, x])[2:],
+    "a column": lambda x: x.reshape(2, 2).t()[0],
+    "a transposed matrix": lambda x: x.reshape(2, 2).t(),
+    "the real part": lambda x: torch.complex(x, -x).real,
+}
+
+
+def viewed(x):
+    return x.unsqueeze(0) * x.sin()
+
+
+def reshaped(x):
+    return x.view(*x.shape, 1)[..., 0] * x
+
+
+def written_through_a_view(x):
+    y = x * 1
+    y.unsqueeze(0)[..., 0].mul_(3)
+    return y * x
+
+
+@REMOVE
+@pytest.mark.parametrize("layout", LAID_OUT)
+@pytest.mark.parametrize("function", [viewed, reshaped, written_through_a_view])
+def test_tangents_of_views_of_what_is_part_of_a_memory(function, layout, remove):
+    """PyTorch compares how primal and tangent are laid out; their values are laid out otherwise."""
+    x = LAID_OUT[layout](rand(4))
+    pushed = lambda x: jvp(function, (x,), (x.cos(),))
+    twice = lambda x: jvp(lambda x: pushed(x)[1], (x,), (x.sin(),))
+    for derivative in (pushed, twice):
+        expected = derivative(x)
+        assert_close(functionalize(derivative, remove=remove)(x), expected)
+        assert_close(
+            vmap(functionalize(derivative, remove=remove))(x[None].expand(2, *x.shape)),
+            tuple(y.expand(2, *y.shape) for y in expected),
+        )

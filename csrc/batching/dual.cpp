@@ -28,8 +28,9 @@ at::Tensor make_dual_landing(c10::DispatchKeySet, const at::Tensor& primal, cons
 }
 
 // Could any view of the one be taken of the other? Wrappers have no storage to compare: their
-// sizes, strides and offset, which PyTorch compares next, decide.
-bool has_same_storage_numel(Level&, const at::Tensor&, const at::Tensor&) {
+// sizes, strides and offset, which PyTorch compares next, decide. (Nor do their values tell:
+// functionalize lays those out in its own way.)
+bool has_same_storage_numel(c10::DispatchKeySet, const at::Tensor&, const at::Tensor&) {
   return true;
 }
 
@@ -77,12 +78,15 @@ at::Tensor& index_put(c10::DispatchKeySet keys, at::Tensor& self, const Optional
 }  // namespace
 
 void register_dual_rules() {
-  const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("aten::_make_dual", "");
-  register_kernel(op, entry_key,
-                  c10::KernelFunction::makeFromUnboxedRuntimeFunction(&make_dual_entry));
-  register_kernel(op, landing_key,
-                  c10::KernelFunction::makeFromUnboxedRuntimeFunction(&make_dual_landing));
-  add<at::_ops::_has_same_storage_numel>(has_same_storage_numel);
+  const auto kernels_of = [](const char* name, auto* entry, auto* landing) {
+    using c10::KernelFunction;
+    const auto op = c10::Dispatcher::singleton().findSchemaOrThrow(name, "");
+    note_registered(op, /*has_rule=*/true);
+    register_kernel(op, entry_key, KernelFunction::makeFromUnboxedRuntimeFunction(entry));
+    register_kernel(op, landing_key, KernelFunction::makeFromUnboxedRuntimeFunction(landing));
+  };
+  kernels_of("aten::_make_dual", &make_dual_entry, &make_dual_landing);
+  kernels_of("aten::_has_same_storage_numel", &has_same_storage_numel, &has_same_storage_numel);
   add<at::_ops::_new_zeros_with_same_feature_meta>(new_zeros_with_same_feature_meta);
   add_derivative_kernel<at::_ops::fill__Tensor>(fill);
   add_derivative_kernel<at::_ops::_index_put_impl_>(index_put);

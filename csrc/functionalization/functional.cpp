@@ -251,6 +251,29 @@ void compute(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
                 [&](const at::Tensor& result) { return allocate(result, level); });
 }
 
+// The zeros that become a tangent are laid out as the program's tensor is. Its value may be laid
+// out otherwise, if a mutation replaced it.
+void make_tangent(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
+  auto given = pop_arguments(op, *stack);
+  const auto primal = given[1].toTensor();
+  auto like = current_value(primal, level);
+  const auto sizes = primal.sym_sizes();
+  const auto strides = primal.sym_strides();
+  const auto offset = primal.sym_storage_offset();
+  if (like.sym_strides() != strides || like.sym_storage_offset() != offset) {
+    auto elements = offset + 1;
+    for (size_t dim = 0; dim < sizes.size(); ++dim) {
+      elements = elements + (sizes[dim] - 1).max(0) * strides[dim];
+    }
+    like = like.new_empty_symint({elements}).as_strided_symint(sizes, strides, offset);
+  }
+  given[0] = current_value(given[0].toTensor(), level);
+  given[1] = like;
+  Stack call(given);
+  op.callBoxed(&call);
+  stack->emplace_back(allocate(call[0].toTensor(), level));
+}
+
 // In training, native_batch_norm writes to its running statistics, which its schema doesn't tell.
 bool writes_statistics(const c10::OperatorHandle& op, const Stack& stack) {
   if (op.schema().name() != "aten::native_batch_norm" || !op.schema().overload_name().empty()) {
@@ -274,6 +297,8 @@ void functional_operator(const c10::OperatorHandle& op, c10::DispatchKeySet, Sta
     change_metadata(op, level, stack);
   } else if (op.schema().name() == "aten::copy_") {
     copy(op, level, stack);
+  } else if (op.schema().name() == "aten::_new_zeros_with_same_feature_meta") {
+    make_tangent(op, level, stack);
   } else if (traits.mutates) {
     mutate(op, level, stack);
   } else if (traits.view) {
