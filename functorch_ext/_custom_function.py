@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -384,5 +385,6 @@ def _stacked(level: _C.Level, output: Any, is_batched: bool) -> tuple[Any, Dim]:
         return output, None
     value, dim = level.unwrap(output)
     if is_batched and dim is None:
-        return level.stacked(output, 0).clone(), 0  # as an expanded input it would be a view of it
+        # A copy, or it would be a view of an expanded input. (x.clone() belongs to the level.)
+        return torch.ops.aten.clone.default(level.stacked(output, 0)), 0
     return value, dim

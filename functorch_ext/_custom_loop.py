@@ -146,7 +146,7 @@ def forward_of_each(
             return known[id(first)]
         if _all_equal(each):
             return first
-        index = level.wrap(torch.arange(level.batch_size), 0)
+        index = level.wrap(_C.run_below(level, torch.arange, level.batch_size), 0)
         return _OfEach(types.SimpleNamespace(items=list(each)), index)
 
     def all_together(get: Callable[[Context], Sequence[Any]]) -> tuple[Any, ...]:
@@ -222,7 +222,8 @@ def _stacked(level: _C.Level, each: Sequence[Tensor | None]) -> Tensor | None:
     present = [one for one in each if one is not None]
     if not present:
         return None
-    zeros = None if len(present) == len(each) else torch.zeros_like(present[0])
+    missing = len(present) < len(each)
+    zeros = _C.run_below(level, torch.zeros_like, present[0]) if missing else None
     return level.wrap(torch.stack([zeros if one is None else one for one in each]), 0)
 
 

@@ -23,6 +23,15 @@ bool has_static_shape_all_the_same(const c10::OperatorHandle& op) {
   return name == "aten::linalg_lstsq" || name == "aten::_ctc_loss";
 }
 
+// Not the running statistics that a normalization updates: PyTorch doesn't count those writes, and
+// its derivative formulas save such tensors.
+bool counts_writes(const c10::FunctionSchema& schema) {
+  const auto& arguments = schema.arguments();
+  return schema.name().back() == '_' ||
+         std::any_of(arguments.begin(), arguments.end(),
+                     [](const c10::Argument& argument) { return argument.is_out(); });
+}
+
 }  // namespace
 
 OperatorTraits OperatorTraits::of(const c10::OperatorHandle& op) {
@@ -30,9 +39,10 @@ OperatorTraits OperatorTraits::of(const c10::OperatorHandle& op) {
   traits.composite = op.hasKernelForDispatchKey(c10::DispatchKey::CompositeImplicitAutograd);
   const auto& schema = op.schema();
   traits.mutates = schema.is_mutable();
+  const bool counts = traits.mutates && counts_writes(schema);
   for (size_t i = 0; i < schema.arguments().size(); ++i) {
     const auto* alias = schema.arguments()[i].alias_info();
-    traits.written |= uint64_t{alias && alias->isWrite()} << i;
+    traits.written |= uint64_t{counts && alias && alias->isWrite()} << i;
   }
   for (const auto& result : schema.returns()) {
     traits.view = traits.view || (result.alias_info() && !result.alias_info()->isWrite());

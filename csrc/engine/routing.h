@@ -26,7 +26,7 @@ struct OperatorTraits {
   bool mutates = false;        // it writes to an argument
   bool random = false;         // it draws random numbers
   bool dynamic_shape = false;  // the shape of its result depends on the values of its arguments
-  uint64_t written = 0;        // bit i: it writes to argument i
+  uint64_t written = 0;        // bit i: it writes to argument i, as autograd counts writes
 
   static OperatorTraits of(const c10::OperatorHandle& op);
 };

@@ -82,10 +82,13 @@ bool run_on_sample(const c10::OperatorHandle& op, const Level& level, Stack argu
   if (is_recorded()) {
     return false;
   }
-  // As a thread starts out, but without autograd.
+  // As a thread starts out, but without autograd, and with autocast as it is.
+  const auto excluded = c10::impl::tls_local_dispatch_key_set().excluded_;
   const c10::impl::ForceDispatchKeyGuard plain(
       c10::default_included_set - DispatchKeySet(DispatchKey::ADInplaceOrView),
-      c10::default_excluded_set | c10::autograd_dispatch_keyset_with_ADInplaceOrView);
+      (c10::default_excluded_set - c10::autocast_dispatch_keyset) |
+          (excluded & c10::autocast_dispatch_keyset) |
+          c10::autograd_dispatch_keyset_with_ADInplaceOrView);
   const bool writes = may_write(op);
   bool complete = true;
   rewrite_stack(arguments, arguments.size(), [&](const at::Tensor& tensor) {
@@ -100,7 +103,12 @@ bool run_on_sample(const c10::OperatorHandle& op, const Level& level, Stack argu
     return as_it_is ? sample : sample.clone(at::MemoryFormat::Contiguous);
   });
   if (complete) {
-    op.callBoxed(&arguments);
+    try {
+      op.callBoxed(&arguments);
+    } catch (const c10::NotImplementedError&) {
+      // Nothing was said of the arguments: the device has no such kernel, and a rule may do
+      // without.
+    }
   }
   return complete;
 }

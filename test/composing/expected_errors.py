@@ -9,11 +9,11 @@ import re
 ON_PURPOSE = {
     # What is computed from shared tensors alone is computed by PyTorch without us, which costs
     # nothing; so nothing tells that it was made inside. A clone of it is.
-    r"In-place writes.*\| arithmetic on a shared tensor: add_ \|.*": "would write in-place",
+    r"In-place writes.*\| arithmetic on a shared tensor: add_ \|.*": "would write in.place",
     # The input is what the derivative is by: neither torch.func nor a plain leaf takes it.
     r".*an in-place write to the input \| .*(grad|vjp|jacrev).*": "a leaf Variable that requires grad",
     # A buffer that all samples share can't take each sample's statistics.
-    r".*spectral_norm, training \| vmap over parameters": "would write in-place",
+    r".*spectral_norm, training \| vmap over parameters": "would write in.place",
     # Its hooks put the module's own parameters in place of the given ones.
     r"DDP.*fully_shard \| .*functional_call.*": "FSDPModule",
     # PyTorch has no forward derivative of it.

@@ -130,11 +130,6 @@ ERRORS = {
 
 # what runs sample by sample: (operator, mode), and why
 LOOPS = {
-    **rows(
-        BUFFER,
-        ["vmap(vjp)", "vmap(vjp(vjp))"],
-        "nn.functional.linear_cross_entropy.chunked_none",
-    ),
 }
 
 # what only the deeper tier meets
