@@ -3,6 +3,8 @@
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 
+#include <algorithm>
+
 namespace functorch_ext {
 
 namespace {

@@ -129,8 +129,7 @@ ERRORS = {
 }
 
 # what runs sample by sample: (operator, mode), and why
-LOOPS = {
-}
+LOOPS = {}
 
 # what only the deeper tier meets
 DEEP_ERRORS = {}
