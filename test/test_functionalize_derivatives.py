@@ -134,3 +134,20 @@ def test_tangents_of_views_of_what_is_part_of_a_memory(function, layout, remove)
             vmap(functionalize(derivative, remove=remove))(x[None].expand(2, *x.shape)),
             tuple(y.expand(2, *y.shape) for y in expected),
         )
+
+
+@REMOVE
+def test_as_strided_of_what_lies_between_the_elements_of_an_input(remove):
+    def function(x):
+        x.mul_(2)
+        return x.as_strided((3,), (1,)) * 3, x.as_strided((2,), (2,)).sin()
+
+    memory = rand(4, 6)
+    every_other = lambda memory: memory.clone()[..., 1::2]
+    functional = functionalize(function, remove=remove)
+    expected = function(every_other(memory[0]))
+    assert_close(functional(every_other(memory[0])), expected)
+    assert_close(
+        jvp(lambda x: functional(x * 1), (every_other(memory[0]),), (memory[0][::2],))[1],
+        jvp(lambda x: function(x * 1), (every_other(memory[0]),), (memory[0][::2],))[1],
+    )

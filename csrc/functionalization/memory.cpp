@@ -66,6 +66,9 @@ void Memory::replace(at::Tensor written) {
   if (generation++ == 0) {
     strides = value.sym_strides().vec();
     offset = value.sym_storage_offset();
+    if (!value.is_non_overlapping_and_dense()) {
+      first = value.detach();
+    }
   }
   value = std::move(written);
 }
@@ -77,8 +80,10 @@ at::Tensor Memory::laid_out(c10::SymInt& shift) const {
   auto result = value;
   if (value.sym_strides() != c10::SymIntArrayRef(strides)) {
     const auto sizes = value.sym_sizes();
-    result = at::as_strided_scatter_symint(
-        at::empty_strided_symint(sizes, strides, value.options()), value, sizes, strides, 0);
+    result = first.defined() ? at::as_strided_scatter_symint(first, value, sizes, strides, offset)
+                             : at::as_strided_scatter_symint(
+                                   at::empty_strided_symint(sizes, strides, value.options()), value,
+                                   sizes, strides, 0);
   }
   shift = result.sym_storage_offset() - offset;
   return result;

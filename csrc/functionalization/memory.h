@@ -28,6 +28,8 @@ struct Memory final : c10::intrusive_ptr_target {
   // The layout that the program sees, noted before the first write.
   std::vector<c10::SymInt> strides;
   c10::SymInt offset;
+  // The value before the first write, if what lies between its elements can be seen.
+  at::Tensor first;
 };
 
 // A tensor's place in memory.
