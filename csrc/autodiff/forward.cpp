@@ -42,8 +42,12 @@ class DualLevel {
     return first;
   }
   static void close() {
+    // The level's end frees tangents, which may wait for the GIL, and who has that may wait for us:
+    // so the level lives until the lock is free again.
+    std::shared_ptr<ForwardADLevel> level;
     const std::lock_guard<std::mutex> lock(mutex());
     if (--users() == 0 && std::exchange(ours(), false)) {
+      level = ForwardADLevel::get_by_idx(0);
       ForwardADLevel::release_idx(0);
     }
   }
