@@ -21,6 +21,7 @@ def test_at_some_instructions(job):
 
 
 @pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 def test_at_every_instruction(job):
     job.run()
@@ -28,6 +29,7 @@ def test_at_every_instruction(job):
 
 
 @pytest.mark.slow
+@pytest.mark.deep
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
 def test_by_signals(job):
     count, failures = interrupt_by_signals(job, 2, random.Random(0))

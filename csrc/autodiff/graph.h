@@ -45,7 +45,10 @@ bool any_node(const std::vector<at::Tensor>& outputs, Stop&& stop) {
 }
 
 // The tensor cut off from the graphs of a plane (null: plane 0) and of all deeper ones; those below
-// go on, and so do tangents. (detach cuts on all planes, and tangents as well.)
-at::Tensor without_graph(const at::Tensor& tensor, const LevelPtr& plane);
+// go on, and the tangent goes along, cut off or with its graph. (detach cuts on all planes, and
+// takes tangents off.)
+enum class Tangents { Cut, Keep };
+at::Tensor without_graph(const at::Tensor& tensor, const LevelPtr& plane,
+                         Tangents tangents = Tangents::Cut);
 
 }  // namespace functorch_ext

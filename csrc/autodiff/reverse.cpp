@@ -61,7 +61,7 @@ std::vector<at::Tensor> ReverseFrame::differentiable(const std::vector<at::Tenso
       alias = at::alias(lifted);
       connected_ = true;
     } else {
-      alias = without_graph(lifted, plane_);
+      alias = without_graph(lifted, plane_, Tangents::Keep);
       alias.set_requires_grad(true);
       auto leaf = c10::make_intrusive<PrivateLeaf>(alias, this);
       torch::autograd::impl::set_grad_accumulator(
@@ -78,13 +78,27 @@ bool ReverseFrame::graph_is_used(const std::vector<at::Tensor>& outputs) const {
   if (!outer_grad_mode_) {
     return false;
   }
-  return connected_ || any_node(outputs, [&](Node* node) {
-           if (node->num_outputs() > 0) {
-             return false;
-           }
-           const auto* leaf = dynamic_cast<const PrivateLeaf*>(node);
-           return !leaf || (leaf->running && leaf->frame != this);
-         });
+  if (connected_) {
+    return true;
+  }
+  // Tangents have graphs of their own, which derivatives of these outputs lead to.
+  auto roots = outputs;
+  for (const auto& output : outputs) {
+    at::Tensor tangent = output._fw_grad(/*level=*/0);
+    while (tangent.defined() && depth_of(tangent) > depth_of(plane_)) {
+      tangent = at::Tensor(wrapper_of(tangent)->value());
+    }
+    if (tangent.defined()) {
+      roots.push_back(std::move(tangent));
+    }
+  }
+  return any_node(roots, [&](Node* node) {
+    if (node->num_outputs() > 0) {
+      return false;
+    }
+    const auto* leaf = dynamic_cast<const PrivateLeaf*>(node);
+    return !leaf || (leaf->running && leaf->frame != this);
+  });
 }
 
 at::Tensor ReverseFrame::release(const at::Tensor& output) const {

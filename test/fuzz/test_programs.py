@@ -16,5 +16,6 @@ def test_programs():
 
 
 @pytest.mark.slow
+@pytest.mark.deep
 def test_more_programs():
     assert not failures(3000, seed=1_000_000)

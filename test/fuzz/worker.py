@@ -72,6 +72,8 @@ class Worker:
             self.process.kill()
         line = self.process.stdout.readline()
         if line.endswith(b"\n"):
+            if not line.startswith(b"["):  # something that the program prints
+                return None
             seed, *verdict = json.loads(line)
             self.running = None if verdict else seed
             return (seed, Verdict(*verdict)) if verdict else None
