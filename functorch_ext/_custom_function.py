@@ -59,6 +59,7 @@ def install() -> None:
             return push_forward(function.__name__, again, args)
         level = _C.level_of((*args, *kwargs.values()) if kwargs else args)
         if level is None:
+            _check_functionalized(cls, args)
             return plain(cls, *args, **kwargs)
         return _apply(plain, level, cls, args, kwargs)
 
@@ -147,6 +148,18 @@ def _apply(
     lifted = [level.wrap(*level.unwrap(arg)) if _is_below(level, arg) else arg for arg in args]
     recorder = type(cls)(cls.__name__, (cls,), {"forward": staticmethod(forward)})
     return plain(recorder, *lifted)
+
+
+def _check_functionalized(cls: type[Function], args: tuple[Any, ...]) -> None:
+    """functionalize runs the forward as it is, where nobody records it for the planes below."""
+    level = _C.level_of_tensors(args)
+    if level is not None and level.is_differentiated_below(args):
+        raise RuntimeError(
+            f"functorch_ext.functionalize: {cls.__name__}, a custom autograd.Function, is "
+            "differentiated by a transform outside of functionalize, which would lose its "
+            "derivatives. Differentiate inside instead: functionalize(grad(f)), not "
+            "grad(functionalize(f))."
+        )
 
 
 def _check(cls: type[Function], by_rule: bool, is_recorded: bool) -> None:

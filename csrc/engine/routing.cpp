@@ -90,8 +90,11 @@ bool needs_lift(const at::Tensor& tensor, const Level& level) {
   if (wrapper_at(tensor, level)) {
     return false;
   }
+  // On any plane below: autograd of this plane may call formulas without grad mode, which is left
+  // in place for the planes below only while a rule of this plane runs.
   return tensor.requires_grad() || has_tangent(tensor) ||
-         tensor.key_set().has(c10::DispatchKey::Python);
+         tensor.key_set().has(c10::DispatchKey::Python) ||
+         (is_wrapper(tensor) && needs_lift(wrapper_of(tensor)->value(), level));
 }
 
 void PlaneBelow::restore_autograd(const c10::impl::LocalDispatchKeySet& state) {
