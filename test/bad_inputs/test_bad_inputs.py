@@ -30,6 +30,7 @@ def test_a_few():
 
 
 @pytest.mark.slow
+@pytest.mark.deep
 def test_many():
     check(spread(5_000), os.cpu_count())
 
