@@ -61,6 +61,13 @@ struct Pointwise<Return(Parameters...)> {
   static Return rule(const Operator<Return(Parameters...)>& op, Level& level,
                      Parameters... arguments) {
     const auto rank = largest_rank(arguments...);
+    if constexpr (std::is_same_v<Return, at::Tensor&>) {
+      // In place, a sample keeps its shape. Its value, with dimensions of size 1 to line up with
+      // those of another argument, wouldn't mind being written as a tensor of more dimensions.
+      if (C10_UNLIKELY(first_tensor(arguments...).dim() < rank)) {
+        op.ask_about_sample(level, arguments...);
+      }
+    }
     int64_t tensors = 0;
     bool lined_up = true;  // all batched ones have full rank and the samples in front
     int64_t bdim = 0;

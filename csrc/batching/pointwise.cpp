@@ -1,4 +1,4 @@
-// Elementwise operators: every one that native_functions.yaml tags `pointwise`, in the table that
+// Pointwise operators: every one that native_functions.yaml tags `pointwise`, in the table that
 // codegen makes of it.
 #include <ATen/ExpandUtils.h>
 
@@ -39,91 +39,72 @@ struct OfOneShape<at::Tensor(Parameters...)> {
   }
 };
 
-// In place, a sample keeps its shape. Its value, with dimensions of size 1 to line up with those of
-// another argument, wouldn't mind being written as a tensor of more dimensions.
-template <class Signature>
-struct Elementwise;
-
-template <class Return, class... Parameters>
-struct Elementwise<Return(Parameters...)> : Pointwise<Return(Parameters...)> {
-  static Return rule(const Operator<Return(Parameters...)>& op, Level& level,
-                     Parameters... arguments) {
-    if constexpr (std::is_same_v<Return, at::Tensor&>) {
-      if (C10_UNLIKELY(first_tensor(arguments...).dim() < largest_rank(arguments...))) {
-        op.ask_about_sample(level, arguments...);
-      }
-    }
-    return Pointwise<Return(Parameters...)>::rule(op, level,
-                                                  std::forward<Parameters>(arguments)...);
-  }
-};
-
 }  // namespace
 
 void register_pointwise_rules() {
-#define FUNCTORCH_EXT_POINTWISE(op) add<at::_ops::op, Elementwise>();
+#define FUNCTORCH_EXT_POINTWISE(op) add<at::_ops::op, Pointwise>();
 #include "pointwise_table.inc"
 #undef FUNCTORCH_EXT_POINTWISE
 
-  // Elementwise, but not tagged so.
+  // Pointwise, but not tagged so.
   using namespace at::_ops;
-  add<rsub_Tensor, Elementwise>();
-  add<floor_divide, Elementwise>();
-  add<floor_divide_Scalar, Elementwise>();
-  add<floor_divide__Tensor, Elementwise>();
-  add<floor_divide__Scalar, Elementwise>();
-  add<polar, Elementwise>();
-  add<_add_relu_Scalar, Elementwise>();
-  add<_add_relu_Tensor, Elementwise>();
-  add<_add_relu__Scalar, Elementwise>();
-  add<_add_relu__Tensor, Elementwise>();
-  add<_dirichlet_grad, Elementwise>();
-  add<_standard_gamma_grad, Elementwise>();
-  add<complex, Elementwise>();
-  add<hardswish, Elementwise>();
-  add<hardswish_, Elementwise>();
-  add<log_sigmoid_forward, Elementwise>();
+  add<rsub_Tensor, Pointwise>();
+  add<floor_divide, Pointwise>();
+  add<floor_divide_Scalar, Pointwise>();
+  add<floor_divide__Tensor, Pointwise>();
+  add<floor_divide__Scalar, Pointwise>();
+  add<polar, Pointwise>();
+  add<_add_relu_Scalar, Pointwise>();
+  add<_add_relu_Tensor, Pointwise>();
+  add<_add_relu__Scalar, Pointwise>();
+  add<_add_relu__Tensor, Pointwise>();
+  add<_dirichlet_grad, Pointwise>();
+  add<_standard_gamma_grad, Pointwise>();
+  add<complex, Pointwise>();
+  add<hardswish, Pointwise>();
+  add<hardswish_, Pointwise>();
+  add<log_sigmoid_forward, Pointwise>();
   add<_prelu_kernel, OfOneShape>();  // its result is made in the shape of its first argument
-  add<fake_quantize_per_tensor_affine_cachemask, Elementwise>();
+  add<fake_quantize_per_tensor_affine_cachemask, Pointwise>();
 
   // In-place forms that lack the tag.
-  add<abs_, Elementwise>();
-  add<copysign__Scalar, Elementwise>();
-  add<copysign__Tensor, Elementwise>();
-  add<eq__Scalar, Elementwise>();
-  add<eq__Tensor, Elementwise>();
-  add<gcd_, Elementwise>();
-  add<ge__Scalar, Elementwise>();
-  add<ge__Tensor, Elementwise>();
-  add<gelu_, Elementwise>();
-  add<gt__Scalar, Elementwise>();
-  add<gt__Tensor, Elementwise>();
-  add<heaviside_, Elementwise>();
-  add<lcm_, Elementwise>();
-  add<le__Scalar, Elementwise>();
-  add<le__Tensor, Elementwise>();
-  add<lt__Scalar, Elementwise>();
-  add<lt__Tensor, Elementwise>();
-  add<mish_, Elementwise>();
-  add<ne__Scalar, Elementwise>();
-  add<ne__Tensor, Elementwise>();
-  add<threshold_, Elementwise>();
-  add<xlogy__Scalar_Other, Elementwise>();
+  add<abs_, Pointwise>();
+  add<copysign__Scalar, Pointwise>();
+  add<copysign__Tensor, Pointwise>();
+  add<eq__Scalar, Pointwise>();
+  add<eq__Tensor, Pointwise>();
+  add<gcd_, Pointwise>();
+  add<ge__Scalar, Pointwise>();
+  add<ge__Tensor, Pointwise>();
+  add<gelu_, Pointwise>();
+  add<gt__Scalar, Pointwise>();
+  add<gt__Tensor, Pointwise>();
+  add<heaviside_, Pointwise>();
+  add<lcm_, Pointwise>();
+  add<le__Scalar, Pointwise>();
+  add<le__Tensor, Pointwise>();
+  add<lt__Scalar, Pointwise>();
+  add<lt__Tensor, Pointwise>();
+  add<mish_, Pointwise>();
+  add<ne__Scalar, Pointwise>();
+  add<ne__Tensor, Pointwise>();
+  add<threshold_, Pointwise>();
+  add<xlogy__Scalar_Other, Pointwise>();
 
   // Their derivatives.
   add<gelu_backward, OfOneShape>();
-  add<elu_backward, Elementwise>();
-  add<hardshrink_backward, Elementwise>();
-  add<hardsigmoid_backward, Elementwise>();
-  add<hardswish_backward, Elementwise>();
-  add<hardtanh_backward, Elementwise>();
-  add<leaky_relu_backward, Elementwise>();
-  add<log_sigmoid_backward, Elementwise>();
-  add<mish_backward, Elementwise>();
-  add<_prelu_kernel_backward, Elementwise>();
-  add<silu_backward, Elementwise>();
-  add<softplus_backward, Elementwise>();
-  add<softshrink_backward, Elementwise>();
+  add<elu_backward, Pointwise>();
+  add<hardshrink_backward, Pointwise>();
+  add<hardsigmoid_backward, Pointwise>();
+  add<hardswish_backward, Pointwise>();
+  add<hardtanh_backward, Pointwise>();
+  add<leaky_relu_backward, Pointwise>();
+  add<log_sigmoid_backward, Pointwise>();
+  add<mish_backward, Pointwise>();
+  add<_prelu_kernel_backward, Pointwise>();
+  add<silu_backward, Pointwise>();
+  add<softplus_backward, Pointwise>();
+  add<softshrink_backward, Pointwise>();
 }
 
 }  // namespace functorch_ext
