@@ -350,14 +350,14 @@ at::Tensor masked_index_put_accumulate_rule(Level&, const at::Tensor& self, cons
 }  // namespace
 
 void register_indexing_rules() {
-  add_indexing<at::_ops::index_Tensor>(index_rule<at::_ops::index_Tensor>);
+  add<at::_ops::index_Tensor, Indexing>(index_rule<at::_ops::index_Tensor>);
   add<at::_ops::_unsafe_index_Tensor>(index_rule<at::_ops::_unsafe_index_Tensor>);
   add<at::_ops::index_put>(index_put_rule<at::_ops::index_put>, index_put_decomposition<>);
   add<at::_ops::_unsafe_index_put>(index_put_rule<at::_ops::_unsafe_index_put>);
   add<at::_ops::_index_put_impl>(index_put_rule<at::_ops::_index_put_impl, bool>,
                                  index_put_decomposition<bool>);
-  add_indexing<at::_ops::index_put_>(index_put_in_place<at::_ops::index_put_>,
-                                     index_put_in_place_decomposition<>);
+  add<at::_ops::index_put_, Indexing>(index_put_in_place<at::_ops::index_put_>,
+                                      index_put_in_place_decomposition<>);
   add<at::_ops::_index_put_impl_>(index_put_in_place<at::_ops::_index_put_impl_, bool>,
                                   index_put_in_place_decomposition<bool>);
   add<at::_ops::_unsafe_masked_index>(masked_index_rule);

@@ -38,7 +38,7 @@ class Indexing<Return(Self, const OptionalTensors&, Parameters...)> final
     : public c10::OperatorKernel {
  public:
   using Signature = Return(Self, const OptionalTensors&, Parameters...);
-  explicit Indexing(const Operator<Signature>& op) : call_(op.call), kernel_(op, /*entry=*/true) {}
+  Indexing(const Operator<Signature>& op, bool entry) : call_(op.call), kernel_(op, entry) {}
 
   Return operator()(c10::DispatchKeySet keys, Self self, const OptionalTensors& indices,
                     Parameters... arguments) const {
@@ -61,22 +61,5 @@ class Indexing<Return(Self, const OptionalTensors&, Parameters...)> final
   Return (*const call_)(Self, const OptionalTensors&, Parameters...);
   const Kernel<Signature> kernel_;
 };
-
-template <class Op>
-void add_indexing(typename Operator<typename Op::schema>::PlainRule rule,
-                  typename Operator<typename Op::schema>::Decomposition decomposition = nullptr) {
-  using Signature = typename Op::schema;
-  auto op = detail::describe<Op>();
-  op.plain_rule = rule;
-  op.decomposition = decomposition;
-  op.rule = &detail::CallPlainRule<Signature>::rule;
-  note_registered(op.handle, /*has_rule=*/true);
-  register_kernel(op.handle, entry_key,
-                  c10::KernelFunction::makeFromUnboxedFunctor<false, Indexing<Signature>>(
-                      std::make_unique<Indexing<Signature>>(op)));
-  register_kernel(op.handle, landing_key,
-                  c10::KernelFunction::makeFromUnboxedFunctor<false, Kernel<Signature>>(
-                      std::make_unique<Kernel<Signature>>(op, /*entry=*/false)));
-}
 
 }  // namespace functorch_ext

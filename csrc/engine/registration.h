@@ -54,11 +54,6 @@ class Added {
     check_.turn_off();
     return *this;
   }
-  // The rule doesn't see whether the sizes of several arguments fit: ask plain PyTorch.
-  Added& check_sizes() {
-    check_.with_sizes();
-    return *this;
-  }
 
  private:
   SampleCheck& check_;
@@ -68,17 +63,19 @@ class Added {
 // gives the family's rule to the operator, add<Op>(function) a rule written for it alone.
 namespace detail {
 
-template <class Signature>
+// `Entry` is the kernel at the entry key, for operators that look at their arguments first.
+template <template <class> class Entry = Kernel, class Signature>
 Added register_rule(const Operator<Signature>& op) {
-  const auto kernel = [&](bool entry) {
-    return c10::KernelFunction::makeFromUnboxedFunctor<false, Kernel<Signature>>(
-        std::make_unique<Kernel<Signature>>(op, entry));
+  const auto add_kernel = [&]<class Functor>(c10::DispatchKey key,
+                                             std::unique_ptr<Functor> kernel) {
+    register_kernel(op.handle, key,
+                    c10::KernelFunction::makeFromUnboxedFunctor<false, Functor>(std::move(kernel)));
   };
   note_registered(op.handle, op.rule != nullptr);
-  register_kernel(op.handle, entry_key, kernel(true));
+  add_kernel(entry_key, std::make_unique<Entry<Signature>>(op, /*entry=*/true));
   // With a backend kernel an implicit composite would become ambiguous for autograd.
   if (!op.traits.composite) {
-    register_kernel(op.handle, landing_key, kernel(false));
+    add_kernel(landing_key, std::make_unique<Kernel<Signature>>(op, /*entry=*/false));
   }
   if (op.traits.random) {
     op.sample_check->turn_off();  // it would draw
@@ -119,14 +116,14 @@ Added add(std::initializer_list<const char*> dims = {},
   return detail::register_rule(op);
 }
 
-template <class Op>
+template <class Op, template <class> class Entry = Kernel>
 Added add(typename Operator<typename Op::schema>::PlainRule rule,
           typename Operator<typename Op::schema>::Decomposition decomposition = nullptr) {
   auto op = detail::describe<Op>();
   op.plain_rule = rule;
   op.decomposition = decomposition;
   op.rule = &detail::CallPlainRule<typename Op::schema>::rule;
-  return detail::register_rule(op);
+  return detail::register_rule<Entry>(op);
 }
 
 template <class Op>

@@ -38,45 +38,39 @@ inline uint64_t kind_of_int(int64_t value) {
   return static_cast<uint64_t>(std::clamp<int64_t>(value, -small - 1, small + 1) + small + 2);
 }
 
-inline void mix_tensor(uint64_t& hash, const at::Tensor& tensor, bool with_sizes) {
+inline void mix_tensor(uint64_t& hash, const at::Tensor& tensor) {
   if (!tensor.defined()) {
     mix(hash, absent_kind);
     return;
   }
-  const auto* impl = tensor.unsafeGetTensorImpl();
-  const auto rank = impl->dim();
-  mix(hash, static_cast<uint64_t>(rank) << 8 | static_cast<uint64_t>(tensor.scalar_type()) << 1);
-  if (with_sizes && !impl->has_symbolic_sizes_strides()) {
-    for (const auto size : impl->sizes()) {
-      mix(hash, size);
-    }
-  }
+  const auto rank = static_cast<uint64_t>(tensor.dim());
+  mix(hash, rank << 8 | static_cast<uint64_t>(tensor.scalar_type()) << 1);
 }
 
 // Ranks and dtypes of tensors, types of numbers, small ints, flags and lengths of lists.
 template <class Argument>
-inline void mix_argument(uint64_t& hash, const Argument& argument, bool with_sizes) {
+inline void mix_argument(uint64_t& hash, const Argument& argument) {
   if constexpr (std::is_same_v<Argument, at::Tensor>) {
-    mix_tensor(hash, argument, with_sizes);
+    mix_tensor(hash, argument);
   } else if constexpr (std::is_same_v<Argument, at::TensorList> ||
                        std::is_same_v<Argument, at::ITensorListRef>) {
     mix(hash, argument.size());
     for (const at::Tensor& tensor : argument) {
-      mix_tensor(hash, tensor, with_sizes);
+      mix_tensor(hash, tensor);
     }
   } else if constexpr (std::is_same_v<Argument, OptionalTensors>) {
     mix(hash, argument.size());
     for (size_t i = 0; i < argument.size(); ++i) {
-      mix_argument(hash, argument.get(i), with_sizes);
+      mix_argument(hash, argument.get(i));
     }
   } else if constexpr (std::is_same_v<Argument, at::Scalar>) {
     mix(hash, static_cast<uint64_t>(argument.type()));
   } else if constexpr (std::is_same_v<Argument, at::OptionalIntArrayRef>) {
-    mix_argument(hash, argument ? *argument : at::IntArrayRef(), with_sizes);
+    mix_argument(hash, argument ? *argument : at::IntArrayRef());
     mix(hash, argument.has_value());
   } else if constexpr (is_optional<Argument>) {
     if (argument) {
-      mix_argument(hash, *argument, with_sizes);
+      mix_argument(hash, *argument);
     } else {
       mix(hash, absent_kind);
     }
@@ -90,7 +84,7 @@ inline void mix_argument(uint64_t& hash, const Argument& argument, bool with_siz
                        std::is_same_v<Argument, c10::SymIntArrayRef>) {
     mix(hash, argument.size());
     for (const auto& element : argument) {
-      mix_argument(hash, element, with_sizes);
+      mix_argument(hash, element);
     }
   } else if constexpr (requires { argument.size(); }) {
     mix(hash, argument.size());
@@ -112,16 +106,12 @@ class SampleCheck {
   bool is_off() const {
     return off_;
   }
-  // Sizes matter, too: the rule doesn't see whether those of several arguments fit.
-  void with_sizes() {
-    with_sizes_ = true;
-  }
 
   // Calls ask() unless arguments like these have been seen; ask() says whether it could find out.
   template <class Ask, class... Arguments>
   void check(const Ask& ask, const Arguments&... arguments) {
     uint64_t kinds = 0;
-    (detail::mix_argument(kinds, arguments, with_sizes_), ...);
+    (detail::mix_argument(kinds, arguments), ...);
     if (C10_UNLIKELY(kinds != recent(kinds).load(std::memory_order_relaxed)) && !is_known(kinds) &&
         ask()) {
       remember(kinds);
@@ -137,7 +127,6 @@ class SampleCheck {
   void remember(uint64_t kinds);
 
   bool off_ = false;
-  bool with_sizes_ = false;
   std::array<std::atomic<uint64_t>, 16> recent_{};
   std::mutex mutex_;
   std::unordered_set<uint64_t> known_;
