@@ -28,6 +28,7 @@
 #include "module_state.h"
 #include "python_frames.h"
 #include "python_functions.h"
+#include "python_objects.h"
 #include "python_rules.h"
 
 namespace py = pybind11;
@@ -55,17 +56,6 @@ py::object describe(const at::Tensor& tensor) {
   }
   return py::make_tuple(wrapper->value(), kinds[static_cast<int>(wrapper->level().kind)],
                         wrapper->level().depth, bdim);
-}
-
-// The tensors among the arguments of a Python function.
-std::vector<at::Tensor> tensors_in(const py::tuple& arguments) {
-  std::vector<at::Tensor> tensors;
-  for (const auto& argument : arguments) {
-    if (THPVariable_Check(argument.ptr())) {
-      tensors.push_back(THPVariable_Unpack(argument.ptr()));
-    }
-  }
-  return tensors;
 }
 
 // The deepest running level that any of the arguments is a tensor of.

@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "autodiff/forward_by_reverse.h"
+#include "autodiff/plane.h"
 #include "engine/derivatives.h"
+#include "python_objects.h"
 
 namespace py = pybind11;
 
@@ -24,12 +26,7 @@ bool tangent_flows(const py::tuple& arguments) {
   if (!is_differentiating()) {
     return false;
   }
-  std::vector<at::Tensor> tensors;
-  for (const auto& argument : arguments) {
-    if (THPVariable_Check(argument.ptr())) {
-      tensors.push_back(THPVariable_Unpack(argument.ptr()));
-    }
-  }
+  const auto tensors = tensors_in(arguments);
   const auto plane = plane_of(tensors);
   return (!plane || plane->is_running()) && any_tangent_on(tensors, plane);
 }

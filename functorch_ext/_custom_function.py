@@ -59,7 +59,8 @@ def install() -> None:
             return push_forward(function.__name__, again, args)
         level = _C.level_of((*args, *kwargs.values()) if kwargs else args)
         if level is None:
-            _check_functionalized(cls, args)
+            if (functional := _C.level_of_tensors(args)) is not None:
+                _check_functionalized(functional, cls, args)
             return plain(cls, *args, **kwargs)
         return _apply(plain, level, cls, args, kwargs)
 
@@ -150,10 +151,9 @@ def _apply(
     return plain(recorder, *lifted)
 
 
-def _check_functionalized(cls: type[Function], args: tuple[Any, ...]) -> None:
+def _check_functionalized(level: _C.Level, cls: type[Function], args: tuple[Any, ...]) -> None:
     """functionalize runs the forward as it is, where nobody records it for the planes below."""
-    level = _C.level_of_tensors(args)
-    if level is not None and level.is_differentiated_below(args):
+    if level.is_differentiated_below(args):
         raise RuntimeError(
             f"functorch_ext.functionalize: {cls.__name__}, a custom autograd.Function, is "
             "differentiated by a transform outside of functionalize, which would lose its "

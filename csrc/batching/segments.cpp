@@ -1,5 +1,6 @@
 // Sequences of different lengths: segments, connectionist temporal classification.
 #include "batching/families.h"
+#include "batching/lengths.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 #include "batching/values.h"
@@ -70,13 +71,6 @@ void check_targets(const at::Tensor& targets, const at::Tensor& lengths) {
               "ctc_loss: the lengths of the targets don't add up to the number of targets.");
 }
 
-at::Tensor as_tensor(at::IntArrayRef lengths, const at::Tensor& targets) {
-  return at::tensor(lengths, at::kLong).to(targets.device());
-}
-at::Tensor as_tensor(const at::Tensor& lengths, const at::Tensor& targets) {
-  return lengths.to(targets.device());
-}
-
 // PyTorch's kernel looks up the scores of a class that doesn't exist in those of another sequence.
 // What pads a target may be anything.
 void check_classes(const at::Tensor& targets, const at::Tensor& lengths,
@@ -98,7 +92,7 @@ std::tuple<at::Tensor, at::Tensor> ctc_rule(Level& level, const at::Tensor& log_
   TORCH_CHECK(log_probs.dim() == 3, "ctc_loss: expected log_probs (time, N, classes), but got ",
               log_probs.sym_sizes());
   check_targets(targets, target_lengths);
-  check_classes(targets, as_tensor(target_lengths, targets), log_probs.sym_size(2));
+  check_classes(targets, lengths_as_tensor(target_lengths, targets), log_probs.sym_size(2));
   if (level.batch_size == 0) {
     const auto sizes = log_probs.sym_sizes();
     const auto& value = value_of(log_probs, level);

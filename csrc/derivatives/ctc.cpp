@@ -2,6 +2,7 @@
 // alone: the forward recursion, one step of time after another.
 #include <limits>
 
+#include "batching/lengths.h"
 #include "derivatives/pulled_back.h"
 #include "derivatives/register.h"
 #include "engine/derivatives.h"
@@ -13,13 +14,6 @@ namespace {
 // The logarithm of no probability, by which one can calculate: derivatives of sums of infinities
 // are no numbers.
 constexpr double nothing = -1e30;
-
-at::Tensor as_tensor(const at::Tensor& lengths, const at::Tensor& like) {
-  return lengths.to(like.device());
-}
-at::Tensor as_tensor(at::IntArrayRef lengths, const at::Tensor& like) {
-  return at::tensor(lengths, like.options().dtype(at::kLong));
-}
 
 // Targets as (N, longest): given so, or one after another.
 at::Tensor rows_of_targets(const at::Tensor& targets, const at::Tensor& lengths) {
@@ -51,8 +45,8 @@ template <class Lengths>
 std::tuple<at::Tensor, at::Tensor> ctc_loss(const at::Tensor& log_probs, const at::Tensor& targets,
                                             Lengths input_lengths, Lengths target_lengths,
                                             int64_t blank, bool zero_infinity) {
-  const auto times = as_tensor(input_lengths, log_probs).to(at::kLong);
-  const auto lengths = as_tensor(target_lengths, log_probs).to(at::kLong);
+  const auto times = lengths_as_tensor(input_lengths, log_probs).to(at::kLong);
+  const auto lengths = lengths_as_tensor(target_lengths, log_probs).to(at::kLong);
   const auto labels = rows_of_targets(targets, lengths);
   // Blanks around all labels: at even places, and the labels at odd ones.
   const auto n = log_probs.size(1);

@@ -22,12 +22,6 @@ auto each_of(c10::ArrayRef<c10::IValue> arguments) {
   };
 }
 
-DeepestLevel deepest_level(const c10::OperatorHandle& op, const Stack& stack) {
-  DeepestLevel deepest;
-  for_each_tensor_on_stack(op, stack, [&](const at::Tensor& tensor) { deepest(tensor); });
-  return deepest;
-}
-
 // Whose memory a result shares: that of a view's argument, or of one that a custom operator returns
 // as it is, against the rules. Undefined if it is new.
 at::Tensor source_of(const at::Tensor& result, bool is_view, c10::ArrayRef<c10::IValue> arguments,
@@ -114,6 +108,12 @@ bool handle_outlived(const c10::OperatorHandle& op, const DeepestLevel& deepest,
 }
 
 }  // namespace
+
+DeepestLevel deepest_level(const c10::OperatorHandle& op, const Stack& stack) {
+  DeepestLevel deepest;
+  for_each_tensor_on_stack(op, stack, [&](const at::Tensor& tensor) { deepest(tensor); });
+  return deepest;
+}
 
 void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   const auto deepest = deepest_level(op, *stack);

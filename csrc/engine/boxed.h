@@ -1,10 +1,14 @@
 #pragma once
 
+#include "engine/arguments.h"
 #include "engine/routing.h"
 #include "engine/stack.h"
 
 // Kernels that serve any operator, working on a stack of IValues instead of typed arguments.
 namespace functorch_ext {
+
+// The deepest level among an operator's arguments.
+DeepestLevel deepest_level(const c10::OperatorHandle& op, const Stack& stack);
 
 // The entry and landing kernels of operators that have no typed kernel.
 void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack);

@@ -47,9 +47,7 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
   const auto& schema = op.schema();
   const auto argument_count = schema.arguments().size();
   const auto result_count = schema.returns().size();
-  DeepestLevel deepest;
-  for_each_tensor_on_stack(op, *stack, [&](const at::Tensor& tensor) { deepest(tensor); });
-  const Level& level = *deepest.level;
+  const Level& level = *deepest_level(op, *stack).level;
   check_loop_is_possible(op);
   for_each_written(op, torch::jit::last(*stack, argument_count),
                    [&](const at::Tensor& tensor) { check_mutable(tensor, level, op); });
