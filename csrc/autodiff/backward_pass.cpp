@@ -170,12 +170,7 @@ std::vector<at::Tensor> run_backward(const std::vector<at::Tensor>& outputs,
                                      const std::vector<std::optional<at::Tensor>>& cotangents,
                                      const std::vector<at::Tensor>& inputs, bool keep_graph,
                                      bool create_graph, bool allow_unused, bool accumulate) {
-  LevelPtr plane;
-  for (const auto& output : outputs) {
-    if (depth_of(output) > depth_of(plane)) {
-      plane = wrapper_of(output)->level_ptr();
-    }
-  }
+  const auto plane = plane_of(outputs);
   variable_list seeds;
   for (size_t i = 0; i < outputs.size(); ++i) {
     const bool given = cotangents[i] && cotangents[i]->defined();

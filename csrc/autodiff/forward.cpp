@@ -126,7 +126,7 @@ ForwardFrame::ForwardFrame(const std::vector<at::Tensor>& primals)
   if (!DualLevel::open()) {
     const auto& around = thread_state().innermost;
     try {
-      pushed_.emplace(c10::make_intrusive<Level>(LevelKind::Dual, around ? around->depth + 1 : 1,
+      pushed_.emplace(c10::make_intrusive<Level>(LevelKind::Dual, depth_of(around) + 1,
                                                  c10::SymInt(0), Randomness::Error, around),
                       /*is_plane=*/true);
     } catch (...) {

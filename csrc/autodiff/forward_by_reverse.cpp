@@ -284,16 +284,6 @@ std::vector<at::Tensor> tangents_of(const std::vector<at::Tensor>& outputs,
 
 }  // namespace
 
-LevelPtr plane_of(const std::vector<at::Tensor>& tensors) {
-  LevelPtr plane;
-  for (const auto& tensor : tensors) {
-    if (tensor.defined() && depth_of(tensor) > depth_of(plane)) {
-      plane = wrapper_of(tensor)->level_ptr();
-    }
-  }
-  return plane;
-}
-
 bool any_tangent_on(const std::vector<at::Tensor>& tensors, const LevelPtr& plane) {
   return std::any_of(tensors.begin(), tensors.end(),
                      [&](const at::Tensor& tensor) { return has_tangent_on(tensor, plane); });

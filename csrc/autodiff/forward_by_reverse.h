@@ -19,9 +19,6 @@ namespace functorch_ext {
 // tensors among them; it is called again in a backward pass.
 using TensorFunction = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
 
-// The deepest plane among the tensors, which decides what is differentiated (null: plane 0).
-LevelPtr plane_of(const std::vector<at::Tensor>& tensors);
-
 // Does one of the tensors have a tangent on the plane?
 bool any_tangent_on(const std::vector<at::Tensor>& tensors, const LevelPtr& plane);
 

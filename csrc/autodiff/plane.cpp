@@ -1,7 +1,5 @@
 #include "autodiff/plane.h"
 
-#include <c10/core/impl/LocalDispatchKeySet.h>
-
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
@@ -23,17 +21,13 @@ OnPlane::OnPlane(const std::vector<at::Tensor>& tensors) {
 }
 
 void OnPlane::enter(LevelPtr level) {
+  outer_.emplace();
   auto& state = thread_state();
-  entered_ = true;
-  outer_plane_ = state.plane;
-  outer_innermost_ = state.innermost;
   if (depth_of(state.innermost) < level->depth) {
     state.innermost = level;
   }
-  includes_randomness_ =
-      level->kind == LevelKind::Batch && !c10::impl::tls_is_dispatch_key_included(randomness_key);
-  if (includes_randomness_) {
-    c10::impl::tls_set_dispatch_key_included(randomness_key, true);
+  if (level->kind == LevelKind::Batch) {
+    random_kernels_.emplace(randomness_key);
   }
   if (level->is_basis) {
     ++level->formulas_running;
@@ -42,17 +36,19 @@ void OnPlane::enter(LevelPtr level) {
 }
 
 OnPlane::~OnPlane() {
-  if (!entered_) {
-    return;
-  }
-  if (thread_state().plane->is_basis) {
+  if (outer_ && thread_state().plane->is_basis) {
     --thread_state().plane->formulas_running;
   }
-  thread_state().plane = std::move(outer_plane_);
-  thread_state().innermost = std::move(outer_innermost_);
-  if (includes_randomness_) {
-    c10::impl::tls_set_dispatch_key_included(randomness_key, false);
+}
+
+LevelPtr plane_of(const std::vector<at::Tensor>& tensors) {
+  LevelPtr plane;
+  for (const auto& tensor : tensors) {
+    if (tensor.defined() && depth_of(tensor) > depth_of(plane)) {
+      plane = wrapper_of(tensor)->level_ptr();
+    }
   }
+  return plane;
 }
 
 bool is_differentiated_anywhere(const at::Tensor& tensor) {

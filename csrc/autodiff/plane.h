@@ -16,13 +16,8 @@ inline bool on_plane(const at::Tensor& tensor, const LevelPtr& plane) {
   return plane ? wrapper_at(tensor, *plane) != nullptr : !is_wrapper(tensor);
 }
 
-// How deep the plane is that a tensor belongs to.
-inline int64_t depth_of(const at::Tensor& tensor) {
-  return is_wrapper(tensor) ? wrapper_of(tensor)->level().depth : 0;
-}
-inline int64_t depth_of(const LevelPtr& plane) {
-  return plane ? plane->depth : 0;
-}
+// The deepest plane among the tensors (null: plane 0).
+LevelPtr plane_of(const std::vector<at::Tensor>& tensors);
 
 // The tensor as a member of the plane: one of a lower plane is the same for all its samples.
 inline at::Tensor lift_to(const at::Tensor& tensor, const LevelPtr& plane) {
@@ -32,6 +27,14 @@ inline at::Tensor lift_to(const at::Tensor& tensor, const LevelPtr& plane) {
   auto wrapped = wrap(tensor, no_bdim, *plane);
   share_version_counter(wrapped, tensor);
   return wrapped;
+}
+
+// What a tensor stands for on the plane, if it is of a deeper one.
+inline at::Tensor value_on(at::Tensor tensor, const LevelPtr& plane) {
+  while (depth_of(tensor) > depth_of(plane)) {
+    tensor = at::Tensor(wrapper_of(tensor)->value());
+  }
+  return tensor;
 }
 
 // Makes a level the thread's plane for as long as this lives, or the level of the deepest tensor,
@@ -48,10 +51,8 @@ class OnPlane {
  private:
   void enter(LevelPtr level);
 
-  bool entered_ = false;
-  bool includes_randomness_ = false;
-  LevelPtr outer_plane_;
-  LevelPtr outer_innermost_;
+  std::optional<SavedPosition> outer_;  // none if the thread was there already
+  std::optional<c10::impl::IncludeDispatchKeyGuard> random_kernels_;
 };
 
 // Derivatives are recorded inside inference mode too: it is left for as long as this lives, and

@@ -84,12 +84,8 @@ bool ReverseFrame::graph_is_used(const std::vector<at::Tensor>& outputs) const {
   // Tangents have graphs of their own, which derivatives of these outputs lead to.
   auto roots = outputs;
   for (const auto& output : outputs) {
-    at::Tensor tangent = output._fw_grad(/*level=*/0);
-    while (tangent.defined() && depth_of(tangent) > depth_of(plane_)) {
-      tangent = at::Tensor(wrapper_of(tangent)->value());
-    }
-    if (tangent.defined()) {
-      roots.push_back(std::move(tangent));
+    if (const auto& tangent = output._fw_grad(/*level=*/0); tangent.defined()) {
+      roots.push_back(value_on(tangent, plane_));
     }
   }
   return any_node(roots, [&](Node* node) {
@@ -117,10 +113,7 @@ bool ReverseFrame::depends_on_inputs(const at::Tensor& tensor) const {
 
 // The inputs are tensors of this plane, of which autograd of a deeper one knows nothing.
 void ReverseFrame::check_within_reach(const at::Tensor& output) const {
-  auto value = output;
-  while (depth_of(value) > depth_of(plane_)) {
-    value = wrapper_of(value)->value();
-  }
+  const auto value = value_on(output, plane_);
   TORCH_CHECK(
       value.is_same(output) || !depends_on_inputs(value),
       "functorch_ext: a function that is differentiated in a backward pass, a hook or a thread "

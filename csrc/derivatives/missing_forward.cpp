@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "autodiff/forward_by_reverse.h"
+#include "autodiff/plane.h"
 #include "engine/boxed.h"
 #include "engine/derivatives.h"
 #include "engine/registration.h"

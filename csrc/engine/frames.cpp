@@ -22,29 +22,18 @@ void check_no_foreign_transform() {
 }
 
 int64_t depth_above(const std::vector<at::Tensor>& tensors) {
-  const auto& running = thread_state().innermost;
-  int64_t depth = running ? running->depth : 0;
+  int64_t depth = depth_of(thread_state().innermost);
   for (const auto& tensor : tensors) {
-    depth = std::max(depth, is_wrapper(tensor) ? wrapper_of(tensor)->level().depth : 0);
+    depth = std::max(depth, depth_of(tensor));
   }
   return depth;
 }
 
-// What differentiates when `innermost` is the deepest running level.
-LevelPtr plane_of(LevelPtr innermost) {
-  while (innermost && !innermost->is_plane()) {
-    innermost = innermost->parent;
-  }
-  return innermost;
-}
-
 }  // namespace
 
-RunningLevel::RunningLevel(LevelPtr level, bool is_plane)
-    : level_(std::move(level)),
-      outer_plane_(thread_state().plane),
-      outer_innermost_(thread_state().innermost) {
+RunningLevel::RunningLevel(LevelPtr level, bool is_plane) : level_(std::move(level)) {
   check_no_foreign_transform();
+  outer_.emplace();
   auto& state = thread_state();
   state.innermost = level_;
   if (is_plane) {
@@ -57,10 +46,9 @@ RunningLevel::~RunningLevel() {
 }
 
 void RunningLevel::exit() {
-  if (std::exchange(running_, false)) {
+  if (outer_) {
     --level_->runners;
-    thread_state().plane = std::move(outer_plane_);
-    thread_state().innermost = std::move(outer_innermost_);
+    outer_.reset();
   }
 }
 
@@ -72,53 +60,28 @@ BatchFrame::BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane,
           is_plane) {
   level_->is_basis = !is_plane;
   if (is_plane) {
-    includes_randomness_ = !c10::impl::tls_is_dispatch_key_included(randomness_key);
-    c10::impl::tls_set_dispatch_key_included(randomness_key, true);
-  }
-}
-
-BatchFrame::~BatchFrame() {
-  if (includes_randomness_) {
-    c10::impl::tls_set_dispatch_key_included(randomness_key, false);
+    random_kernels_.emplace(randomness_key);
   }
 }
 
 RevivedFrame::RevivedFrame(LevelPtr level)
-    : level_(std::move(level)),
-      outer_plane_(thread_state().plane),
-      outer_innermost_(thread_state().innermost),
-      includes_randomness_(!c10::impl::tls_is_dispatch_key_included(randomness_key)) {
+    : level_(std::move(level)), random_kernels_(randomness_key) {
   for (auto* each = level_.get(); each; each = each->parent.get()) {
     ++each->runners;
   }
   thread_state().innermost = level_;
-  thread_state().plane = plane_of(level_);
-  c10::impl::tls_set_dispatch_key_included(randomness_key, true);
+  thread_state().plane = plane_from(level_);
 }
 
 RevivedFrame::~RevivedFrame() {
   for (auto* each = level_.get(); each; each = each->parent.get()) {
     --each->runners;
   }
-  thread_state().plane = std::move(outer_plane_);
-  thread_state().innermost = std::move(outer_innermost_);
-  if (includes_randomness_) {
-    c10::impl::tls_set_dispatch_key_included(randomness_key, false);
-  }
 }
 
-BelowFrame::BelowFrame(LevelPtr level)
-    : level_(std::move(level)),
-      outer_plane_(thread_state().plane),
-      outer_innermost_(thread_state().innermost),
-      below_(*level_) {
+BelowFrame::BelowFrame(LevelPtr level) : level_(std::move(level)), below_(*level_) {
   thread_state().innermost = level_->parent;
-  thread_state().plane = plane_of(level_->parent);
-}
-
-BelowFrame::~BelowFrame() {
-  thread_state().plane = std::move(outer_plane_);
-  thread_state().innermost = std::move(outer_innermost_);
+  thread_state().plane = plane_from(level_->parent);
 }
 
 at::Tensor stacked(const at::Tensor& tensor, int64_t out_dim, const Level& level) {

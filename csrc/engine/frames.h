@@ -1,7 +1,9 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <optional>
 #include <vector>
 
 #include "engine/level.h"
@@ -31,9 +33,7 @@ class RunningLevel {
 
  private:
   const LevelPtr level_;
-  LevelPtr outer_plane_;
-  LevelPtr outer_innermost_;
-  bool running_ = true;
+  std::optional<SavedPosition> outer_;  // none once it has returned
 };
 
 // One running vmap (or a Jacobian's basis): a Batch level, for as long as this lives.
@@ -44,7 +44,6 @@ class BatchFrame {
   // nothing itself).
   BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane,
              const std::vector<at::Tensor>& above = {});
-  ~BatchFrame();
   BatchFrame(const BatchFrame&) = delete;
   BatchFrame& operator=(const BatchFrame&) = delete;
 
@@ -54,8 +53,8 @@ class BatchFrame {
 
  private:
   RunningLevel level_;
-  // This frame is the outermost vmap, which turns the kernels of random operators on and off.
-  bool includes_randomness_ = false;
+  // A vmap turns the kernels of random operators on.
+  std::optional<c10::impl::IncludeDispatchKeyGuard> random_kernels_;
 };
 
 // Goes back into a vmap that has returned, for code that runs again what ran in it (checkpointing,
@@ -69,23 +68,20 @@ class RevivedFrame {
 
  private:
   const LevelPtr level_;
-  LevelPtr outer_plane_;
-  LevelPtr outer_innermost_;
-  const bool includes_randomness_;
+  const SavedPosition outer_;
+  const c10::impl::IncludeDispatchKeyGuard random_kernels_;
 };
 
 // Leaves a running level for the plane below it, while code works on the values of its tensors.
 class BelowFrame {
  public:
   explicit BelowFrame(LevelPtr level);
-  ~BelowFrame();
   BelowFrame(const BelowFrame&) = delete;
   BelowFrame& operator=(const BelowFrame&) = delete;
 
  private:
   const LevelPtr level_;
-  LevelPtr outer_plane_;
-  LevelPtr outer_innermost_;
+  const SavedPosition outer_;
   const PlaneBelow below_;
 };
 

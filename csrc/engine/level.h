@@ -67,6 +67,20 @@ struct Level final : c10::intrusive_ptr_target {
 
 using LevelPtr = c10::intrusive_ptr<Level>;
 
+// How deep a level or plane is; plane 0 has no level.
+inline int64_t depth_of(const LevelPtr& level) {
+  return level ? level->depth : 0;
+}
+
+// The innermost plane from a level outwards: of a Jacobian's basis, the one around it.
+inline const LevelPtr& plane_from(const LevelPtr& level) {
+  const LevelPtr* found = &level;
+  while (*found && !(*found)->is_plane()) {
+    found = &(*found)->parent;
+  }
+  return *found;
+}
+
 // What runs on this thread.
 struct ThreadState {
   // The innermost running level that grad, vjp and jvp differentiate on; null is plane 0.
@@ -79,5 +93,21 @@ struct ThreadState {
 };
 
 ThreadState& thread_state();
+
+// The plane and the innermost level of this thread, which are what they were when this ends.
+class SavedPosition {
+ public:
+  SavedPosition() : plane_(thread_state().plane), innermost_(thread_state().innermost) {}
+  ~SavedPosition() {
+    thread_state().plane = std::move(plane_);
+    thread_state().innermost = std::move(innermost_);
+  }
+  SavedPosition(const SavedPosition&) = delete;
+  SavedPosition& operator=(const SavedPosition&) = delete;
+
+ private:
+  LevelPtr plane_;
+  LevelPtr innermost_;
+};
 
 }  // namespace functorch_ext

@@ -165,15 +165,6 @@ OwnMemory& memory_of(WrapperImpl& wrapper) {
   return static_cast<OwnMemory&>(*wrapper.aliasing());
 }
 
-// The innermost plane from this level outwards: the program makes no tensors of a basis.
-const Level* plane_from(const LevelPtr& level) {
-  const Level* found = level.get();
-  while (found && !found->is_plane()) {
-    found = found->parent.get();
-  }
-  return found;
-}
-
 // Is the program itself running, rather than Python code that is part of an operator? (In inference
 // mode that can't be told.)
 bool in_program() {
@@ -186,15 +177,11 @@ bool in_program() {
   return !in_rule && !c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradOther);
 }
 
-int64_t depth_of(const at::Tensor& tensor) {
-  return is_wrapper(tensor) ? wrapper_of(tensor)->level().depth : 0;
-}
-
 at::Tensor wrap_own(const at::Tensor& tensor, const Level* level) {
   if (!level || level->depth <= depth_of(tensor)) {
     return tensor;
   }
-  auto wrapped = wrap(wrap_own(tensor, plane_from(level->parent)), no_bdim, *level);
+  auto wrapped = wrap(wrap_own(tensor, plane_from(level->parent).get()), no_bdim, *level);
   wrapper_of(wrapped)->set_own();
   return wrapped;
 }
@@ -242,7 +229,7 @@ at::Tensor made_inside(at::Tensor tensor) {
   }
   const auto depth = depth_of(tensor);
   for (const auto* level = deepest; level && level->depth > depth;
-       level = plane_from(level->parent)) {
+       level = plane_from(level->parent).get()) {
     if (level->kind == LevelKind::Functional) {
       return tensor;
     }

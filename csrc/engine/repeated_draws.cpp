@@ -2,7 +2,6 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
-#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <algorithm>
 #include <mutex>
@@ -44,16 +43,10 @@ std::optional<at::Generator> generator_of(const c10::OperatorHandle& op,
 thread_local RepeatedDraws* RepeatedDraws::innermost = nullptr;
 
 RepeatedDraws::RepeatedDraws()
-    : outer_(std::exchange(innermost, this)),
-      includes_randomness_(!c10::impl::tls_is_dispatch_key_included(randomness_key)) {
-  c10::impl::tls_set_dispatch_key_included(randomness_key, true);
-}
+    : outer_(std::exchange(innermost, this)), random_kernels_(randomness_key) {}
 
 RepeatedDraws::~RepeatedDraws() {
   innermost = outer_;
-  if (includes_randomness_) {
-    c10::impl::tls_set_dispatch_key_included(randomness_key, false);
-  }
 }
 
 void RepeatedDraws::rewind() {

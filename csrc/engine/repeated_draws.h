@@ -3,6 +3,7 @@
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include <utility>
 #include <vector>
@@ -35,7 +36,7 @@ class RepeatedDraws {
   static thread_local RepeatedDraws* innermost;
 
   RepeatedDraws* const outer_;
-  const bool includes_randomness_;
+  const c10::impl::IncludeDispatchKeyGuard random_kernels_;
   std::vector<std::pair<at::Generator, at::Tensor>> first_states_;
 };
 

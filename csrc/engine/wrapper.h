@@ -133,6 +133,11 @@ inline WrapperImpl* wrapper_of(const at::Tensor& tensor) {
   return static_cast<WrapperImpl*>(tensor.unsafeGetTensorImpl());
 }
 
+// How deep the plane is that a tensor belongs to.
+inline int64_t depth_of(const at::Tensor& tensor) {
+  return is_wrapper(tensor) ? wrapper_of(tensor)->level().depth : 0;
+}
+
 // The wrapper behind `tensor` if it belongs to `level`, else null.
 inline WrapperImpl* wrapper_at(const at::Tensor& tensor, const Level& level) {
   if (!is_wrapper(tensor)) {
