@@ -5,6 +5,7 @@
 #include "batching/rules.h"
 #include "batching/zero_tangents.h"
 #include "engine/derivatives.h"
+#include "engine/extent.h"
 
 namespace functorch_ext {
 
@@ -36,10 +37,8 @@ bool has_same_storage_numel(c10::DispatchKeySet, const at::Tensor&, const at::Te
 
 at::Tensor new_zeros_with_same_feature_meta(Level&, const at::Tensor& self, const at::Tensor& other,
                                             int64_t) {
-  c10::SymInt elements = other.sym_storage_offset() + 1;
-  for (int64_t dim = 0; dim < other.dim(); ++dim) {
-    elements = elements + (other.sym_size(dim) - 1).max(0) * other.sym_stride(dim);
-  }
+  const c10::SymInt elements =
+      other.sym_storage_offset() + 1 + distance_to_last(other.sym_sizes(), other.sym_strides());
   // A view may be of another dtype than its base, as the real part is.
   const auto dtype = other.scalar_type();
   auto zeros = self.new_zeros_symint(c10::SymIntArrayRef(&elements, 1), dtype);

@@ -2,6 +2,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "engine/extent.h"
 
 namespace functorch_ext {
 
@@ -94,15 +95,6 @@ at::Tensor squeeze(Level& level, const at::Tensor& self) {
   return dims.empty() ? whole<at::_ops::alias>(level, self) : squeeze_dims(level, self, dims);
 }
 
-// How far the last element is from the first.
-c10::SymInt reach(at::SymIntArrayRef sizes, at::SymIntArrayRef strides) {
-  c10::SymInt last = 0;
-  for (size_t dim = 0; dim < std::min(sizes.size(), strides.size()); ++dim) {
-    last += (sizes[dim] - 1) * strides[dim];
-  }
-  return last;
-}
-
 // What a sample views must lie where its own elements do, not among those of the next one.
 void check_in_sample(const at::Tensor& self, at::SymIntArrayRef size, at::SymIntArrayRef stride,
                      const c10::SymInt& offset, const c10::SymInt& between_samples) {
@@ -110,8 +102,8 @@ void check_in_sample(const at::Tensor& self, at::SymIntArrayRef size, at::SymInt
     return;
   }
   const auto first = self.sym_storage_offset();
-  const auto last = first + reach(self.sym_sizes(), self.sym_strides());
-  const auto end = offset + reach(size, stride);
+  const auto last = first + distance_to_last(self.sym_sizes(), self.sym_strides());
+  const auto end = offset + distance_to_last(size, stride);
   const bool inside = first <= offset && end <= last;
   const bool in_own_memory = last.max(end) - first.min(offset) < between_samples;
   TORCH_CHECK(inside || in_own_memory, "as_strided: size ", size, ", stride ", stride,

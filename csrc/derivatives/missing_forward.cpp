@@ -17,6 +17,7 @@
 #include "engine/boxed.h"
 #include "engine/derivatives.h"
 #include "engine/registration.h"
+#include "engine/variants.h"
 
 namespace functorch_ext {
 
@@ -212,19 +213,12 @@ class Listener final : public c10::OpRegistrationListener {
   static inline std::atomic<bool> any_ = false;
 };
 
-OperatorHandle find(const char* name) {
-  const std::string full = name;
-  const auto dot = full.find('.');
-  return c10::Dispatcher::singleton().findSchemaOrThrow(
-      full.substr(0, dot).c_str(), dot == std::string::npos ? "" : full.substr(dot + 1).c_str());
-}
-
 }  // namespace
 
 void register_missing_forward() {
   for (const auto& [name, functional_name] : without_forward_mode) {
-    const auto op = find(name);
-    const auto functional = find(functional_name);
+    const auto op = operator_called(name);
+    const auto functional = operator_called(functional_name);
     if (op.hasKernelForDispatchKey(derivative_key) || is_decomposed(op)) {
       continue;
     }

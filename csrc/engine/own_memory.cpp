@@ -9,6 +9,8 @@
 
 #include <algorithm>
 
+#include "engine/extent.h"
+
 namespace functorch_ext {
 
 namespace {
@@ -19,14 +21,8 @@ c10::intrusive_ptr<WrapperImpl> impl_of(WrapperImpl& wrapper) {
 
 // How many elements of memory a tensor reaches over.
 c10::SymInt extent_of(const at::Tensor& tensor) {
-  if (tensor.sym_numel() == 0) {
-    return 0;
-  }
-  c10::SymInt extent = 1;
-  for (int64_t dim = 0; dim < tensor.dim(); ++dim) {
-    extent += (tensor.sym_size(dim) - 1) * tensor.sym_stride(dim);
-  }
-  return extent;
+  return tensor.sym_numel() == 0 ? c10::SymInt(0)
+                                 : distance_to_last(tensor.sym_sizes(), tensor.sym_strides()) + 1;
 }
 
 // Do several elements of a tensor lie in one place, as those of an expanded one do?

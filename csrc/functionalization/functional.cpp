@@ -3,6 +3,7 @@
 
 #include "engine/arguments.h"
 #include "engine/boxed.h"
+#include "engine/extent.h"
 #include "engine/variants.h"
 #include "functionalization/memory.h"
 #include "functionalization/mode.h"
@@ -261,11 +262,8 @@ void make_tangent(const c10::OperatorHandle& op, const Level& level, Stack* stac
   const auto strides = primal.sym_strides();
   const auto offset = primal.sym_storage_offset();
   if (like.sym_strides() != strides || like.sym_storage_offset() != offset) {
-    auto elements = offset + 1;
-    for (size_t dim = 0; dim < sizes.size(); ++dim) {
-      elements = elements + (sizes[dim] - 1).max(0) * strides[dim];
-    }
-    like = like.new_empty_symint({elements}).as_strided_symint(sizes, strides, offset);
+    like = like.new_empty_symint({offset + 1 + distance_to_last(sizes, strides)})
+               .as_strided_symint(sizes, strides, offset);
   }
   given[0] = current_value(given[0].toTensor(), level);
   given[1] = like;
