@@ -1,4 +1,4 @@
-#include "call_mapped.h"
+#include "python/call_mapped.h"
 
 #include <limits>
 #include <optional>
@@ -6,8 +6,8 @@
 
 #include "autodiff/plane.h"
 #include "engine/frames.h"
-#include "plain_trees.h"
-#include "python_objects.h"
+#include "python/objects.h"
+#include "python/plain_trees.h"
 
 namespace py = pybind11;
 

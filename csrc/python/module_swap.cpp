@@ -1,4 +1,4 @@
-#include "module_swap.h"
+#include "python/module_swap.h"
 
 #include <torch/csrc/autograd/python_variable.h>
 
@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "engine/level.h"
-#include "module_tables.h"
+#include "python/module_tables.h"
 
 namespace py = pybind11;
 

@@ -1,5 +1,5 @@
 // functional_call: a module's parameters and buffers stand aside for others while it is called.
-#include "module_state.h"
+#include "python/module_state.h"
 
 #include <pybind11/stl.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -10,9 +10,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "module_swap.h"
-#include "module_tables.h"
-#include "python_objects.h"
+#include "python/module_swap.h"
+#include "python/module_tables.h"
+#include "python/objects.h"
 
 namespace py = pybind11;
 

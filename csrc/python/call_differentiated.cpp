@@ -1,10 +1,10 @@
-#include "call_differentiated.h"
+#include "python/call_differentiated.h"
 
 #include <vector>
 
 #include "autodiff/reverse.h"
-#include "plain_trees.h"
-#include "python_objects.h"
+#include "python/objects.h"
+#include "python/plain_trees.h"
 
 namespace py = pybind11;
 

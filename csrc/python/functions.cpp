@@ -1,5 +1,5 @@
 // Python's functions of tensors, pushed forward by reverse mode.
-#include "python_functions.h"
+#include "python/functions.h"
 
 #include <pybind11/stl.h>
 #include <torch/csrc/Exceptions.h>
@@ -13,7 +13,7 @@
 #include "autodiff/forward_by_reverse.h"
 #include "autodiff/plane.h"
 #include "engine/derivatives.h"
-#include "python_objects.h"
+#include "python/objects.h"
 
 namespace py = pybind11;
 

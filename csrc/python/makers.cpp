@@ -1,4 +1,4 @@
-#include "makers.h"
+#include "python/makers.h"
 
 #include <torch/csrc/autograd/python_variable.h>
 

@@ -1,4 +1,4 @@
-#include "module_tables.h"
+#include "python/module_tables.h"
 
 #include <algorithm>
 

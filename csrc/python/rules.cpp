@@ -1,4 +1,4 @@
-#include "python_rules.h"
+#include "python/rules.h"
 
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/jit/python/pybind_utils.h>

@@ -1,7 +1,7 @@
 // Python never starts or ends a frame of a transform by itself. It hands over the function that is
 // to run inside, so that the frame ends with it whatever happens: a signal handler (Ctrl-C) may
 // raise between any two of Python's instructions, those of a `finally` included.
-#include "python_frames.h"
+#include "python/frames.h"
 
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
@@ -15,7 +15,7 @@
 #include "engine/frames.h"
 #include "engine/repeated_draws.h"
 #include "functionalization/frame.h"
-#include "python_objects.h"
+#include "python/objects.h"
 
 namespace py = pybind11;
 
