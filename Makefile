@@ -22,7 +22,7 @@ help:
 	@echo "make test    run the tests (sets everything up first)"
 	@echo "make sanitize  run the sweeps with every access to memory checked (builds once more)"
 	@echo "make build   build the extension in place"
-	@echo "make lint    check style; make format repairs it"
+	@echo "make lint    check style and types; make format repairs style"
 	@echo "make bench   run the benchmarks (installs the peers first)"
 	@echo "make clean   remove what was built"
 
@@ -53,6 +53,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
+	$(BIN)/mypy
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

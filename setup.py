@@ -5,10 +5,12 @@ compiles only what changed (headers are tracked). ``pip install --no-build-isola
 Environment: MAX_JOBS (compilers at once, 2 unless set).
 """
 
+import contextlib
 import os
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -83,6 +85,23 @@ def extension() -> CppExtension:
     return module
 
 
+@contextlib.contextmanager
+def files_for_commands() -> Iterator[None]:
+    """Lets ninja's lines name the file that was compiled, in place of the whole command."""
+    pattern = rf"s@^(\[[0-9]+/[0-9]+\]) .* -c {ROOT}/([^ ]+) .*@\1 \2@"
+    with subprocess.Popen(["sed", "-uE", pattern], stdin=subprocess.PIPE) as shorten:
+        sys.stdout.flush()
+        output = os.dup(1)
+        os.dup2(shorten.stdin.fileno(), 1)
+        shorten.stdin.close()
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            os.dup2(output, 1)
+            os.close(output)
+
+
 class BuildCpp(BuildExtension):
     """Generates code, then lists the sources (some of them generated) and compiles."""
 
@@ -93,7 +112,8 @@ class BuildCpp(BuildExtension):
 
     def build_extensions(self) -> None:
         self.precompile_prelude()
-        super().build_extensions()
+        with files_for_commands():
+            super().build_extensions()
 
     def precompile_prelude(self) -> None:
         """Parses torch's common headers once instead of once a file.

@@ -1,7 +1,7 @@
 """What the differentiating transforms share: argnums, and checks of their inputs and outputs."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from functorch_ext._pytree import Tree, leaves_of, map_tensors
 Argnums = int | tuple[int, ...]
 
 
-def is_int(value: Any) -> bool:
+def is_int(value: Any) -> TypeGuard[int]:
     """An int, or one of an IntEnum; not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -39,7 +39,7 @@ def replaced(argnums: Argnums, args: tuple[Any, ...], values: Any) -> list[Any]:
     if is_int(argnums):
         arguments[argnums] = values
     else:
-        for position, value in zip(argnums, values, strict=True):
+        for position, value in zip(cast(tuple[int, ...], argnums), values, strict=True):
             arguments[position] = value
     return arguments
 

@@ -47,7 +47,8 @@ def _install_recomputation() -> None:
 
     The backward pass that asks for it may run after the vmap has returned, or inside another one.
     """
-    plain = checkpoint._checkpoint_without_reentrant_generator
+    module: Any = checkpoint
+    plain = module._checkpoint_without_reentrant_generator
 
     def generator(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         level = _C.running_level()
@@ -59,7 +60,7 @@ def _install_recomputation() -> None:
 
         return plain(again, *args, **kwargs)
 
-    checkpoint._checkpoint_without_reentrant_generator = generator
+    module._checkpoint_without_reentrant_generator = generator
 
 
 def _install_reentrant() -> None:

@@ -30,7 +30,8 @@ def push_forward(name: str, apply: Callable[..., Any], args: tuple[Any, ...]) ->
         args: The arguments, of which one has a tangent.
     """
     positions = [i for i, arg in enumerate(args) if isinstance(arg, Tensor)]
-    returned: list[Any] | None = []
+    returned: list[Any] = []
+    is_first = True
 
     def of_tensors(tensors: list[Tensor]) -> list[Tensor]:
         full = list(args)
@@ -43,11 +44,11 @@ def push_forward(name: str, apply: Callable[..., Any], args: tuple[Any, ...]) ->
                 f"functorch_ext: a tangent flows into {name}, which writes to an argument "
                 "and has no jvp staticmethod. Give it one."
             )
-        if returned is not None:  # a backward pass calls again, and keeps nothing
+        if is_first:  # a backward pass calls again, and keeps nothing
             returned.append(outputs)
         return [output for output in as_tuple(outputs) if isinstance(output, Tensor)]
 
     pushed = iter(_C.push_forward_by_reverse(of_tensors, [args[i] for i in positions], name))
-    outputs, returned = returned[0], None
+    is_first, outputs = False, returned.pop()
     full = [next(pushed) if isinstance(x, Tensor) else x for x in as_tuple(outputs)]
     return tuple(full) if isinstance(outputs, tuple) else full[0]

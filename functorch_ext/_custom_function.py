@@ -38,6 +38,9 @@ from functorch_ext._custom_loop import (
 from functorch_ext._pytree import flatten, leaves_of, unflatten
 from functorch_ext.vmap import output_dims
 
+# Where a function keeps the form of it that lifts its constants.
+_LIFTING = "_functorch_ext_lifting"
+
 
 class VmapInfo(NamedTuple):
     """What a ``vmap`` staticmethod is told of the vmap that it runs under."""
@@ -48,7 +51,8 @@ class VmapInfo(NamedTuple):
 
 def install() -> None:
     """Teaches ``torch.autograd.Function.apply`` about the engine's wrappers."""
-    apply = Function.apply.__func__
+    bound: Any = Function.apply
+    apply = bound.__func__
     plain = types.FunctionType(
         apply.__code__, apply.__globals__, apply.__name__, apply.__defaults__, apply.__closure__
     )
@@ -67,13 +71,14 @@ def install() -> None:
     # Programs keep `op = MyFunction.apply`, perhaps since before this import. So it is the code of
     # the function that is replaced, not the attribute.
     apply.__globals__["_functorch_ext_apply"] = with_wrappers
-    apply.__code__ = _Entry.apply.__func__.__code__
+    entry: Any = _Entry.apply
+    apply.__code__ = entry.__func__.__code__
 
 
 def _of_samples(cls: type[Function], args: tuple[Any, ...]) -> type[Function]:
     """The function of the program's that an application of whole batches stands for."""
     while cls is _OfBatches:
-        call, *args = args
+        call, args = args[0], args[1:]
         cls = call.cls
     return cls
 
@@ -81,8 +86,10 @@ def _of_samples(cls: type[Function], args: tuple[Any, ...]) -> type[Function]:
 class _Entry(Function):
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
-        __class__  # noqa: B018, F821 - a closure of one cell, as the function has that gets this code
-        return _functorch_ext_apply(cls, args, kwargs)  # noqa: F821 - a global of that function
+        # A closure of one cell, as the function has that gets this code.
+        __class__  # type: ignore[name-defined]  # noqa: B018, F821
+        # A global of that function.
+        return _functorch_ext_apply(cls, args, kwargs)  # type: ignore[name-defined]  # noqa: F821
 
 
 def _apply(
@@ -112,7 +119,7 @@ def _apply(
     is_recorded = level.differentiates(args)
     by_rule = has_rule and is_batched
     _check(cls, by_rule, is_recorded)
-    call = None
+    call: Any = None
     if by_rule:
         outputs, out_dims = _C.run_below(level, _by_rule, cls, level, structure, values, dims)
     elif has_rule and (has_setup(cls) or not is_recorded):
@@ -147,8 +154,7 @@ def _apply(
         return result
 
     lifted = [level.wrap(*level.unwrap(arg)) if _is_below(level, arg) else arg for arg in args]
-    recorder = type(cls)(cls.__name__, (cls,), {"forward": staticmethod(forward)})
-    return plain(recorder, *lifted)
+    return plain(_subclass(cls, forward), *lifted)
 
 
 def _check_functionalized(level: _C.Level, cls: type[Function], args: tuple[Any, ...]) -> None:
@@ -185,12 +191,13 @@ def _lifting(cls: type[Function]) -> type[Function]:
     The constants may be tensors from outside, or arguments passed on. Autograd gives them the
     derivatives that the function's backward and jvp tell.
     """
-    if "_functorch_ext_lifting" in cls.__dict__:
-        return cls._functorch_ext_lifting
+    if known := cls.__dict__.get(_LIFTING):
+        return known
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         outputs = cls.forward(*args, **kwargs)
         level = _C.level_of(args)
+        assert level is not None  # arguments of it are differentiated
         below = {id(x): level.wrap(x, None) for x in as_tuple(outputs) if _is_below(level, x)}
         if not below:
             return outputs
@@ -200,9 +207,16 @@ def _lifting(cls: type[Function]) -> type[Function]:
         lifted = tuple(below.get(id(output), output) for output in as_tuple(outputs))
         return lifted if isinstance(outputs, tuple) else lifted[0]
 
+    lifting = _subclass(cls, forward)
+    setattr(cls, _LIFTING, lifting)
+    return lifting
+
+
+def _subclass(cls: type[Function], forward: Callable[..., Any]) -> type[Function]:
+    """The function with another forward."""
     members = {"forward": staticmethod(forward), "__module__": cls.__module__}
-    cls._functorch_ext_lifting = type(cls)(cls.__name__, (cls,), members)
-    return cls._functorch_ext_lifting
+    make: Any = type(cls)
+    return make(cls.__name__, (cls,), members)
 
 
 def _by_rule(
@@ -226,6 +240,13 @@ def _by_rule(
 
 class _Call:
     """One application of a custom function to whole batches."""
+
+    # What its forward finds out.
+    recording: Recording
+    shapes: list[torch.Size | None]
+    returns_tuple: bool
+    is_batched: bool
+    out_dims: list[Dim]
 
     def __init__(
         self, cls: type[Function], level: _C.Level, args: Any, structure: Any, dims: list[Dim]
@@ -372,7 +393,7 @@ def _pull_back(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
 def _of_argument(level: _C.Level, call: _Call, position: int, gradient: Tensor) -> Tensor:
     """The gradient of an argument, from that of its samples."""
     shape, dim = call.shapes[position], call.dims[position]
-    if gradient.shape != shape:
+    if shape is not None and gradient.shape != shape:
         gradient = gradient.sum_to_size(shape)
     if dim is not None:
         return level.stacked(gradient, dim)

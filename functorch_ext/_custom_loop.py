@@ -122,7 +122,8 @@ def forward_of_each(
 ) -> tuple[Context, Any]:
     """A forward, sample by sample: what it left for the backward, and its outputs."""
     _warn("forward", cls)
-    calls, known = [], {}
+    calls: list[tuple[Context, Any]] = []
+    known: dict[int, Any] = {}
     first_leaves: list[Any] = []
 
     def run_each() -> None:
@@ -179,7 +180,7 @@ class _OfEach(NamedTuple):
     """
 
     values: types.SimpleNamespace  # its attribute items: a leaf of the tree that ctx is
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index
 
 
 def differs_between_samples(context: Context) -> bool:
@@ -205,9 +206,9 @@ class _SampleContext:
 def _sample(level: _C.Level, tree: Any, index: int) -> Any:
     """The sample at an index, of what holds tensors of the level."""
     if isinstance(tree, _OfEach):
-        index = _sample(level, tree.index, index)
-        is_one = _C.describe(index) is None
-        return tree.values.items[int(index)] if is_one else _OfEach(tree.values, index)
+        inner = _sample(level, tree.index, index)
+        is_one = _C.describe(inner) is None
+        return tree.values.items[int(inner)] if is_one else _OfEach(tree.values, inner)
     if isinstance(tree, Tensor):
         value, dim = level.unwrap(tree)
         return value if dim is None else value.select(dim, index)
@@ -222,9 +223,10 @@ def _stacked(level: _C.Level, each: Sequence[Tensor | None]) -> Tensor | None:
     present = [one for one in each if one is not None]
     if not present:
         return None
-    missing = len(present) < len(each)
-    zeros = _C.run_below(level, torch.zeros_like, present[0]) if missing else None
-    return level.wrap(torch.stack([zeros if one is None else one for one in each]), 0)
+    if len(present) < len(each):
+        zeros = _C.run_below(level, torch.zeros_like, present[0])
+        present = [zeros if one is None else one for one in each]
+    return level.wrap(torch.stack(present), 0)
 
 
 def _all_equal(each: Sequence[Any]) -> bool:

@@ -73,13 +73,14 @@ class _NodeOfBatch:
         def of_batch(by_inputs: _Cotangents, by_outputs: _Cotangents) -> Any:
             # The hook of the outputs leaves their cotangents to that of the inputs: as values, for
             # each has a frame of its own.
-            kept = owner.grad_outputs if isinstance(owner.grad_outputs, _Values) else _Values()
+            found: Any = owner.grad_outputs
+            kept = found if isinstance(found, _Values) else _Values()
             above = [each for each in (*by_inputs, *by_outputs, *kept) if each is not None]
 
             def body(level: _C.Level) -> Any:
                 if kept:
                     samples = _wrapped(level, kept, [0] * len(kept))
-                    owner.grad_outputs = _Values.of(samples, kept.batches - 1)
+                    owner.grad_outputs = _Values.of(samples, kept.batches - 1)  # type: ignore[assignment]
                 result = hook(_wrapped(level, by_inputs, dims), _wrapped(level, by_outputs, dims))
                 if owner.grad_outputs is not None:
                     found = owner.grad_outputs
@@ -103,9 +104,10 @@ class _Values(tuple):
 
     @staticmethod
     def of(values: _Cotangents, batches: int) -> _Cotangents:
-        result = _Values(values) if batches else tuple(values)
-        if batches:
-            result.batches = batches
+        if not batches:
+            return tuple(values)
+        result = _Values(values)
+        result.batches = batches
         return result
 
 

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import optree
 from torch import Tensor
@@ -14,8 +14,12 @@ Tree = Any
 _NAMESPACE = "functorch_ext"
 
 # The structures of most trees, which need no walk: a tensor, and a tuple of one.
-_LEAF = optree.tree_structure(0, none_is_leaf=True, namespace=_NAMESPACE)
-_TUPLE_OF_ONE = optree.tree_structure((0,), none_is_leaf=True, namespace=_NAMESPACE)
+_LEAF: optree.PyTreeSpec = optree.tree_structure(
+    cast(Any, 0), none_is_leaf=True, namespace=_NAMESPACE
+)
+_TUPLE_OF_ONE: optree.PyTreeSpec = optree.tree_structure(
+    cast(Any, (0,)), none_is_leaf=True, namespace=_NAMESPACE
+)
 
 
 def flatten(tree: Tree) -> tuple[list[Any], optree.PyTreeSpec]:

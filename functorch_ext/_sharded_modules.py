@@ -45,16 +45,17 @@ class _AfterImport:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, (each.find_spec(name, path, target) for each in others)), None)
-        if spec is None:
+        if spec is None or spec.loader is None:
             return None
-        execute = spec.loader.exec_module
+        loader: Any = spec.loader
+        execute = loader.exec_module
 
         def execute_then(module: ModuleType) -> None:
             execute(module)
             self.then(module)
             sys.meta_path.remove(self)  # at last: what is interrupted before is imported anew
 
-        spec.loader.exec_module = execute_then
+        loader.exec_module = execute_then
         return spec
 
 

@@ -39,7 +39,7 @@ def _install_new_tensor() -> None:
             requires_grad=requires_grad,
         )
 
-    torch.Tensor.new_tensor = new_tensor
+    torch.Tensor.new_tensor = new_tensor  # type: ignore[assignment]
 
 
 def _install_new() -> None:
@@ -51,7 +51,7 @@ def _install_new() -> None:
             return torch.ops.aten.alias(args[0])
         return _C.own_tensor(plain(_C.below_all_levels(self), *args, **options))
 
-    torch.Tensor.new = new
+    torch.Tensor.new = new  # type: ignore[assignment]
 
 
 def _copied(tensor, data):
@@ -65,12 +65,13 @@ def _install_copy() -> None:
     # Without this, copy.copy asks __reduce_ex__ for the tensor's storage.
     def __copy__(self):  # noqa: N807
         if _C.describe(self) is None:
-            return copy._reconstruct(self, None, *self.__reduce_ex__(4))
+            reconstruct = copy._reconstruct  # type: ignore[attr-defined]
+            return reconstruct(self, None, *self.__reduce_ex__(4))
         result = _copied(self, self.detach())
         result.__dict__.update(self.__dict__)
         return result
 
-    torch.Tensor.__copy__ = __copy__
+    torch.Tensor.__copy__ = __copy__  # type: ignore[attr-defined]
 
 
 def _install_deepcopy() -> None:

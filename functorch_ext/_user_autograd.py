@@ -42,7 +42,8 @@ def install() -> None:
             _grad(outputs, cotangents, keep_graph, create_graph, inputs, allow_unreachable)
         )
 
-    graph._engine_run_backward = torch.autograd._engine_run_backward = run_backward
+    for module in (graph, torch.autograd):
+        module._engine_run_backward = run_backward  # type: ignore[attr-defined]
     _install_batched_cotangents()
 
 
@@ -140,7 +141,7 @@ def _grad_below(
             "the vmap: its gradient can't be differentiated further by tensors of the vmap. Use "
             "functorch_ext.grad, which takes such a tensor for each sample."
         )
-    if not level.is_batch:
+    if level is None or not level.is_batch:
         raise RuntimeError(
             "torch.autograd.grad inside jvp or functionalize, by a tensor from outside of it. Use "
             "functorch_ext.grad."

@@ -1,7 +1,7 @@
 """The inputs of one call of a vmapped function, flat, with the dimension each is mapped over."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import optree
 from torch import Tensor
@@ -117,7 +117,7 @@ class MappedInputs:
             yield chunk
 
 
-@optree.register_pytree_node_class(namespace="functorch_ext")
+@cast(Any, optree.register_pytree_node_class)(namespace="functorch_ext")
 class _MappedKwargs:
     """Mapped keyword arguments, carried as one more positional argument."""
 
@@ -147,7 +147,7 @@ def _with_kwargs(
 
 
 def _dims_of_leaves(in_dims: Tree, args: tuple[Any, ...]) -> list[Any]:
-    if not isinstance(in_dims, (int, tuple, list)) or isinstance(in_dims, bool):
+    if not isinstance(in_dims, (tuple, list)):
         raise ValueError(
             "functorch_ext.vmap: in_dims must be an int or a tuple with one entry per positional "
             f"argument, but got {in_dims!r} of type {type(in_dims).__name__}."
@@ -170,5 +170,6 @@ def _dims_of_leaves(in_dims: Tree, args: tuple[Any, ...]) -> list[Any]:
 
 def _name_of(index: int, args: tuple[Any, ...]) -> str:
     """How a user would write the leaf: ``args[0]['x']``."""
-    path = optree.tree_accessors(args, none_is_leaf=True, namespace="functorch_ext")[index]
+    tree: Any = args
+    path = optree.tree_accessors(tree, none_is_leaf=True, namespace="functorch_ext")[index]
     return path.codify("args")

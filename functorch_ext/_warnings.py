@@ -57,4 +57,4 @@ def _action(message: str, module: str, line: int) -> str:
             and at_line in (0, line)
         ):
             return action
-    return warnings.defaultaction
+    return getattr(warnings, "defaultaction", "default")

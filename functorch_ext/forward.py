@@ -75,7 +75,9 @@ def jvp(
 
     pairs, output_structure, aux = _C.run_forward(body, leaves)
     output = unflatten(output_structure, [primal for primal, _ in pairs])
-    tangent = unflatten(output_structure, [_tangent_or_zeros(*pair, strict) for pair in pairs])
+    tangent = unflatten(
+        output_structure, [_tangent_or_zeros(primal, tangent, strict) for primal, tangent in pairs]
+    )
     return (output, tangent, aux) if has_aux else (output, tangent)
 
 

@@ -2,15 +2,20 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from functorch_ext import _C
 from functorch_ext._pytree import leaves_of, map_tensors
 
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
+
 _REMOVE = ("mutations", "mutations_and_views")
 
 
-def functionalize(func: Callable[..., Any], *, remove: str = "mutations") -> Callable[..., Any]:
+def functionalize(
+    func: Callable[_Params, _Result], *, remove: str = "mutations"
+) -> Callable[_Params, _Result]:
     """Removes mutations from ``func``: it computes the same with functional operators alone.
 
     Inside, a write to a tensor, or to a view of it, computes a new value; everything that shares
@@ -58,7 +63,7 @@ def functionalize(func: Callable[..., Any], *, remove: str = "mutations") -> Cal
         return _C.run_functional(body, remove == "mutations_and_views")
 
     @functools.wraps(func)
-    def functional(*args: Any, **kwargs: Any) -> Any:
+    def functional(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
         return _C.call_on_plane_of(tuple(leaves_of((args, kwargs))), run, args, kwargs)
 
     return functional

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -22,19 +22,21 @@ from functorch_ext._pytree import flatten, map_tensors, unflatten
 from functorch_ext.forward import jvp
 from functorch_ext.vmap import checked_randomness, vmap
 
+_Params = ParamSpec("_Params")
+
 # What comes of a chunk of columns: the output's leaves and its structure, the leaves' tangents with
 # the columns in the last dimension, and aux.
 _Pushed = tuple[list[Tensor], Any, list[Tensor], Any]
 
 
 def jacrev(
-    func: Callable[..., Any],
+    func: Callable[_Params, Any],
     argnums: Argnums = 0,
     *,
     has_aux: bool = False,
     chunk_size: int | None = None,
     _preallocate_and_copy: bool = False,
-) -> Callable[..., Any]:
+) -> Callable[_Params, Any]:
     """The Jacobian by reverse mode: cheap when there are fewer outputs than inputs.
 
     ``func`` is evaluated once; all rows are pulled back through its graph together.
@@ -105,13 +107,13 @@ def _by_rows(
 
 
 def jacfwd(
-    func: Callable[..., Any],
+    func: Callable[_Params, Any],
     argnums: Argnums = 0,
     has_aux: bool = False,
     *,
     randomness: str = "error",
     chunk_size: int | None = None,
-) -> Callable[..., Any]:
+) -> Callable[_Params, Any]:
     """The Jacobian by forward mode: cheap when there are fewer inputs than outputs.
 
     ``func`` is evaluated once; all columns are pushed through together.
@@ -224,12 +226,12 @@ def _push_columns_anew(
 
 
 def hessian(
-    func: Callable[..., Any],
+    func: Callable[_Params, Any],
     argnums: Argnums = 0,
     *,
     has_aux: bool = False,
     chunk_size: int | None = None,
-) -> Callable[..., Any]:
+) -> Callable[_Params, Any]:
     """The matrix of second derivatives: forward mode over reverse mode.
 
     Args:

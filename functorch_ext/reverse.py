@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 from torch import Tensor
 
@@ -17,12 +17,14 @@ from functorch_ext._arguments import (
 )
 from functorch_ext._pytree import Tree, flatten, map_tensors, unflatten
 
+_Params = ParamSpec("_Params")
+
 _MOST_ARGUMENTS = 1 << 30  # what the engine counts with; more is out of range in any case
 
 
 def grad(
-    func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
-) -> Callable[..., Any]:
+    func: Callable[_Params, Any], argnums: Argnums = 0, has_aux: bool = False
+) -> Callable[_Params, Any]:
     """The gradient of a function that returns a number.
 
     Args:
@@ -48,7 +50,7 @@ def grad(
     compute = _gradient_function("grad", func, argnums, has_aux, with_value=False)
 
     @functools.wraps(func)
-    def gradient(*args: Any, **kwargs: Any) -> Any:
+    def gradient(*args: _Params.args, **kwargs: _Params.kwargs) -> Any:
         gradients, _, aux = compute(args, kwargs)
         return (gradients, aux) if has_aux else gradients
 
@@ -56,8 +58,8 @@ def grad(
 
 
 def grad_and_value(
-    func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
-) -> Callable[..., tuple[Any, Any]]:
+    func: Callable[_Params, Any], argnums: Argnums = 0, has_aux: bool = False
+) -> Callable[_Params, tuple[Any, Any]]:
     """The gradient of a function that returns a number, and that number, in one pass.
 
     Args:
@@ -80,7 +82,7 @@ def grad_and_value(
     compute = _gradient_function("grad_and_value", func, argnums, has_aux, with_value=True)
 
     @functools.wraps(func)
-    def gradient_and_value(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def gradient_and_value(*args: _Params.args, **kwargs: _Params.kwargs) -> tuple[Any, Any]:
         gradients, value, aux = compute(args, kwargs)
         return (gradients, (value, aux)) if has_aux else (gradients, value)
 
@@ -93,11 +95,12 @@ def _gradient_function(
     """Of (gradient, value, aux); the value may be missing where it isn't asked for."""
     # All of it in one call to the engine, where the argument turns out to be made of tensors.
     plain = type(argnums) is int and abs(argnums) <= _MOST_ARGUMENTS and not has_aux
+    argnum: Any = argnums
     check = functools.partial(_check_number, transform)
 
     def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tree, Tensor | None, Any]:
         if plain:
-            result = _C.call_differentiated(func, args, kwargs, argnums, check, with_value)
+            result = _C.call_differentiated(func, args, kwargs, argnum, check, with_value)
             if result is not NotImplemented:
                 return (*result, None)
         leaves, structure = flatten(selected(transform, argnums, args))

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec
 
 from torch import Tensor
 
@@ -10,6 +10,8 @@ from functorch_ext import _C
 from functorch_ext._chunking import call_in_chunks
 from functorch_ext._pytree import Tree, broadcast_prefix, flatten, unflatten
 from functorch_ext._vmap_inputs import MappedInputs
+
+_Params = ParamSpec("_Params")
 
 _RANDOMNESS = {
     "error": _C.Randomness.ERROR,
@@ -28,7 +30,7 @@ _READS_MEMORY = (
 
 
 def vmap(
-    func: Callable[..., Any],
+    func: Callable[_Params, Any],
     in_dims: Tree = 0,
     out_dims: Tree = 0,
     randomness: str = "error",
@@ -36,7 +38,7 @@ def vmap(
     chunk_size: int | None = None,
     axis_size: int | None = None,
     kwarg_dims: dict[str, Tree] | None = None,
-) -> Callable[..., Any]:
+) -> Callable[_Params, Any]:
     """Vectorizes ``func``: one call computes what a loop over samples would.
 
     ``func`` is written for one sample; inside it a mapped tensor looks like one sample, without
@@ -109,7 +111,7 @@ def vmap(
         return _C.call_on_plane_of(leaves, call_in_chunks, run, chunks, out_dims, same_draws)
 
     @functools.wraps(func)
-    def mapped(*args: Any, **kwargs: Any) -> Any:
+    def mapped(*args: _Params.args, **kwargs: _Params.kwargs) -> Any:
         try:
             return call(args, kwargs)
         except RuntimeError as error:
@@ -134,6 +136,7 @@ def _unwrap_outputs(level: _C.Level, outputs: Tree, out_dims: Tree) -> Tree:
     if type(outputs) is Tensor and type(out_dims) is int:
         return _unwrap(level, outputs, out_dims)
     leaves, structure = flatten(outputs)
+    dims: list[int | None]
     if type(out_dims) is int:
         dims = [out_dims] * len(leaves)
     else:
