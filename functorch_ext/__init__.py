@@ -11,6 +11,7 @@ _check_torch_version(_TORCH_VERSION)
 
 from functorch_ext import (  # noqa: E402
     _checkpoint,
+    _containers,
     _custom_function,
     _custom_loop,
     _forward_formulas,
@@ -34,6 +35,7 @@ from functorch_ext.nn import (  # noqa: E402
 from functorch_ext.reverse import grad, grad_and_value, vjp  # noqa: E402
 from functorch_ext.vmap import vmap  # noqa: E402
 
+_containers.install()
 _makers.install()
 _tensor_methods.install()
 _torch_func.install()

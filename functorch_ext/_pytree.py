@@ -1,6 +1,7 @@
 """Pytrees: nested containers of tensors, through optree.
 
-``None`` is a leaf, as everywhere in PyTorch's own transforms.
+``None`` is a leaf, as everywhere in PyTorch's own transforms. Classes that programs register with
+PyTorch, or with optree for everybody, are containers.
 """
 
 from collections.abc import Callable
@@ -9,16 +10,16 @@ from typing import Any, cast
 import optree
 from torch import Tensor
 
-Tree = Any
+from functorch_ext._containers import NAMESPACE, keys_of
 
-_NAMESPACE = "functorch_ext"
+Tree = Any
 
 # The structures of most trees, which need no walk: a tensor, and a tuple of one.
 _LEAF: optree.PyTreeSpec = optree.tree_structure(
-    cast(Any, 0), none_is_leaf=True, namespace=_NAMESPACE
+    cast(Any, 0), none_is_leaf=True, namespace=NAMESPACE
 )
 _TUPLE_OF_ONE: optree.PyTreeSpec = optree.tree_structure(
-    cast(Any, (0,)), none_is_leaf=True, namespace=_NAMESPACE
+    cast(Any, (0,)), none_is_leaf=True, namespace=NAMESPACE
 )
 
 
@@ -28,7 +29,7 @@ def flatten(tree: Tree) -> tuple[list[Any], optree.PyTreeSpec]:
         return [tree], _LEAF
     if type(tree) is tuple and len(tree) == 1 and isinstance(tree[0], Tensor):
         return [tree[0]], _TUPLE_OF_ONE
-    return optree.tree_flatten(tree, none_is_leaf=True, namespace=_NAMESPACE)
+    return optree.tree_flatten(tree, none_is_leaf=True, namespace=NAMESPACE)
 
 
 def unflatten(structure: optree.PyTreeSpec, leaves: list[Any]) -> Tree:
@@ -44,12 +45,12 @@ def leaves_of(tree: Tree) -> list[Any]:
     """The leaves of a tree."""
     if isinstance(tree, Tensor):
         return [tree]
-    return optree.tree_leaves(tree, none_is_leaf=True, namespace=_NAMESPACE)
+    return optree.tree_leaves(tree, none_is_leaf=True, namespace=NAMESPACE)
 
 
 def map_tree(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     """The tree with ``function`` applied to each leaf."""
-    return optree.tree_map(function, tree, *rest, none_is_leaf=True, namespace=_NAMESPACE)
+    return optree.tree_map(function, tree, *rest, none_is_leaf=True, namespace=NAMESPACE)
 
 
 def map_tensors(function: Callable[[Tensor], Any], tree: Tree) -> Tree:
@@ -66,4 +67,50 @@ def broadcast_prefix(prefix: Tree, tree: Tree) -> list[Any]:
     Raises:
         ValueError: ``prefix`` is not a prefix of ``tree``.
     """
-    return optree.broadcast_prefix(prefix, tree, none_is_leaf=True, namespace=_NAMESPACE)
+    try:
+        return optree.broadcast_prefix(prefix, tree, none_is_leaf=True, namespace=NAMESPACE)
+    except ValueError:
+        return _broadcast_by_keys(prefix, tree)
+
+
+def _broadcast_by_keys(prefix: Tree, tree: Tree) -> list[Any]:
+    """The same, where a container leaves out children that are ``None``, as dataclasses do.
+
+    ``None`` as the dimension of a field would be left out as well, so the prefix is read by the
+    keys of the tree's children.
+    """
+    if _is_leaf(prefix):
+        return [prefix] * len(leaves_of(tree))
+    if _is_leaf(tree) or type(prefix) is not type(tree):
+        raise ValueError(f"{prefix!r} is not a prefix of the structure")
+    children, context, *_ = _one_level(tree)
+    keys = keys_of(tree)
+    if keys is not None:
+        parts = [key.get(prefix) for key in keys]
+    else:
+        parts, prefix_context, *_ = _one_level(prefix)
+        if len(parts) != len(children) or prefix_context != context:
+            raise ValueError(f"{prefix!r} is not a prefix of the structure")
+    pairs = zip(parts, children, strict=True)
+    return [each for part, child in pairs for each in _broadcast_by_keys(part, child)]
+
+
+def name_of_leaf(name: str, tree: Tree, index: int) -> str:
+    """How a program would write a leaf of the tree of that name: ``args[0]['x']``."""
+    path = optree.tree_accessors(tree, none_is_leaf=True, namespace=NAMESPACE)[index]
+    for entry in path:
+        children, _, entries, _ = _one_level(tree)
+        position = entries.index(entry.entry)
+        keys = keys_of(tree)
+        name = entry.codify(name) if keys is None else f"{name}{keys[position]}"
+        tree = children[position]
+    return name
+
+
+def _is_leaf(tree: Tree) -> bool:
+    return optree.tree_is_leaf(tree, none_is_leaf=True, namespace=NAMESPACE)
+
+
+def _one_level(tree: Tree) -> tuple[Any, ...]:
+    """Of a container: its children, its context, optree's entries, and how it is made again."""
+    return optree.tree_flatten_one_level(tree, none_is_leaf=True, namespace=NAMESPACE)

@@ -8,7 +8,14 @@ from torch import Tensor
 
 from functorch_ext import _C
 from functorch_ext._arguments import is_int
-from functorch_ext._pytree import Tree, broadcast_prefix, flatten, unflatten
+from functorch_ext._pytree import (
+    Tree,
+    broadcast_prefix,
+    flatten,
+    leaves_of,
+    name_of_leaf,
+    unflatten,
+)
 
 
 class MappedInputs:
@@ -169,7 +176,8 @@ def _dims_of_leaves(in_dims: Tree, args: tuple[Any, ...]) -> list[Any]:
 
 
 def _name_of(index: int, args: tuple[Any, ...]) -> str:
-    """How a user would write the leaf: ``args[0]['x']``."""
-    tree: Any = args
-    path = optree.tree_accessors(tree, none_is_leaf=True, namespace="functorch_ext")[index]
-    return path.codify("args")
+    *positional, last = args
+    count = len(leaves_of(positional))
+    if isinstance(last, _MappedKwargs) and index >= count:
+        return name_of_leaf("kwargs", last.kwargs, index - count)
+    return name_of_leaf("args", args, index)
