@@ -27,24 +27,49 @@ def install() -> None:
         allow_unreachable: bool = True, accumulate_grad: bool = False, **others: Any
     ) -> tuple[Any, ...]:  # fmt: skip
         # Plain tensors are PyTorch's affair, unless forward mode is to follow the pass.
-        of_tensors = all(isinstance(each, Tensor) for each in (*outputs, *inputs))
-        followed = of_tensors and not (accumulate_grad or create_graph) and _C.is_differentiating()
-        if not any(map(_depth, (*outputs, *cotangents))) and not followed:
+        roots, leaves = _without_edges(outputs), _without_edges(inputs)
+        followed = roots is outputs and not (accumulate_grad or create_graph)
+        followed = followed and _C.is_differentiating()
+        if not any(map(_depth, (*roots, *cotangents))) and not followed:
             return plain(
                 outputs, cotangents, keep_graph, create_graph, inputs, allow_unreachable,
                 accumulate_grad=accumulate_grad, **others,
             )  # fmt: skip
-        if not of_tensors:
-            raise RuntimeError("torch.autograd inside vmap takes tensors, not a GradientEdge.")
+        if roots is not outputs:
+            _check_output_edges(roots, leaves)
         if accumulate_grad:
-            return _accumulate(outputs, cotangents, keep_graph, create_graph, inputs)
-        return tuple(
-            _grad(outputs, cotangents, keep_graph, create_graph, inputs, allow_unreachable)
-        )
+            # PyTorch adds nothing to tensors that are no leaves, if they are given as edges.
+            given = zip(inputs, leaves, strict=True)
+            leaves = [leaf for each, leaf in given if each is leaf or leaf.is_leaf]
+            if inputs and not leaves:
+                return ()
+            return _accumulate(roots, cotangents, keep_graph, create_graph, leaves)
+        return tuple(_grad(roots, cotangents, keep_graph, create_graph, leaves, allow_unreachable))
 
     for module in (graph, torch.autograd):
         module._engine_run_backward = run_backward  # type: ignore[attr-defined]
     _install_batched_cotangents()
+
+
+def _without_edges(places: Sequence[Any]) -> Sequence[Tensor]:
+    """The places in the graph as tensors: one that stands for each ``GradientEdge``."""
+    if all(isinstance(each, Tensor) for each in places):
+        return places
+    return [
+        each if isinstance(each, Tensor) else _C.tensor_of_edge(each.node, each.output_nr)
+        for each in places
+    ]
+
+
+def _check_output_edges(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+    """Where outputs are given as edges, what is known about the tensors has to suffice."""
+    depth = max(map(_depth, outputs))
+    if _C.is_differentiating() or any(_depth(each) < depth for each in (*outputs, *inputs)):
+        raise RuntimeError(
+            "torch.autograd inside a transform, with a GradientEdge as an output: it tells no "
+            "values and no tangents, so neither another derivative nor a gradient by tensors from "
+            "outside of the vmap can follow it. Pass the output itself, as a tensor."
+        )
 
 
 def _install_batched_cotangents() -> None:

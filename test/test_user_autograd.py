@@ -245,15 +245,6 @@ def test_unused():
         vmap(func)(X)
 
 
-def test_gradient_edges_are_refused():
-    def func(x):
-        y = x.detach().requires_grad_().sin()
-        return torch.autograd.grad(y.sum(), torch.autograd.graph.get_gradient_edge(y))
-
-    with pytest.raises(RuntimeError, match="takes tensors, not a GradientEdge"):
-        vmap(func)(X)
-
-
 def accumulated(x, passes):
     w = torch.ones(3, dtype=torch.float64, requires_grad=True)
     for one in passes:

@@ -26,6 +26,7 @@
 #include "python/call_mapped.h"
 #include "python/frames.h"
 #include "python/functions.h"
+#include "python/gradient_edges.h"
 #include "python/makers.h"
 #include "python/module_state.h"
 #include "python/objects.h"
@@ -158,6 +159,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("as_view_of", &as_view_of);
   module.def("standard_basis", &standard_basis);
   module.def("run_backward", &run_backward, py::call_guard<py::gil_scoped_release>());
+  module.def("tensor_of_edge", &tensor_of_edge);
 
   module.def("registered_operators", [] {
     std::vector<std::tuple<std::string, std::string, bool>> rows;
