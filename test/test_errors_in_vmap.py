@@ -136,6 +136,17 @@ def test_an_inner_error_is_that_of_plain_pytorch():
     assert "INTERNAL ASSERT" not in message
 
 
+@pytest.mark.parametrize("transform", [vmap, lambda f: vmap(vmap(f)), lambda f: vmap(grad(f))])
+def test_an_inner_error_that_prints_a_tensor(transform):
+    """Of a sample: a batched tensor can't be printed by PyTorch's own code."""
+    message = failure(
+        lambda: transform(lambda x: torch.meshgrid(x, x, indexing="ij"))(rand(2, 2, 1, 2)),
+        RuntimeError,
+    )
+    assert message.startswith("torch.meshgrid: Expected 0D or 1D tensor in the tensor list but got")
+    assert "DoubleTensor" in message
+
+
 def outlive(x):
     """What vmap handed to its function, once vmap is over."""
     kept = []

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from functorch_ext import grad, grad_and_value, vjp, vmap
+from functorch_ext import grad, grad_and_value, jacrev, linearize, vjp, vmap
 from test import oracle
 from test.oracle import assert_close, loop, rand
 
@@ -185,6 +185,22 @@ def test_no_grad_inside_cuts():
         return (x * shift).sum()
 
     assert_close(grad(function)(x), x * x)
+
+
+@pytest.mark.parametrize("view", [lambda x: x.view_as(x), lambda x: x[None], torch.t])
+def test_a_view_taken_without_grad_mode_is_constant(view):
+    """PyTorch says that it requires grad, though no graph leads from it."""
+    x = rand(2, 2)
+
+    def function(x):
+        with torch.no_grad():
+            return view(x)
+
+    for f in (function, vmap(function), lambda x: (function(x), x.sin())[0]):
+        output, pullback = vjp(f, x)
+        assert_close(pullback(torch.ones_like(output)), (torch.zeros_like(x),))
+        assert_close(jacrev(f)(x), torch.zeros(output.shape + x.shape, dtype=x.dtype))
+        assert_close(linearize(f, x)[1](x), torch.zeros_like(output))
 
 
 def test_no_grad_outside_cuts_only_the_outer_graph():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
 STEP = 1e-6
 
@@ -48,6 +48,9 @@ FUNCTIONS = {
     "vector_norm of order 3": lambda x: torch.linalg.vector_norm(x, 3, dim=0, keepdim=True),
     "vector_norm of order 1.5": lambda x: torch.linalg.vector_norm(x, 1.5),
     "vector_norm of order -2": lambda x: torch.linalg.vector_norm(x, -2),
+    "std": torch.std,
+    "std along a dimension": lambda x: torch.std(x, 1, correction=0, keepdim=True),
+    "std_mean": lambda x: torch.stack(torch.std_mean(x, 0)),
     "renorm": lambda x: torch.renorm(x, 2, 0, 0.5),
     "normalize": lambda x: F.normalize(x, dim=-1),
     "cumprod": lambda x: x.cumprod(-1),
@@ -150,6 +153,27 @@ def test_third_derivatives_of_eigenvectors(name):
 
     third = jvp(second, (x,), (t,))[1]
     torch.testing.assert_close(third, along(second, x, t), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["std", "std_mean", "vector_norm", "softmax", "cumprod", "glu"])
+def test_gradients_of_tangents_of_gradients(name):
+    f, x, t = FUNCTIONS[name], rand(3, 3), rand(3, 3, seed=5)
+
+    def second(x):
+        return (jvp(grad(lambda x: f(x).sin().sum()), (x,), (t,))[1] * t.cos()).sum()
+
+    actual = (grad(second)(x) * t).sum()
+    torch.testing.assert_close(actual, along(second, x, t), rtol=1e-6, atol=1e-6)
+    push = linearize(second, x)[1]
+    torch.testing.assert_close(push(t), actual)
+
+
+def test_the_deviation_of_equal_numbers():
+    """As PyTorch's formula: the derivative is 0 where the deviation is."""
+    x, t = torch.ones(3).double(), rand(3)
+    for f in (torch.std, lambda x: torch.std_mean(x)[0]):
+        assert torch.equal(jvp(grad(f), (x,), (t,))[1], torch.zeros_like(x))
+        assert grad(lambda x: jvp(f, (x,), (t,))[1])(x).eq(0).all()
 
 
 def test_the_pullback_of_as_strided_scatter():

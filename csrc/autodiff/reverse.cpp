@@ -133,7 +133,8 @@ std::vector<at::Tensor> ReverseFrame::pull_back(
       check_within_reach(outputs[i]);
       continue;
     }
-    if (!outputs[i].requires_grad()) {
+    // A view taken without grad mode says that it requires grad, and has no node.
+    if (!gradient_node(outputs[i])) {
       continue;
     }
     roots.push_back(outputs[i]);

@@ -154,71 +154,58 @@ at::Tensor values_by_sample(const Indices& indices, const at::Tensor& values, in
   return indices.to_front(value, samples);
 }
 
-// A mask that differs between samples says where to write; what is written must not depend on how
-// many places there are. Undefined if it does.
-at::Tensor put_by_mask(const Indices& indices, const at::Tensor& self, const at::Tensor& values,
-                       bool accumulate, const Level& level) {
-  const auto behind = self.dim() - indices.first - indices.indexed;
-  const bool single = values.sym_numel() == 1;
-  at::Tensor mask;
-  for (const auto& index : indices.tensors) {
-    if (index.defined()) {
-      if (mask.defined() || !is_mask(index)) {
-        return {};
+// An assignment under a mask that differs between samples, if what is written doesn't depend on how
+// many places there are.
+struct UnderMask {
+  at::Tensor where;  // of the rank of what is written to
+  at::Tensor values;
+
+  static std::optional<UnderMask> of(const Indices& indices, const at::Tensor& self,
+                                     const at::Tensor& values) {
+    if (!indices.batched || !indices.masks) {
+      return std::nullopt;
+    }
+    const auto behind = self.dim() - indices.first - indices.indexed;
+    const bool single = values.sym_numel() == 1;
+    at::Tensor mask;
+    for (const auto& index : indices.tensors) {
+      if (index.defined()) {
+        if (mask.defined() || !is_mask(index)) {
+          return std::nullopt;
+        }
+        mask = index.to(at::kBool);
       }
-      mask = index;
+    }
+    if (values.dim() > behind && !single) {
+      return std::nullopt;
+    }
+    for (int64_t dim = 0; dim < behind; ++dim) {
+      mask = mask.unsqueeze(-1);
+    }
+    return UnderMask{
+        mask, (single && values.dim() > 0 ? values.reshape({}) : values).to(self.scalar_type())};
+  }
+
+  at::Tensor put(const at::Tensor& self, bool accumulate) const {
+    return at::where(where, accumulate ? self + values : values, self);
+  }
+  void put_in_place(at::Tensor& self, bool accumulate) const {
+    if (values.dim() == 0 && !accumulate) {
+      self.masked_fill_(where, values);
+    } else {
+      self.copy_(put(self, accumulate));
     }
   }
-  if (values.dim() > behind && !single) {
-    return {};
-  }
-  auto where = aligned(mask, indices.first + mask.dim(), level).to(at::kBool);
-  for (int64_t dim = 0; dim < behind; ++dim) {
-    where = where.unsqueeze(-1);
-  }
-  const auto logical = single && values.dim() > 0 ? values.reshape({}) : values;
-  auto written = aligned(logical, self.dim(), level).to(self.scalar_type());
-  const auto value = expanded_at_front(self, level);
-  return at::where(where, accumulate ? at::add(value, written) : written, value);
-}
+};
 
-// The derivative of an assignment under a mask reads by that mask; that of a where doesn't. None
-// where the indices aren't one mask that differs between samples.
-std::optional<at::Tensor> put_as_where(Level& level, const at::Tensor& self,
-                                       const OptionalTensors& given, const at::Tensor& values,
-                                       bool accumulate) {
-  const Indices indices(given, level);
-  if (!indices.batched || !indices.masks) {
-    return std::nullopt;
-  }
-  const auto behind = self.dim() - indices.first - indices.indexed;
-  const bool single = values.sym_numel() == 1;
-  at::Tensor mask;
-  for (const auto& index : indices.tensors) {
-    if (index.defined()) {
-      if (mask.defined() || !is_mask(index)) {
-        return std::nullopt;
-      }
-      mask = index.to(at::kBool);
-    }
-  }
-  if (values.dim() > behind && !single) {
-    return std::nullopt;
-  }
-  for (int64_t dim = 0; dim < behind; ++dim) {
-    mask = mask.unsqueeze(-1);
-  }
-  const auto written =
-      (single && values.dim() > 0 ? values.reshape({}) : values).to(self.scalar_type());
-  return at::where(mask, accumulate ? self + written : written, self);
-}
-
+// The derivative of an assignment under a mask reads by that mask; that of a where doesn't.
 template <class... Unsafe>
 std::optional<at::Tensor> index_put_decomposition(Level& level, const at::Tensor& self,
                                                   const OptionalTensors& indices,
                                                   const at::Tensor& values, bool accumulate,
                                                   Unsafe...) {
-  return put_as_where(level, self, indices, values, accumulate);
+  const auto under_mask = UnderMask::of(Indices(indices, level), self, values);
+  return under_mask ? std::optional(under_mask->put(self, accumulate)) : std::nullopt;
 }
 
 template <class... Unsafe>
@@ -226,60 +213,54 @@ std::optional<at::Tensor> index_put_in_place_decomposition(Level& level, at::Ten
                                                            const OptionalTensors& indices,
                                                            const at::Tensor& values,
                                                            bool accumulate, Unsafe...) {
-  auto result = put_as_where(level, self, indices, values, accumulate);
-  if (result) {
-    self.copy_(*result);
-    return self;
+  const auto under_mask = UnderMask::of(Indices(indices, level), self, values);
+  if (!under_mask) {
+    return std::nullopt;
   }
-  return std::nullopt;
+  under_mask->put_in_place(self, accumulate);
+  return self;
 }
 
-// `put` writes into the physical value, or into a copy of it.
+// `put(indices, values)` writes into the physical value, or into a copy of it.
 template <class Put>
-at::Tensor index_put(const at::Tensor& self, const OptionalTensors& given, const at::Tensor& values,
-                     bool accumulate, const Level& level, const Put& put) {
-  Indices indices(given, level);
-  auto value = expanded_at_front(self, level);
+at::Tensor index_put(Indices indices, const at::Tensor& self, const at::Tensor& values,
+                     const Level& level, const Put& put) {
   const auto region_rank = indices.region_rank(self);
   if (!indices.batched && indices.adjacent) {
-    return put(value, indices.behind_samples(level), aligned(values, region_rank, level));
-  }
-  if (indices.masks && indices.batched) {
-    if (auto result = put_by_mask(indices, self, values, accumulate, level); result.defined()) {
-      return result;
-    }
+    return put(indices.behind_samples(level), aligned(values, region_rank, level));
   }
   if (indices.masks) {
     indices.replace_masks(level);
   }
-  return put(value, indices.by_sample(self, level),
-             values_by_sample(indices, values, region_rank, level));
+  return put(indices.by_sample(self, level), values_by_sample(indices, values, region_rank, level));
 }
 
 template <class Op, class... Unsafe>
-at::Tensor index_put_rule(Level& level, const at::Tensor& self, const OptionalTensors& indices,
+at::Tensor index_put_rule(Level& level, const at::Tensor& self, const OptionalTensors& given,
                           const at::Tensor& values, bool accumulate, Unsafe... unsafe) {
-  const auto put = [&](const at::Tensor& value, const OptionalTensors& physical,
-                       const at::Tensor& written) {
-    return Op::call(value, physical, written, accumulate, unsafe...);
+  const Indices indices(given, level);
+  if (const auto under_mask = UnderMask::of(indices, self, values)) {
+    return under_mask->put(self, accumulate);
+  }
+  const auto put = [&](const OptionalTensors& physical, const at::Tensor& written) {
+    return Op::call(expanded_at_front(self, level), physical, written, accumulate, unsafe...);
   };
-  return wrap(index_put(self, indices, values, accumulate, level, put), 0, level);
+  return wrap(index_put(indices, self, values, level, put), 0, level);
 }
 
 template <class Op, class... Unsafe>
-at::Tensor& index_put_in_place(Level& level, at::Tensor& self, const OptionalTensors& indices,
+at::Tensor& index_put_in_place(Level& level, at::Tensor& self, const OptionalTensors& given,
                                const at::Tensor& values, bool accumulate, Unsafe... unsafe) {
+  const Indices indices(given, level);
+  if (const auto under_mask = UnderMask::of(indices, self, values)) {
+    under_mask->put_in_place(self, accumulate);
+    return self;
+  }
   auto written_to = at_front(self, level);
-  bool done = false;
-  const auto put = [&](const at::Tensor&, const OptionalTensors& physical,
-                       const at::Tensor& written) {
-    done = true;
+  const auto put = [&](const OptionalTensors& physical, const at::Tensor& written) {
     return Op::call(written_to, physical, written, accumulate, unsafe...);
   };
-  const auto result = index_put(self, indices, values, accumulate, level, put);
-  if (!done) {
-    written_to.copy_(result);
-  }
+  index_put(indices, self, values, level, put);
   return self;
 }
 

@@ -257,14 +257,30 @@ at::Tensor masked_fill_rule(const Operator<at::_ops::masked_fill_Tensor::schema>
       0, level);
 }
 
+// Of an expanded tensor, whose elements share places in memory, one element for each place; the
+// mask is true there if it is true for any of them.
+std::pair<at::Tensor, at::Tensor> one_for_each_place(at::Tensor self, at::Tensor mask) {
+  const auto rank = self.dim();
+  for (int64_t dim = 0; dim < rank; ++dim) {
+    if (self.sym_stride(dim) == 0 && self.sym_size(dim) > 1) {
+      self = self.narrow(dim, 0, 1);
+      if (const auto of_mask = dim - rank + mask.dim(); of_mask >= 0) {
+        mask = mask.any(of_mask, /*keepdim=*/true);
+      }
+    }
+  }
+  return {self, mask};
+}
+
 at::Tensor& masked_fill_in_place(const Operator<at::_ops::masked_fill__Tensor::schema>& op,
                                  Level& level, at::Tensor& self, const at::Tensor& mask,
                                  const at::Tensor& number) {
   if (!is_batched_at(number, level)) {
     return Pointwise<at::_ops::masked_fill__Tensor::schema>::rule(op, level, self, mask, number);
   }
-  const auto filled = at::masked_fill(self, mask, number);
-  at_front(self, level).copy_(aligned(filled, self.dim(), level));
+  const auto [places, where] = one_for_each_place(self, mask);
+  const auto filled = at::masked_fill(places, where, number);
+  at_front(places, level).copy_(aligned(filled, self.dim(), level));
   return self;
 }
 

@@ -78,6 +78,20 @@ at::Tensor renorm(const at::Tensor& self, const at::Scalar& p, int64_t dim,
   return self * scaled.masked_fill(norms <= largest, 1);
 }
 
+// PyTorch's formula writes in place to what it has computed.
+at::Tensor deviation(const at::Tensor& self, at::OptionalIntArrayRef dims,
+                     const std::optional<at::Scalar>& correction, bool keepdim) {
+  return power(at::var(self, dims, correction, keepdim), 0.5);
+}
+
+std::tuple<at::Tensor, at::Tensor> deviation_and_mean(const at::Tensor& self,
+                                                      at::OptionalIntArrayRef dims,
+                                                      const std::optional<at::Scalar>& correction,
+                                                      bool keepdim) {
+  auto [variance, mean] = at::var_mean(self, dims, correction, keepdim);
+  return {power(variance, 0.5), std::move(mean)};
+}
+
 at::Tensor cumulative_product(const at::Tensor& self, int64_t dim,
                               std::optional<at::ScalarType> dtype) {
   const auto x = dtype ? self.to(*dtype) : self;
@@ -116,6 +130,8 @@ void register_norms_derivatives() {
   add_second_order<at::_ops::norm_ScalarOpt_dim_dtype, norm_along_in_dtype>();
   add_second_order<at::_ops::dist, dist>();
   add_second_order<at::_ops::renorm, renorm>();
+  add_second_order<at::_ops::std_correction, deviation>();
+  add_second_order<at::_ops::std_mean_correction, deviation_and_mean>();
   add_second_order<at::_ops::cumprod, cumulative_product>();
   add_second_order<at::_ops::glu, glu>();
   add_derivative_kernel<at::_ops::as_strided_scatter>(as_strided_scatter);

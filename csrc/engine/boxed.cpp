@@ -107,6 +107,19 @@ bool handle_outlived(const c10::OperatorHandle& op, const DeepestLevel& deepest,
   return true;
 }
 
+// An operator that PyTorch makes of others. Its own checks may print a tensor, which wrappers
+// can't.
+void decompose(const c10::OperatorHandle& op, c10::DispatchKeySet keys, const Level& level,
+               Stack* stack) {
+  const auto arguments = torch::jit::last(*stack, op.schema().arguments().size()).vec();
+  try {
+    op.redispatchBoxed(below_entry(keys), stack);
+  } catch (const c10::Error& error) {
+    raise_error_of_sample(error, op, level, arguments);
+    throw;
+  }
+}
+
 }  // namespace
 
 DeepestLevel deepest_level(const c10::OperatorHandle& op, const Stack& stack) {
@@ -143,7 +156,11 @@ void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack*
     rewrite_stack(*stack, arguments,
                   [&](const at::Tensor& tensor) { return lifted(tensor, level); });
   }
-  if (differentiated || traits.composite) {
+  if (traits.composite) {
+    decompose(op, keys, level, stack);
+    return;
+  }
+  if (differentiated) {
     ensure_landing(op);
     op.redispatchBoxed(below_entry(keys), stack);
     return;

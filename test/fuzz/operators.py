@@ -76,7 +76,7 @@ torch.baddbmm({m22},{t223},{t232}); torch.addbmm({m22},{t223},{t232}); torch.add
 torch.linalg.cross({m23},{v3}); torch.linalg.multi_dot([{m23},{m32},{v2}]); torch.chain_matmul({m23},{m32}); torch.cdist({m23},{m23}); torch.cov({m23}); torch.corrcoef({m23}); torch.linalg.det({inv}); torch.linalg.slogdet({inv})[1]; torch.logdet({spd}); torch.linalg.inv({inv})
 torch.linalg.solve({inv},{v2}); torch.linalg.solve({inv},{m23}); torch.linalg.cholesky({spd}); torch.linalg.eigvalsh({spd}); torch.linalg.svdvals({m23}); torch.linalg.qr({inv})[1].abs(); torch.linalg.matrix_exp({m22}.tanh()); torch.linalg.pinv({m23}); torch.linalg.matrix_power({m22},2)
 torch.linalg.lstsq({m32},{m32}).solution; torch.linalg.solve_triangular({inv}.triu(),{m23},upper=True); torch.cholesky_solve({m23},torch.linalg.cholesky({spd})); torch.linalg.lu_factor({inv})[0]; torch.linalg.lu({inv})[2]; torch.linalg.eigh({spd})[0]; torch.linalg.svd({m23})[1]; torch.triangular_solve({m23},{inv}.tril(),upper=False)[0]
-torch.linalg.eigh({spd})[1].abs(); torch.linalg.tensorinv({inv}); torch.linalg.vecdot({m23},{v3}); torch.linalg.matrix_norm({m23},'nuc'); torch.linalg.cond({inv}); torch.linalg.inv_ex({inv})[0]; torch.linalg.eigvals({inv}).abs().sum(); torch.linalg.vander({v3}); torch.trace({m22})
+torch.linalg.eigh({spd})[1].abs(); torch.linalg.tensorinv({inv}); torch.linalg.vecdot({m23},{v3}); torch.linalg.matrix_norm({m23},'nuc'); torch.linalg.cond({inv}); torch.linalg.inv_ex({inv})[0]; torch.linalg.eigvals({inv}.nan_to_num()).abs().sum(); torch.linalg.vander({v3}); torch.trace({m22})
 F.linear({m23},{m23}); F.linear({v3},{m23},{v2}); F.linear({t223},{m23},{v2}); F.bilinear({m22},{m23},{t223}); F.bilinear({v2},{v3},{t223},{v2})
 """
 LAYERS = """

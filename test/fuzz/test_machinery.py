@@ -8,7 +8,7 @@ import pytest
 from functorch_ext import vmap
 from test.fuzz import worker
 from test.fuzz.generate import generate
-from test.fuzz.judge import ACCEPTED, CRASH, REFUSED, RIGHT, STATE, WRONG, Verdict, judge
+from test.fuzz.judge import ACCEPTED, CRASH, REFUSED, RIGHT, STATE, UNJUDGED, WRONG, Verdict, judge
 from test.fuzz.minimise import minimise
 from test.fuzz.program import Function, Program, Statement
 
@@ -38,6 +38,10 @@ def plus_one(function):
     return lambda x: vmap(function)(x) + 1
 
 
+def plus_tiny(function):
+    return lambda x: vmap(function)(x) + 1e-5
+
+
 SINES = program(mapped(Statement("v3 = v2.sin()", ("v3",)), result="v3"))
 
 
@@ -52,6 +56,14 @@ def test_refusals():
     never = program(mapped(Statement("v3 = v2.mm(v2)", ("v3",)), result="v3"), refused=True)
     assert judge(never).kind == REFUSED
     assert judge(never, with_vmap(lambda function: lambda x: x)).kind == ACCEPTED
+
+
+def test_what_rounding_decides_is_not_judged():
+    """An exact 0 is computed as rounding has it, and divided by 1e-12."""
+    rounded = Statement("v3 = F.normalize((v2 * 3 / 3 - v2).sum()[None], dim=0)", ("v3",))
+    noise = program(mapped(rounded, result="v3"))
+    assert judge(noise, with_vmap(plus_tiny)).kind == UNJUDGED
+    assert judge(noise, with_vmap(plus_one)).kind == WRONG
 
 
 def test_state_left_behind():
