@@ -22,6 +22,7 @@ from functorch_ext import (  # noqa: E402
     _torch_func,
     _user_autograd,
 )
+from functorch_ext._patches import patches  # noqa: E402
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
@@ -58,6 +59,7 @@ __all__ = [
     "jacrev",
     "jvp",
     "linearize",
+    "patches",
     "register_batching_rule",
     "replace_all_batch_norm_modules_",
     "stack_module_state",

@@ -7,7 +7,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import checkpoint
 
-from functorch_ext import _C
+from functorch_ext import _C, _patches
 
 
 def install() -> None:
@@ -37,9 +37,10 @@ def _install_saved_tensors_hooks() -> None:
 
     push = torch._C._autograd._push_saved_tensors_default_hooks
     pop = torch._C._autograd._pop_saved_tensors_default_hooks
-    saved_tensors_hooks.__enter__, saved_tensors_hooks.__exit__ = _C.context_methods(
-        hooks, push, pop
-    )
+    why = "what packs a tensor of a vmap is differentiated on the planes below"
+    for name, method in zip(("__enter__", "__exit__"), _C.context_methods(hooks, push, pop)):
+        cost = "what packs is wrapped: a transform may start later"
+        _patches.replace(saved_tensors_hooks, name, method, why, cost)
 
 
 def _install_recomputation() -> None:
@@ -60,7 +61,13 @@ def _install_recomputation() -> None:
 
         return plain(again, *args, **kwargs)
 
-    module._checkpoint_without_reentrant_generator = generator
+    _patches.replace(
+        module,
+        "_checkpoint_without_reentrant_generator",
+        generator,
+        "it is computed again on the plane that it was computed on",
+        "the function is called below all levels: a transform may run by then",
+    )
 
 
 def _install_reentrant() -> None:
@@ -78,7 +85,12 @@ def _install_reentrant() -> None:
             function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state
         )
 
-    checkpoint.CheckpointFunction.apply = staticmethod(apply)
+    _patches.replace(
+        checkpoint.CheckpointFunction,
+        "apply",
+        staticmethod(apply),
+        "use_reentrant=True becomes the other variant inside transforms",
+    )
 
 
 def _in_a_transform() -> bool:

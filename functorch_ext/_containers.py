@@ -12,6 +12,8 @@ from typing import Any
 import optree
 from torch.utils import _pytree as torch_pytree
 
+from functorch_ext import _patches
+
 NAMESPACE = "functorch_ext"
 
 _mirrored: dict[type, Any] = {}  # PyTorch's definitions, of the classes that have an entry
@@ -23,7 +25,9 @@ _BUILT_IN = (tuple, list, dict, OrderedDict, defaultdict, deque)
 def install() -> None:
     """Copies PyTorch's registry, and has what changes in it copied as well."""
     for name in ("_private_register_pytree_node", "_deregister_pytree_node"):
-        setattr(torch_pytree, name, _then_mirror(getattr(torch_pytree, name)))
+        mirroring = _then_mirror(getattr(torch_pytree, name))
+        why = "containers that are registered later are containers of transforms too"
+        _patches.replace(torch_pytree, name, mirroring, why, always="one call of Python")
     with torch_pytree._NODE_REGISTRY_LOCK:
         for cls in torch_pytree.SUPPORTED_NODES:
             _mirror(cls)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from functorch_ext import _C
+from functorch_ext import _C, _patches
 from functorch_ext._custom_context import (
     Context,
     Dim,
@@ -57,7 +57,7 @@ def install() -> None:
         apply.__code__, apply.__globals__, apply.__name__, apply.__defaults__, apply.__closure__
     )
 
-    def with_wrappers(cls: type[Function], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def with_wrappers(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         if _C.tangent_flows(args) and lacks_jvp(function := _of_samples(cls, args)):
             again = functools.partial(apply, cls, **kwargs)
             return push_forward(function.__name__, again, args)
@@ -70,9 +70,17 @@ def install() -> None:
 
     # Programs keep `op = MyFunction.apply`, perhaps since before this import. So it is the code of
     # the function that is replaced, not the attribute.
-    apply.__globals__["_functorch_ext_apply"] = with_wrappers
+    apply.__globals__["_functorch_ext_apply"] = _C.switch(plain, with_wrappers)
     entry: Any = _Entry.apply
-    apply.__code__ = entry.__func__.__code__
+    _patches.add(
+        _patches.Patch(
+            "torch.autograd.Function.apply (its code)",
+            "custom Functions inside vmap, and forward mode through those without a jvp",
+            "one call of Python, which hands the arguments on",
+            functools.partial(setattr, apply, "__code__", entry.__func__.__code__),
+            functools.partial(setattr, apply, "__code__", plain.__code__),
+        )
+    )
 
 
 def _of_samples(cls: type[Function], args: tuple[Any, ...]) -> type[Function]:
@@ -89,7 +97,7 @@ class _Entry(Function):
         # A closure of one cell, as the function has that gets this code.
         __class__  # type: ignore[name-defined]  # noqa: B018, F821
         # A global of that function.
-        return _functorch_ext_apply(cls, args, kwargs)  # type: ignore[name-defined]  # noqa: F821
+        return _functorch_ext_apply(cls, *args, **kwargs)  # type: ignore[name-defined]  # noqa: F821
 
 
 def _apply(

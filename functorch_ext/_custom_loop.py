@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
-from functorch_ext import _C
+from functorch_ext import _C, _patches
 from functorch_ext._custom_context import Context, as_tuple, call_forward
 from functorch_ext._pytree import flatten, leaves_of, unflatten
 from functorch_ext._warnings import warn_of_loop
@@ -56,8 +56,13 @@ def install() -> None:
             return tuple(_as_view(tangent, given) for tangent in pushed)
         return _as_view(pushed, given)
 
-    BackwardCFunction.apply, BackwardCFunction.apply_jvp = apply, apply_jvp
-    BackwardCFunction.apply_boxed = apply_boxed
+    why = "custom Functions run on the plane of what flows through them, in NumPy sample by sample"
+    for name, method in (
+        ("apply", apply),
+        ("apply_boxed", apply_boxed),
+        ("apply_jvp", apply_jvp),
+    ):
+        _patches.replace(BackwardCFunction, name, method, why)
 
 
 def _version(tangent: Any) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 from torch.nn.modules import linear_cross_entropy
 
-from functorch_ext import _C
+from functorch_ext import _C, _patches
 
 aten = torch.ops.aten
 
@@ -30,7 +30,12 @@ def install() -> None:
         ("_linear_cross_entropy_batch_chunked_no_reduction", chunked_losses),
     ):
         plain = getattr(linear_cross_entropy, name)
-        setattr(linear_cross_entropy, name, _where_a_tangent_flows(formula, plain))
+        _patches.replace(
+            linear_cross_entropy,
+            name,
+            _where_a_tangent_flows(formula, plain),
+            "it has no forward derivative",
+        )
     _C.register_missing_forward()
 
 

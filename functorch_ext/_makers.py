@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import dlpack
 
-from functorch_ext import _C
+from functorch_ext import _C, _patches
 
 MAKERS = """
     empty empty_like empty_permuted empty_strided zeros zeros_like ones ones_like full full_like
@@ -26,10 +26,10 @@ MAKERS = """
 METHODS = "new_empty new_empty_strided new_full new_ones new_zeros".split()
 # These give memory to those who expect to see what is written to it later.
 HANDS_OUT = (
-    torch.Tensor.numpy,
-    torch.Tensor.untyped_storage,
-    dlpack.to_dlpack,
-    torch._C._to_dlpack_versioned,
+    (torch.Tensor, "numpy"),
+    (torch.Tensor, "untyped_storage"),
+    (dlpack, "to_dlpack"),
+    (torch._C, "_to_dlpack_versioned"),
 )
 
 _DTYPES = """
@@ -42,21 +42,35 @@ _STAND_INS = {
 }
 
 
+_WHY = {
+    "MAKES": "a tensor made inside a transform is the transform's own",
+    "COPIES": "a copy made inside a transform is the transform's own",
+    "CONVERTS": "lists may hold tensors of a transform",
+    "HANDS_OUT": "memory that is handed out stays valid and is written to",
+    "HANDS_POINTER": "memory that is handed out stays valid",
+}
+
+
 def install() -> None:
     """Tells the engine of PyTorch's functions that make tensors, or hand out their memory."""
     for name in MAKERS:
-        _C.watch_builtin(getattr(torch, name), _C.BuiltinRole.MAKES)
+        _watch(torch, name, "MAKES")
     for name, role in (("tensor", "MAKES"), ("as_tensor", "CONVERTS"), ("asarray", "CONVERTS")):
-        function = getattr(torch, name)
-        of_elements = functools.partial(_of_elements, function)
-        _C.watch_builtin(function, getattr(_C.BuiltinRole, role), of_elements)
+        _watch(torch, name, role, functools.partial(_of_elements, getattr(torch, name)))
     for name in METHODS:
-        _C.watch_builtin(getattr(torch.Tensor, name), _C.BuiltinRole.MAKES)
+        _watch(torch.Tensor, name, "MAKES")
     for owner in (torch, torch.Tensor):
-        _C.watch_builtin(owner.clone, _C.BuiltinRole.COPIES)
-    for function in HANDS_OUT:
-        _C.watch_builtin(function, _C.BuiltinRole.HANDS_OUT)
-    _C.watch_builtin(torch.Tensor.data_ptr, _C.BuiltinRole.HANDS_POINTER)
+        _watch(owner, "clone", "COPIES")
+    for owner, name in HANDS_OUT:
+        _watch(owner, name, "HANDS_OUT")
+    _watch(torch.Tensor, "data_ptr", "HANDS_POINTER")
+
+
+def _watch(owner: Any, name: str, role: str, of_elements: Any = None) -> None:
+    index = _C.watch_builtin(getattr(owner, name), getattr(_C.BuiltinRole, role), of_elements)
+    on, off = (functools.partial(_C.set_watched, index, value) for value in (True, False))
+    target = f"torch.Tensor.{name}" if owner is torch.Tensor else f"{owner.__name__}.{name}"
+    _patches.add(_patches.Patch(target, _WHY[role], _patches.IN_C, on, off))
 
 
 def _of_elements(function: Callable[..., Tensor], data: Any, *args: Any, **options: Any) -> Any:

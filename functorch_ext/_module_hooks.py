@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.hooks import BackwardHook
 
-from functorch_ext import _C
+from functorch_ext import _C, _patches
 
 _Cotangents = Sequence[Tensor | None]
 
@@ -45,7 +45,12 @@ def install() -> None:
         indices = [i for i, arg in enumerate(args) if isinstance(arg, Tensor)]
         return (tuple(seen) if type(args) is tuple else type(args)(*seen)), indices
 
-    BackwardHook._apply_on_tensors = apply_on_tensors
+    _patches.replace(
+        BackwardHook,
+        "_apply_on_tensors",
+        apply_on_tensors,
+        "full backward hooks of modules work where the derivative flows below a vmap",
+    )
 
 
 def _batched(level: _C.Level, tensor: Tensor) -> tuple[Tensor, int]:

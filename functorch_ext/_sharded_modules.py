@@ -18,10 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functorch_ext import _C
+from functorch_ext import _C, _patches
 from functorch_ext._pytree import map_tensors
 
 _PACKAGE = "torch.distributed.fsdp._fully_shard."
+# A backward pass may ask for the parameters after the transform has returned.
+_ALWAYS = "one call of Python, where modules are sharded"
+_WHEN = "parameters are gathered where transforms compute with them"
 _Hook = Callable[[Tensor], Any]
 
 
@@ -62,7 +65,8 @@ class _AfterImport:
 def _teach_group(module: ModuleType) -> None:
     group, identity = module.FSDPParamGroup, module.RegisterPostBackwardFunction
     for name in ("unshard", "wait_for_unshard", "reshard", "post_backward"):
-        setattr(group, name, _outside_transforms(getattr(group, name)))
+        function = _outside_transforms(getattr(group, name))
+        _patches.replace(group, name, function, "gathers and frees parameters", _ALWAYS)
     register, pull_back = group._register_post_backward_hook, identity.backward
 
     @functools.wraps(register)
@@ -80,8 +84,9 @@ def _teach_group(module: ModuleType) -> None:
             map_tensors(lambda gradient: _on_all_planes(gradient, gather), gradients)
         return gradients
 
-    group._register_post_backward_hook = register_post_backward_hook
-    identity.backward = staticmethod(backward)
+    hook = register_post_backward_hook
+    _patches.replace(group, "_register_post_backward_hook", hook, _WHEN, _ALWAYS)
+    _patches.replace(identity, "backward", staticmethod(backward), _WHEN, _ALWAYS)
 
 
 def _teach_state(module: ModuleType) -> None:
@@ -96,7 +101,8 @@ def _teach_state(module: ModuleType) -> None:
             map_tensors(lambda tensor: _below_and_along(tensor, gather), output)
         return output
 
-    state._register_pre_backward_hook = register_pre_backward_hook
+    hook = register_pre_backward_hook
+    _patches.replace(state, "_register_pre_backward_hook", hook, _WHEN, _ALWAYS)
 
 
 def _on_all_planes(tensor: Tensor, hook: _Hook) -> Tensor:

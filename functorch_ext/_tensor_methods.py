@@ -5,7 +5,7 @@ import functools
 
 import torch
 
-from functorch_ext import _C
+from functorch_ext import _C, _patches
 
 
 def install() -> None:
@@ -17,6 +17,10 @@ def install() -> None:
     _install_copy()
     _install_deepcopy()
     _install_pickle()
+
+
+def _replace(name, method, why):
+    _patches.replace(torch.Tensor, name, method, why)
 
 
 def _install_new_tensor() -> None:
@@ -39,7 +43,7 @@ def _install_new_tensor() -> None:
             requires_grad=requires_grad,
         )
 
-    torch.Tensor.new_tensor = new_tensor  # type: ignore[assignment]
+    _replace("new_tensor", new_tensor, "lists may hold tensors of a transform")
 
 
 def _install_new() -> None:
@@ -51,7 +55,7 @@ def _install_new() -> None:
             return torch.ops.aten.alias(args[0])
         return _C.own_tensor(plain(_C.below_all_levels(self), *args, **options))
 
-    torch.Tensor.new = new  # type: ignore[assignment]
+    _replace("new", new, "what it makes inside a transform is the transform's")
 
 
 def _copied(tensor, data):
@@ -71,7 +75,8 @@ def _install_copy() -> None:
         result.__dict__.update(self.__dict__)
         return result
 
-    torch.Tensor.__copy__ = __copy__  # type: ignore[attr-defined]
+    why = "a tensor of a transform has no storage to copy"
+    _patches.replace(torch.Tensor, "__copy__", __copy__, why, always="one call of Python")
 
 
 def _install_deepcopy() -> None:
@@ -88,7 +93,7 @@ def _install_deepcopy() -> None:
         result.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return result
 
-    torch.Tensor.__deepcopy__ = __deepcopy__
+    _replace("__deepcopy__", __deepcopy__, "a tensor of a transform has no storage to copy")
 
 
 def _install_pickle() -> None:
@@ -107,7 +112,9 @@ def _install_pickle() -> None:
         value = _C.below_all_levels(self).detach()
         return plain(value.requires_grad_(self.requires_grad), protocol)
 
-    torch.Tensor._reduce_ex_internal = _reduce_ex_internal
+    _replace(
+        "_reduce_ex_internal", _reduce_ex_internal, "a tensor of a transform has no storage to save"
+    )
 
 
 def _install_register_hook() -> None:
@@ -133,7 +140,7 @@ def _install_register_hook() -> None:
 
         return register_hook(value, hook_of_batch)
 
-    torch.Tensor.register_hook = register_hook
+    _replace("register_hook", register_hook, "a hook inside vmap gets the samples of a cotangent")
 
 
 def _install_repr() -> None:
@@ -149,4 +156,5 @@ def _install_repr() -> None:
         inner = with_wrappers(value).replace("\n", "\n    ")
         return f"{kind}Tensor(level={depth}{where}, value=\n    {inner}\n)"
 
-    torch._tensor_str._str = with_wrappers
+    why = "a tensor of a transform prints as what it stands for"
+    _patches.replace(torch._tensor_str, "_str", with_wrappers, why)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch._functorch import eager_transforms, vmap
 
-from functorch_ext import _C
+from functorch_ext import _C, _patches
 
 # What starts a transform of theirs, where they look it up.
 _STARTS = (
@@ -25,7 +25,12 @@ _STARTS = (
 def install() -> None:
     """Lets torch.func refuse to start where it can't run."""
     for module, name in _STARTS:
-        setattr(module, name, _outside_ours(getattr(module, name)))
+        _patches.replace(
+            module,
+            name,
+            _outside_ours(getattr(module, name)),
+            "torch.func inside a transform of ours would crash",
+        )
 
 
 def _outside_ours(start: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functorch_ext import _C
+from functorch_ext import _C, _patches
 from functorch_ext._pytree import flatten, unflatten
 from functorch_ext._warnings import warn_of_loop
 from functorch_ext.vmap import vmap
@@ -47,7 +47,12 @@ def install() -> None:
         return tuple(_grad(roots, cotangents, keep_graph, create_graph, leaves, allow_unreachable))
 
     for module in (graph, torch.autograd):
-        module._engine_run_backward = run_backward  # type: ignore[attr-defined]
+        _patches.replace(
+            module,
+            "_engine_run_backward",
+            run_backward,
+            "torch.autograd.grad and backward() inside transforms",
+        )
     _install_batched_cotangents()
 
 
@@ -85,7 +90,9 @@ def _install_batched_cotangents() -> None:
 
         return call
 
-    internals._vmap = torch.autograd.functional._vmap = mapped
+    for module in (internals, torch.autograd.functional):
+        why = "is_grads_batched inside transforms maps with this package's vmap"
+        _patches.replace(module, "_vmap", mapped, why)
 
 
 def _map(func: Callable[..., Any], tensors: tuple[Any, ...]) -> Any:

@@ -3,11 +3,14 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def test_the_page_of_operators_is_current():
-    spec = importlib.util.spec_from_file_location("list_operators", DOCS / "list_operators.py")
-    list_operators = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(list_operators)
-    assert list_operators.PAGE.read_text() == list_operators.page()
+@pytest.mark.parametrize("name", ["list_operators", "list_patches"])
+def test_a_page_is_current(name):
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.PAGE.read_text() == script.page()

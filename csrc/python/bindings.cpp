@@ -31,6 +31,7 @@
 #include "python/module_state.h"
 #include "python/objects.h"
 #include "python/rules.h"
+#include "python/switch.h"
 
 namespace py = pybind11;
 
@@ -176,6 +177,7 @@ PYBIND11_MODULE(_C, module) {
       .value("CONVERTS", BuiltinRole::Converts);
   module.def("watch_builtin", &watch_builtin, py::arg("function"), py::arg("role"),
              py::arg("of_elements") = py::none());
+  module.def("set_watched", &set_watched);
   module.def("own_tensor", &own_tensor);
   module.def("has_storage", [](const at::Tensor& tensor) { return tensor.has_storage(); });
   module.def("below_all_levels", [](const at::Tensor& tensor) { return below_all_levels(tensor); });
@@ -185,6 +187,7 @@ PYBIND11_MODULE(_C, module) {
   bind_level(module);
   bind_frames(module);
   bind_python_functions(module);
+  bind_switch(module);
   module.def("register_missing_forward", &register_missing_forward);
   module.def("live_levels", &Level::count);
   module.def("describe", &describe);

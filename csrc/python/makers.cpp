@@ -20,6 +20,7 @@ constexpr size_t capacity = 64;
 std::array<PyCFunction, capacity> originals{};
 std::array<BuiltinRole, capacity> roles{};
 std::array<PyObject*, capacity> of_elements_functions{};
+std::array<PyMethodDef*, capacity> definitions{};
 size_t count = 0;
 
 bool has_memory(const at::Tensor& tensor) {
@@ -150,7 +151,7 @@ PyMethodDef* definition_of(const py::object& function) {
 
 }  // namespace
 
-void watch_builtin(const py::object& function, BuiltinRole role, const py::object& of_elements) {
+size_t watch_builtin(const py::object& function, BuiltinRole role, const py::object& of_elements) {
   auto* definition = definition_of(function);
   constexpr int with_keywords = METH_VARARGS | METH_KEYWORDS;
   const int flags = definition ? definition->ml_flags : 0;
@@ -163,11 +164,21 @@ void watch_builtin(const py::object& function, BuiltinRole role, const py::objec
   of_elements_functions[count] =
       of_elements.is_none() ? nullptr : py::object(of_elements).release().ptr();
   originals[count] = definition->ml_meth;
-  definition->ml_meth =
-      takes_keywords
-          ? reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(replacements[count]))
-          : replacements_without_arguments[count];
-  ++count;
+  definitions[count] = definition;
+  set_watched(count, true);
+  return count++;
+}
+
+void set_watched(size_t index, bool on) {
+  auto* definition = definitions.at(index);
+  if (!on) {
+    definition->ml_meth = originals[index];
+  } else if (definition->ml_flags & METH_KEYWORDS) {
+    definition->ml_meth =
+        reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(replacements[index]));
+  } else {
+    definition->ml_meth = replacements_without_arguments[index];
+  }
 }
 
 py::object own_tensor(const py::object& tensor) {

@@ -16,9 +16,14 @@ enum class BuiltinRole : uint8_t {
 // Tells the engine of a builtin function, or a method of a builtin type (see engine/own_memory.h).
 //
 // `of_elements`, if not none: where the function fails inside a transform, this is called with the
-// same arguments, and what it returns (unless that is NotImplemented) is the result.
-void watch_builtin(const pybind11::object& function, BuiltinRole role,
-                   const pybind11::object& of_elements);
+// same arguments, and what it returns (unless that is NotImplemented) is the result. Returns the
+// function's index.
+size_t watch_builtin(const pybind11::object& function, BuiltinRole role,
+                     const pybind11::object& of_elements);
+
+// Gives a function its own code back, or the engine's once more. `index` is what it got when it was
+// first watched.
+void set_watched(size_t index, bool on);
 
 // A tensor that the program has just made by other means, as the transform's own.
 pybind11::object own_tensor(const pybind11::object& tensor);

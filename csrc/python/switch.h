@@ -1,0 +1,14 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace functorch_ext {
+
+// Is nothing of the engine in play: no tensor of a level anywhere, no derivative on this thread?
+bool is_idle();
+
+// _C.switch(plain, ours): a function in place of one of PyTorch's. While the engine is idle it
+// calls `plain`, PyTorch's own, and that is all that programs without transforms pay.
+void bind_switch(pybind11::module_& module);
+
+}  // namespace functorch_ext
