@@ -14,6 +14,7 @@ from functorch_ext import (  # noqa: E402
     _containers,
     _custom_function,
     _custom_loop,
+    _dynamo,
     _forward_formulas,
     _makers,
     _module_hooks,
@@ -47,6 +48,7 @@ _user_autograd.install()
 _checkpoint.install()
 _module_hooks.install()
 _sharded_modules.install()
+_dynamo.install()
 
 __all__ = [
     "FallbackWarning",

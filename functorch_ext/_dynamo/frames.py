@@ -1,0 +1,50 @@
+"""Calls of our transforms that Dynamo doesn't take into its graph.
+
+It breaks the graph there, and Python calls the transform. Whatever runs inside belongs to it:
+Dynamo must compile neither our code nor the function that is transformed, which gets our tensors.
+"""
+
+import sys
+import types
+from collections.abc import Iterator
+
+from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
+from torch._dynamo import trace_rules
+
+import functorch_ext
+
+_FOLDER = f"{functorch_ext.__path__[0]}/"
+
+# The modules whose functions call those of the program.
+_CALLERS = ("forward", "functionalize", "jacobian", "nn", "reverse", "vmap")
+
+
+def install() -> None:
+    """Has Dynamo leave frames of ours alone, and what they call."""
+    # Not compiled as frames, but traced when called from a frame that is compiled.
+    trace_rules.add(functorch_ext.__name__)
+    trace_rules.BUILTIN_INLINE_WHEN_CALLED.add(_FOLDER)
+    for name in functorch_ext.__all__:
+        trace_rules._disallowed_callable_ids.add(id(getattr(functorch_ext, name)))
+    alone = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP)
+    for name in _CALLERS:
+        for code in _codes_of(sys.modules[f"functorch_ext.{name}"]):
+            set_code_exec_strategy(code, alone)
+
+
+def _codes_of(module: types.ModuleType) -> Iterator[types.CodeType]:
+    """The code of everything that a module of ours defines."""
+    for value in vars(module).values():
+        if getattr(value, "__module__", None) != module.__name__:
+            continue
+        members = vars(value).values() if isinstance(value, type) else (value,)
+        for member in members:
+            if isinstance(member, types.FunctionType):
+                yield from _with_nested(member.__code__)
+
+
+def _with_nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _with_nested(constant)

@@ -1,0 +1,1 @@
+"""Programs in which transforms meet ``torch.compile``, and tests that run them."""

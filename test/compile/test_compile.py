@@ -1,0 +1,64 @@
+"""``torch.compile`` and our transforms give what eager gives, or an error where that can't be."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import functorch_ext
+from test.compile.corpus import all_programs, judge
+
+# One of each kind, for the default tests: a compilation takes a second or so.
+_FEW = (
+    "vmap-closure_over_computed",
+    "forward-jvp",
+    "jacobians-hessian_made_before",
+    "nested-graph_break_inside",
+    "training-private_step",
+    "around-jvp_used_before",
+    "around-jacrev_of_grad",
+    "around-module_called_before",
+)
+
+
+def _programs():
+    return [
+        pytest.param(p, id=p.name, marks=() if p.name in _FEW else pytest.mark.slow)
+        for p in all_programs()
+    ]
+
+
+@pytest.mark.parametrize("program", _programs())
+def test_is_as_eager(program):
+    assert judge(program, functorch_ext, backend="aot_eager") == "right"
+
+
+@pytest.mark.slow
+@pytest.mark.deep
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("program", all_programs(), ids=lambda program: program.name)
+def test_inductor_is_as_eager(program, dynamic):
+    options = {"fallback_random": True}
+    assert judge(program, functorch_ext, dynamic=dynamic, options=options) == "right"
+
+
+def test_fullgraph_function_inside_a_transform():
+    function = torch.compile(torch.sin, backend="eager", fullgraph=True)
+    x = torch.randn(3)
+    assert torch.equal(functorch_ext.vmap(function)(x), x.sin())
+    assert torch.equal(function(x), x.sin())
+
+
+def test_skipped_frames_stay_skipped_after_a_reset():
+    mapped = functorch_ext.vmap(lambda x: x.item() if x.dim() else x.sin())
+    for _ in range(2):
+        x = torch.randn(3)
+        compiled = torch.compile(lambda x: mapped(x) + 1, backend="eager")
+        assert torch.allclose(compiled(x), x.sin() + 1)
+        torch.compiler.reset()
+
+
+def test_import_leaves_dynamo_alone():
+    code = "import sys, functorch_ext; assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
