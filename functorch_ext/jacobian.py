@@ -18,6 +18,7 @@ from functorch_ext._arguments import (
     split_aux,
 )
 from functorch_ext._basis import check_chunk_size, each_chunk, join_rows, split_columns
+from functorch_ext._dynamo.entry import EAGER, call_transform
 from functorch_ext._pytree import flatten, map_tensors, unflatten
 from functorch_ext.forward import jvp
 from functorch_ext.vmap import checked_randomness, vmap
@@ -77,6 +78,9 @@ def _by_rows(
 
     @functools.wraps(func)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
+        if not EAGER:
+            options = (argnums, has_aux, chunk_size)
+            return call_transform(transform, func, options, args, kwargs)
         leaves, structure = flatten(selected(transform, argnums, args))
         check_differentiable(transform, "the argument at argnums", leaves)
 
@@ -140,7 +144,8 @@ def jacfwd(
     """
     checked_randomness("jacfwd", randomness)
     push = _push_columns_anew if randomness == "different" else _push_columns
-    return _by_columns("jacfwd", func, argnums, has_aux, chunk_size, push)
+    traced = ("jacfwd", func, (argnums, has_aux, chunk_size, randomness))
+    return _by_columns("jacfwd", func, argnums, has_aux, chunk_size, push, traced)
 
 
 def _by_columns(
@@ -150,11 +155,14 @@ def _by_columns(
     has_aux: bool,
     chunk_size: int | None,
     push: Callable[..., _Pushed],
+    traced: tuple[str, Callable[..., Any], tuple[Any, ...]],
 ) -> Callable[..., Any]:
     check_chunk_size(transform, chunk_size)
 
     @functools.wraps(func)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
+        if not EAGER:
+            return call_transform(*traced, args, kwargs)
         if torch.is_inference_mode_enabled():
             call = lambda args, kwargs: jacobian(*args, **kwargs)
             return outside_inference_mode(call, args, kwargs)
@@ -255,4 +263,5 @@ def hessian(
                 [0., 6.]])
     """
     gradient = _by_rows("hessian", func, argnums, has_aux, None)
-    return _by_columns("hessian", gradient, argnums, has_aux, chunk_size, _push_columns)
+    traced = ("hessian", func, (argnums, has_aux, chunk_size))
+    return _by_columns("hessian", gradient, argnums, has_aux, chunk_size, _push_columns, traced)

@@ -15,6 +15,7 @@ from functorch_ext._arguments import (
     selected,
     split_aux,
 )
+from functorch_ext._dynamo.entry import EAGER, call_transform
 from functorch_ext._pytree import Tree, flatten, map_tensors, unflatten
 
 _Params = ParamSpec("_Params")
@@ -51,6 +52,8 @@ def grad(
 
     @functools.wraps(func)
     def gradient(*args: _Params.args, **kwargs: _Params.kwargs) -> Any:
+        if not EAGER:
+            return call_transform("grad", func, (argnums, has_aux), args, kwargs)
         gradients, _, aux = compute(args, kwargs)
         return (gradients, aux) if has_aux else gradients
 
@@ -83,6 +86,8 @@ def grad_and_value(
 
     @functools.wraps(func)
     def gradient_and_value(*args: _Params.args, **kwargs: _Params.kwargs) -> tuple[Any, Any]:
+        if not EAGER:
+            return call_transform("grad_and_value", func, (argnums, has_aux), args, kwargs)
         gradients, value, aux = compute(args, kwargs)
         return (gradients, (value, aux)) if has_aux else (gradients, value)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from functorch_ext import _C
 from functorch_ext._chunking import call_in_chunks
+from functorch_ext._dynamo.entry import EAGER, call_transform
 from functorch_ext._pytree import Tree, broadcast_prefix, flatten, unflatten
 from functorch_ext._vmap_inputs import MappedInputs
 
@@ -112,6 +113,9 @@ def vmap(
 
     @functools.wraps(func)
     def mapped(*args: _Params.args, **kwargs: _Params.kwargs) -> Any:
+        if not EAGER:
+            options = (in_dims, out_dims, randomness, chunk_size, axis_size, kwarg_dims)
+            return call_transform("vmap", func, options, args, kwargs)
         try:
             return call(args, kwargs)
         except RuntimeError as error:

@@ -18,10 +18,12 @@ def install() -> None:
 
 
 def _teach() -> None:
-    from functorch_ext._dynamo import frames, suspension
+    from functorch_ext._dynamo import frames, substitutes, suspension, variables
 
     suspension.install()
     frames.install()
+    variables.install()
+    substitutes.install()
 
 
 class _WhenImported:

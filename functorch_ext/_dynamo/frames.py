@@ -8,15 +8,25 @@ import sys
 import types
 from collections.abc import Iterator
 
-from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
+from torch._C._dynamo.eval_frame import set_code_exec_strategy
 from torch._dynamo import trace_rules
 
 import functorch_ext
+from functorch_ext._dynamo.suspension import ALONE
 
 _FOLDER = f"{functorch_ext.__path__[0]}/"
 
 # The modules whose functions call those of the program.
-_CALLERS = ("forward", "functionalize", "jacobian", "nn", "reverse", "vmap")
+_CALLERS = (
+    "_dynamo.polyfills",
+    "_dynamo.entry",
+    "forward",
+    "functionalize",
+    "jacobian",
+    "nn",
+    "reverse",
+    "vmap",
+)
 
 
 def install() -> None:
@@ -24,12 +34,9 @@ def install() -> None:
     # Not compiled as frames, but traced when called from a frame that is compiled.
     trace_rules.add(functorch_ext.__name__)
     trace_rules.BUILTIN_INLINE_WHEN_CALLED.add(_FOLDER)
-    for name in functorch_ext.__all__:
-        trace_rules._disallowed_callable_ids.add(id(getattr(functorch_ext, name)))
-    alone = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP)
     for name in _CALLERS:
         for code in _codes_of(sys.modules[f"functorch_ext.{name}"]):
-            set_code_exec_strategy(code, alone)
+            set_code_exec_strategy(code, ALONE)
 
 
 def _codes_of(module: types.ModuleType) -> Iterator[types.CodeType]:

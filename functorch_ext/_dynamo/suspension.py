@@ -7,10 +7,18 @@ all of that.
 
 from typing import Any
 
-from torch._C._dynamo.eval_frame import set_fullgraph_compiled_frame_count
-from torch._dynamo import eval_frame
+from torch._C._dynamo.eval_frame import (
+    _FrameAction,
+    _FrameExecStrategy,
+    set_fullgraph_compiled_frame_count,
+)
+from torch._dynamo import convert_frame, eval_frame
+from torch._dynamo.types import ConvertFrameReturn
+from torch.utils import _pytree as pytree
 
 from functorch_ext import _C
+
+ALONE = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP)  # a frame, and what it calls
 
 
 def install() -> None:
@@ -18,15 +26,35 @@ def install() -> None:
     of_stance = eval_frame._callback_from_stance
 
     def callback_from_stance(callback: Any) -> Any:
-        if callback is None or not transform_runs():
+        if callback is None or not _transform_runs():
             return of_stance(callback)
-        # A function compiled with fullgraph=True raises if no frame was compiled; don't count.
-        set_fullgraph_compiled_frame_count(-1)
+        _expect_no_compiled_frame()
         return None  # Dynamo leaves this thread's frames alone
 
     eval_frame._callback_from_stance = callback_from_stance
 
+    # In another thread no transform runs, but it may be given our tensors.
+    compile_frame: Any = convert_frame.CatchErrorsWrapper.__call__
 
-def transform_runs() -> bool:
-    """Does a transform run on this thread?"""
+    def compile_frame_of_plain_tensors(self: Any, frame: Any, *state: Any) -> Any:
+        if not _has_our_tensors(frame):
+            return compile_frame(self, frame, *state)
+        _expect_no_compiled_frame()
+        return ConvertFrameReturn(frame_exec_strategy=ALONE, apply_to_code=False)
+
+    compiler: Any = convert_frame.CatchErrorsWrapper
+    compiler.__call__ = compile_frame_of_plain_tensors
+
+
+def _transform_runs() -> bool:
     return _C.running_level() is not None or _C.is_differentiating()
+
+
+def _has_our_tensors(frame: Any) -> bool:
+    leaves = tuple(pytree.tree_leaves(list(frame.f_locals.values())))
+    return _C.level_of_tensors(leaves) is not None
+
+
+def _expect_no_compiled_frame() -> None:
+    # A function compiled with fullgraph=True counts frames, and raises if there were none.
+    set_fullgraph_compiled_frame_count(-1)

@@ -34,6 +34,38 @@ def test_is_as_eager(program):
     assert judge(program, functorch_ext, backend="aot_eager") == "right"
 
 
+# What Dynamo doesn't make one graph of, by reason.
+_NOT_ONE_GRAPH = (
+    *("backward", "differentiated_outside", "graph_break", "across_break", "print_inside"),
+    *("local_autograd_inside", "raises_as_eager", "optimizer", "stacked_inside", "custom_function"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", _programs())
+def test_is_one_graph(program):
+    if any(reason in program.name for reason in _NOT_ONE_GRAPH):
+        pytest.skip("not one graph")
+    assert judge(program, functorch_ext, backend="eager", fullgraph=True) == "right"
+
+
+def test_several_are_one_graph():
+    x, w = torch.randn(3, 4), torch.randn(4)
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def compiled(x, w):
+        scaled = w * 2
+        samples = functorch_ext.vmap(functorch_ext.grad(lambda x: (scaled * x.sin()).sum()))(x)
+        out, pullback = functorch_ext.vjp(torch.sin, w)
+        pushed = functorch_ext.jvp(torch.cos, (w,), (out,))[1]
+        return samples, pullback(pushed)[0], functorch_ext.hessian(lambda w: w.prod())(w)
+
+    samples, pulled, second = compiled(x, w)
+    assert torch.allclose(samples, 2 * w * x.cos())
+    assert torch.allclose(pulled, -w.sin() * w.sin() * w.cos())
+    assert torch.allclose(second, torch.func.hessian(lambda w: w.prod())(w))
+
+
 @pytest.mark.slow
 @pytest.mark.deep
 @pytest.mark.parametrize("dynamic", [False, True])

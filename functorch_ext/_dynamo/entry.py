@@ -1,0 +1,28 @@
+"""Where our transforms and Dynamo's view of them part."""
+
+from typing import Any
+
+# Dynamo takes this very object for False. A transform asks it in front of what Dynamo can't trace.
+EAGER = object()
+
+
+def call_transform(
+    transform: str, func: Any, options: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict
+) -> Any:
+    """Calls a transform of a function; Dynamo makes it a node of its graph instead."""
+    import functorch_ext
+
+    positional, names = _OPTIONS[transform]
+    named = dict(zip(names, options[positional:], strict=True))
+    return getattr(functorch_ext, transform)(func, *options[:positional], **named)(*args, **kwargs)
+
+
+# The options of each: how many by position, and the names of the others.
+_OPTIONS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "vmap": (3, ("chunk_size", "axis_size", "kwarg_dims")),
+    "grad": (2, ()),
+    "grad_and_value": (2, ()),
+    "jacrev": (1, ("has_aux", "chunk_size")),
+    "jacfwd": (2, ("chunk_size", "randomness")),
+    "hessian": (1, ("has_aux", "chunk_size")),
+}
