@@ -1,7 +1,7 @@
 """``torch.utils.checkpoint`` and hooks of saved tensors, on the tensors of a ``vmap``."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -17,23 +17,34 @@ def install() -> None:
     _install_reentrant()
 
 
-def _install_saved_tensors_hooks() -> None:
-    """What packs a tensor of a vmap is part of what the planes below differentiate.
+class _Packed(NamedTuple):
+    """What a hook has made of a tensor of a level."""
 
-    PyTorch calls it with a tensor that is part of the graph, and without grad mode, which would cut
-    the planes below off too. So it gets a tensor without the graph of its own plane, and grad mode.
+    packed: Any
+    planes: _C.SavedPlanes
+
+
+def _install_saved_tensors_hooks() -> None:
+    """Hooks work on the plane of the tensor that they get.
+
+    PyTorch keeps what the tensor is to autograd of that plane. The planes below are kept here.
     """
 
     def hooks(self: saved_tensors_hooks) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        pack = self.pack_hook
+        pack, unpack = self.pack_hook, self.unpack_hook
 
-        def pack_wrapper(tensor: torch.Tensor) -> Any:
-            level = None if _C.describe(tensor) is None else _C.level_of((tensor,))
-            if level is None or not level.is_differentiated_below((tensor,)):
-                return pack(tensor)
-            return _C.run_with_grad_mode(True, pack, level.wrap(*level.unwrap(tensor)))
+        def pack_on_plane(tensor: torch.Tensor) -> Any:
+            packed = _C.call_outside_rules(pack, tensor)
+            if _C.describe(tensor) is None:
+                return packed
+            return _Packed(packed, _C.SavedPlanes(tensor))
 
-        return pack_wrapper, self.unpack_hook
+        def unpack_on_plane(packed: Any) -> torch.Tensor:
+            if isinstance(packed, _Packed):
+                return packed.planes.restore(unpack(packed.packed))
+            return unpack(packed)
+
+        return pack_on_plane, unpack_on_plane
 
     push = torch._C._autograd._push_saved_tensors_default_hooks
     pop = torch._C._autograd._pop_saved_tensors_default_hooks

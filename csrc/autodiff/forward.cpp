@@ -1,6 +1,7 @@
 #include "autodiff/forward.h"
 
 #include <ATen/MemoryOverlap.h>
+#include <ATen/SavedTensorHooks.h>
 #include <ATen/ops/_make_dual.h>
 #include <ATen/ops/_unpack_dual.h>
 #include <ATen/ops/alias.h>
@@ -123,7 +124,10 @@ bool have_same_memory(const at::Tensor& tensor, const at::Tensor& other) {
 ForwardFrame::ForwardFrame(const std::vector<at::Tensor>& primals)
     : on_plane_(std::in_place, primals),
       outer_forward_mode_(c10::AutogradState::get_tls_state().get_fw_grad_mode()) {
-  if (!DualLevel::open()) {
+  // What hooks of saved tensors see must not depend on who else runs: a checkpoint's function is
+  // computed again at another time.
+  const bool alone = DualLevel::open();
+  if (!alone || !at::SavedTensorDefaultHooks::get_tls_state().stack.empty()) {
     const auto& around = thread_state().innermost;
     try {
       pushed_.emplace(c10::make_intrusive<Level>(LevelKind::Dual, depth_of(around) + 1,
@@ -135,7 +139,6 @@ ForwardFrame::ForwardFrame(const std::vector<at::Tensor>& primals)
     }
   }
   plane_ = thread_state().plane;
-  leave_inference_mode(normal_mode_);
   begin_differentiation(plane_, Direction::Forward, outer_forward_mode_);
   c10::AutogradState::get_tls_state().set_fw_grad_mode(true);
 }
@@ -149,7 +152,6 @@ void ForwardFrame::exit() {
     return;
   }
   running_ = false;
-  normal_mode_.reset();
   c10::AutogradState::get_tls_state().set_fw_grad_mode(outer_forward_mode_);
   end_differentiation(plane_, Direction::Forward);
   DualLevel::close();
@@ -157,6 +159,7 @@ void ForwardFrame::exit() {
     pushed_->exit();
   }
   on_plane_.reset();
+  allowed_.reset();
 }
 
 std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& primals,

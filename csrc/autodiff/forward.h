@@ -34,11 +34,11 @@ class ForwardFrame {
   at::Tensor strip(const at::Tensor& tensor) const;
 
  private:
+  std::optional<RecordingAllowed> allowed_{std::in_place};
   std::optional<OnPlane> on_plane_;
   std::optional<RunningLevel> pushed_;  // a Dual level of this frame's own
   LevelPtr plane_;                      // where forward mode runs
   bool outer_forward_mode_;
-  NormalMode normal_mode_;
   bool running_ = true;
 };
 

@@ -4,6 +4,17 @@
 
 namespace functorch_ext {
 
+RecordingAllowed::RecordingAllowed() {
+  if (c10::InferenceMode::is_enabled()) {
+    normal_mode_.emplace(false);
+  }
+  auto keys = c10::impl::tls_local_dispatch_key_set();
+  if (C10_UNLIKELY(keys.excluded_.has_any(c10::autograd_dispatch_keyset))) {
+    keys.excluded_ = keys.excluded_ - c10::autograd_dispatch_keyset_with_ADInplaceOrView;
+    with_autograd_.emplace(keys);
+  }
+}
+
 OnPlane::OnPlane(LevelPtr level) {
   enter(std::move(level));
 }

@@ -55,14 +55,24 @@ class OnPlane {
   std::optional<c10::impl::IncludeDispatchKeyGuard> random_kernels_;
 };
 
-// Derivatives are recorded inside inference mode too: it is left for as long as this lives, and
-// restored after.
-using NormalMode = std::optional<c10::InferenceMode>;
-inline void leave_inference_mode(NormalMode& mode) {
-  if (c10::InferenceMode::is_enabled()) {
-    mode.emplace(false);
+// Derivatives are recorded wherever a transform runs: inference mode is left for as long as this
+// lives, and so is an operator whose autograd has done its part, such as a custom operator that
+// differentiates in its implementation.
+class RecordingAllowed {
+ public:
+  RecordingAllowed();
+
+  // Did autograd look at what is computed here, before?
+  bool was_allowed() const {
+    return !normal_mode_ && !with_autograd_;
   }
-}
+
+ private:
+  const OutsideRules outside_;
+  std::optional<c10::InferenceMode> normal_mode_;
+  std::optional<c10::impl::ForceDispatchKeyGuard> with_autograd_;
+};
+
 // An inference tensor can't take part in autograd; a copy of it can. A tensor of torch.func's vmap
 // or functionalize can't either.
 inline at::Tensor normal_tensor(const at::Tensor& tensor) {

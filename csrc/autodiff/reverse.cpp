@@ -18,10 +18,10 @@ namespace functorch_ext {
 using torch::autograd::Node;
 
 ReverseFrame::ReverseFrame()
-    : plane_(thread_state().plane), outer_grad_mode_(c10::GradMode::is_enabled()) {
-  leave_inference_mode(normal_mode_);
+    : plane_(thread_state().plane),
+      outer_grad_mode_(c10::GradMode::is_enabled() && allowed_->was_allowed()) {
   begin_differentiation(plane_, Direction::Reverse, outer_grad_mode_);
-  c10::GradMode::set_enabled(true);
+  grad_mode_.emplace(true);
 }
 
 ReverseFrame::~ReverseFrame() {
@@ -34,10 +34,10 @@ void ReverseFrame::exit() {
     for (const auto& leaf : leaves_) {
       leaf->running = false;
     }
-    normal_mode_.reset();
-    c10::GradMode::set_enabled(outer_grad_mode_);
+    grad_mode_.reset();
     end_differentiation(plane_, Direction::Reverse);
     on_plane_.reset();
+    allowed_.reset();
   }
 }
 

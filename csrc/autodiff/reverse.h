@@ -1,6 +1,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/function.h>
 
 #include <optional>
@@ -50,12 +51,13 @@ class ReverseFrame {
   bool depends_on_inputs(const at::Tensor& tensor) const;
   void check_within_reach(const at::Tensor& output) const;
 
+  std::optional<RecordingAllowed> allowed_{std::in_place};
   LevelPtr plane_;
   std::vector<at::Tensor> inputs_;
   std::vector<c10::intrusive_ptr<PrivateLeaf>> leaves_;  // of the inputs, if not connected_
   bool connected_ = false;  // an input is itself differentiated by an outer transform
-  bool outer_grad_mode_;
-  NormalMode normal_mode_;
+  bool outer_grad_mode_;    // does reverse mode outside record what is computed here?
+  std::optional<c10::AutoGradMode> grad_mode_;
   std::optional<OnPlane> on_plane_;
   bool running_ = true;
 };

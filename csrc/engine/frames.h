@@ -52,6 +52,7 @@ class BatchFrame {
   }
 
  private:
+  const OutsideRules outside_;
   RunningLevel level_;
   // A vmap turns the kernels of random operators on.
   std::optional<c10::impl::IncludeDispatchKeyGuard> random_kernels_;

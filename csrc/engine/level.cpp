@@ -1,5 +1,7 @@
 #include "engine/level.h"
 
+#include <utility>
+
 namespace functorch_ext {
 
 namespace {
@@ -28,6 +30,32 @@ int64_t Level::count() {
 ThreadState& thread_state() {
   static thread_local ThreadState state;
   return state;
+}
+
+bool in_rule() {
+  const auto& state = thread_state();
+  // Else the level was left, or another thread runs it.
+  const Level* level = state.computing ? state.innermost.get() : nullptr;
+  while (level && level != state.computing) {
+    level = level->parent.get();
+  }
+  return level != nullptr;
+}
+
+OutsideRules::OutsideRules() {
+  if (C10_UNLIKELY(in_rule())) {
+    outer_.emplace();
+    auto& state = thread_state();
+    computing_ = std::exchange(state.computing, nullptr);
+    state.innermost = computing_->parent;
+    state.plane = plane_from(state.innermost);
+  }
+}
+
+OutsideRules::~OutsideRules() {
+  if (outer_) {
+    thread_state().computing = computing_;
+  }
 }
 
 }  // namespace functorch_ext

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 
 namespace functorch_ext {
 
@@ -108,6 +109,24 @@ class SavedPosition {
  private:
   LevelPtr plane_;
   LevelPtr innermost_;
+};
+
+// Does a rule run, of a level around what runs on this thread, rather than the program itself?
+bool in_rule();
+
+// The plane and the innermost level are those of the values that a rule computes with, for as long
+// as this lives. For code of the program that an operator calls: its implementation in Python, a
+// hook of saved tensors, a dispatch mode.
+class OutsideRules {
+ public:
+  OutsideRules();
+  ~OutsideRules();
+  OutsideRules(const OutsideRules&) = delete;
+  OutsideRules& operator=(const OutsideRules&) = delete;
+
+ private:
+  std::optional<SavedPosition> outer_;  // none if no rule runs
+  const Level* computing_ = nullptr;
 };
 
 }  // namespace functorch_ext

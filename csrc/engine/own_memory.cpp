@@ -164,13 +164,7 @@ OwnMemory& memory_of(WrapperImpl& wrapper) {
 // Is the program itself running, rather than Python code that is part of an operator? (In inference
 // mode that can't be told.)
 bool in_program() {
-  const auto& state = thread_state();
-  const Level* level = state.computing ? state.innermost.get() : nullptr;
-  while (level && level != state.computing) {
-    level = level->parent.get();
-  }
-  const bool in_rule = level != nullptr;  // else the level was left, or another thread runs it
-  return !in_rule && !c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradOther);
+  return !in_rule() && !c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradOther);
 }
 
 at::Tensor wrap_own(const at::Tensor& tensor, const Level* level) {

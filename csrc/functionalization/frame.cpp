@@ -29,6 +29,7 @@ FunctionalFrame::~FunctionalFrame() {
 void FunctionalFrame::exit() {
   level_.exit();
   mode_.reset();
+  outside_.reset();
 }
 
 at::Tensor FunctionalFrame::wrap(const at::Tensor& input) {

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/frames.h"
@@ -33,6 +34,7 @@ class FunctionalFrame {
     c10::intrusive_ptr<c10::intrusive_ptr_target> memory;
   };
 
+  std::optional<OutsideRules> outside_{std::in_place};
   RunningLevel level_;
   std::vector<Input> inputs_;
   std::unique_ptr<FunctionalBelow> mode_;

@@ -12,6 +12,7 @@
 #include "autodiff/plane.h"
 #include "autodiff/private_leaf.h"
 #include "autodiff/reverse.h"
+#include "autodiff/saved_planes.h"
 #include "batching/rules.h"
 #include "derivatives/missing_forward.h"
 #include "derivatives/register.h"
@@ -96,6 +97,12 @@ py::object call_on_plane_of(const py::tuple& tensors, const py::function& functi
   return function(*arguments);
 }
 
+// function(*arguments) as code of the program that an operator calls.
+py::object call_outside_rules(const py::function& function, const py::args& arguments) {
+  const OutsideRules outside;
+  return function(*arguments);
+}
+
 // What the front-end for custom autograd functions needs of a level.
 void bind_level(py::module_& module) {
   const auto any_tensor = [](const py::tuple& arguments, auto&& holds) {
@@ -132,6 +139,10 @@ void bind_level(py::module_& module) {
   module.def("level_of", &level_of);
   module.def("call_on_plane_of", &call_on_plane_of);
   module.def("level_of_tensors", &level_of_tensors);
+  py::class_<SavedPlanes>(module, "SavedPlanes")
+      .def(py::init<const at::Tensor&>())
+      .def("restore", &SavedPlanes::restore);
+  module.def("call_outside_rules", &call_outside_rules);
   // The innermost level that runs on this thread, or none.
   module.def("is_differentiating", &is_differentiating);
   module.def("running_level", [] { return thread_state().innermost; });
