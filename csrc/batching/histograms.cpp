@@ -1,4 +1,4 @@
-// Counting: histogram, bincount.
+// Counting: histogram, histc, bincount.
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
@@ -160,6 +160,30 @@ at::Tensor histogramdd_of_bins_rule(Level& level, const at::Tensor& self, at::Te
   return histogram(points_of(self, level), edges, weight, density, level);
 }
 
+// How many numbers fall into each of equal bins between min and max; without these, between the
+// smallest and the largest number of the sample.
+at::Tensor histc_rule(Level& level, const at::Tensor& self, int64_t bins, const at::Scalar& min,
+                      const at::Scalar& max) {
+  TORCH_CHECK(bins > 0, "histc: bins must be positive, got ", bins);
+  const auto value = at_front(self, level);
+  const auto row = self.dim() == 0 ? value.unsqueeze(1) : value.flatten(1);
+  const auto counts = row.new_zeros_symint({level.batch_size, bins});
+  if (row.sym_size(1) == 0) {
+    return wrap(counts, 0, level);
+  }
+  const bool given = min.toDouble() != max.toDouble();
+  auto low = given ? at::full({}, min, row.options()) : row.amin(1, true);
+  auto high = given ? at::full({}, max, row.options()) : row.amax(1, true);
+  if (!given) {
+    const auto empty = low.eq(high);
+    low = low - empty.to(low.scalar_type());
+    high = high + empty.to(high.scalar_type());
+  }
+  const auto inside = row.ge(low).logical_and(row.le(high));
+  const auto bin = ((row - low) * bins / (high - low)).to(at::kLong).clamp(0, bins - 1);
+  return wrap(counts.scatter_add(1, bin, inside.to(row.scalar_type())), 0, level);
+}
+
 // The number of counts depends on the largest number: all samples must come to the same.
 at::Tensor bincount_rule(Level& level, const at::Tensor& self, const Weight& weights,
                          c10::SymInt minlength) {
@@ -193,6 +217,7 @@ void register_histograms_rules() {
   add<at::_ops::_histogramdd_bin_edges>(histogramdd_edges_rule);
   add<at::_ops::_histogramdd_from_bin_cts>(histogramdd_rule);
   add<at::_ops::_histogramdd_from_bin_tensors>(histogramdd_of_bins_rule);
+  add<at::_ops::histc>(histc_rule);
   add<at::_ops::bincount>(bincount_rule);
 }
 

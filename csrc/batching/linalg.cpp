@@ -263,6 +263,7 @@ std::optional<at::Tensor> vander(Level&, const at::Tensor& x, std::optional<int6
 
 void register_linalg_rules() {
   using namespace at::_ops;
+  add<linalg_cross, AlongDims>({"dim"});
   // Decompositions and functions of one matrix.
   add<linalg_inv_ex, Leading>();
   add<_linalg_det, Leading>();

@@ -1,5 +1,6 @@
 // Copies of a tensor with its numbers in other places, and the counterparts of views: what writes
 // into a part, and the derivatives.
+#include "batching/channels.h"
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
@@ -64,6 +65,12 @@ at::Tensor diag_embed_rule(Level& level, const at::Tensor& self, int64_t offset,
   return wrap(at::diag_embed(at_front(self, level), offset, physical_dim(dim1, rank),
                              physical_dim(dim2, rank)),
               0, level);
+}
+
+// Per channel, so the samples join N.
+at::Tensor channel_shuffle_rule(Level& level, const at::Tensor& self, c10::SymInt groups) {
+  const JoinedWithN joined(self, level);
+  return joined.part(at::channel_shuffle_symint(joined.value(), std::move(groups)));
 }
 
 // Derivatives of views: the gradient in a tensor of zeros of the size of what was viewed.
@@ -156,6 +163,9 @@ void register_rearranging_rules() {
   add<at::_ops::rot90>(rot90_rule);
   add<at::_ops::repeat>(repeat_rule);
   add<at::_ops::diag_embed>(diag_embed_rule);
+  add<at::_ops::pixel_shuffle, Leading>();
+  add<at::_ops::pixel_unshuffle, Leading>();
+  add<at::_ops::channel_shuffle>(channel_shuffle_rule);
 
   add<at::_ops::select_backward>(select_backward_rule);
   add<at::_ops::slice_backward>(slice_backward_rule);

@@ -1,5 +1,4 @@
-// Operators that work along given dimensions and keep the others apart: reductions, scans and
-// softmax.
+// Reductions, over everything or along given dimensions.
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
@@ -116,17 +115,6 @@ at::Tensor truth(Level& level, const at::Tensor& self, at::OptionalIntArrayRef d
   return wrap(self.dim() == 0 && keepdim ? result.squeeze(1) : result, 0, level);
 }
 
-// A scan in place: on a view of the value, where a number has one dimension.
-template <class Op>
-at::Tensor& scan_in_place(Level& level, at::Tensor& self, int64_t dim, OptionalDtype dtype) {
-  auto value = at_front(self, level);
-  if (self.dim() == 0) {
-    value = value.unsqueeze(1);
-  }
-  Op::call(value, physical_dim(dim, std::max<int64_t>(self.dim(), 1)), dtype);
-  return self;
-}
-
 // Each slice of each sample is a row of a matrix.
 at::Tensor renorm_rule(Level& level, const at::Tensor& self, const at::Scalar& p, int64_t dim,
                        const at::Scalar& maxnorm) {
@@ -193,31 +181,9 @@ void register_along_dims() {
   add<at::_ops::min_dim, AlongDims>({"dim"});
   add<at::_ops::median_dim, AlongDims>({"dim"});
   add<at::_ops::nanmedian_dim, AlongDims>({"dim"});
-  add<at::_ops::mode, AlongDims>({"dim"});
-  add<at::_ops::kthvalue, AlongDims>({"dim"});
   add<at::_ops::argmax, AlongDims>({"dim"});
   add<at::_ops::argmin, AlongDims>({"dim"});
-  // Scans.
-  add<at::_ops::cumsum, AlongDims>({"dim"});
-  add<at::_ops::cumprod, AlongDims>({"dim"});
-  add<at::_ops::cummax, AlongDims>({"dim"});
-  add<at::_ops::cummin, AlongDims>({"dim"});
-  add<at::_ops::logcumsumexp, AlongDims>({"dim"});
-  add<at::_ops::_logcumsumexp, AlongDims>({"dim"});
-  add<at::_ops::cumsum_>(scan_in_place<at::_ops::cumsum_>);
-  add<at::_ops::cumprod_>(scan_in_place<at::_ops::cumprod_>);
-  // Softmax and gates.
-  add<at::_ops::_softmax, AlongDims>({"dim"});
-  add<at::_ops::_softmax_backward_data, AlongDims>({"dim"});
-  add<at::_ops::_log_softmax, AlongDims>({"dim"});
-  add<at::_ops::_log_softmax_backward_data, AlongDims>({"dim"});
-  add<at::_ops::_safe_softmax, AlongDims>({"dim"});
-  add<at::_ops::glu, AlongDims>({"dim"});
-  add<at::_ops::glu_backward, AlongDims>({"dim"});
-  add<at::_ops::glu_jvp, AlongDims>({"dim"});
-  add<at::_ops::glu_backward_jvp, AlongDims>({"dim"});
   // Others.
-  add<at::_ops::linalg_cross, AlongDims>({"dim"});
   add<at::_ops::renorm>(renorm_rule);
   add<at::_ops::renorm_>(renorm_in_place);
 }

@@ -3,6 +3,7 @@
 // One function a family; each registers the rules of its file.
 namespace functorch_ext {
 
+void register_activations_rules();
 void register_attention_rules();
 void register_convolution_rules();
 void register_copies_rules();
@@ -10,6 +11,7 @@ void register_distances_rules();
 void register_dual_rules();
 void register_embedding_rules();
 void register_factories_rules();
+void register_gather_scatter_rules();
 void register_histograms_rules();
 void register_indexing_rules();
 void register_joining_rules();
@@ -17,15 +19,17 @@ void register_linalg_rules();
 void register_losses_rules();
 void register_matmul_rules();
 void register_normalization_rules();
+void register_padding_rules();
 void register_pointwise_rules();
 void register_pooling_rules();
 void register_random_rules();
 void register_rearranging_rules();
 void register_recurrent_rules();
 void register_reductions_rules();
+void register_resampling_rules();
 void register_scalars_rules();
 void register_scaled_matmul_rules();
-void register_scattering_rules();
+void register_scans_rules();
 void register_segments_rules();
 void register_selection_rules();
 void register_sorting_rules();
@@ -39,6 +43,7 @@ struct RuleFamily {
   void (*register_rules)();
 };
 inline constexpr RuleFamily rule_families[] = {
+    {"activations", register_activations_rules},
     {"attention", register_attention_rules},
     {"convolution", register_convolution_rules},
     {"copies", register_copies_rules},
@@ -46,6 +51,7 @@ inline constexpr RuleFamily rule_families[] = {
     {"dual", register_dual_rules},
     {"embedding", register_embedding_rules},
     {"factories", register_factories_rules},
+    {"gather_scatter", register_gather_scatter_rules},
     {"histograms", register_histograms_rules},
     {"indexing", register_indexing_rules},
     {"joining", register_joining_rules},
@@ -53,15 +59,17 @@ inline constexpr RuleFamily rule_families[] = {
     {"losses", register_losses_rules},
     {"matmul", register_matmul_rules},
     {"normalization", register_normalization_rules},
+    {"padding", register_padding_rules},
     {"pointwise", register_pointwise_rules},
     {"pooling", register_pooling_rules},
     {"random", register_random_rules},
     {"rearranging", register_rearranging_rules},
     {"recurrent", register_recurrent_rules},
     {"reductions", register_reductions_rules},
+    {"resampling", register_resampling_rules},
     {"scalars", register_scalars_rules},
     {"scaled_matmul", register_scaled_matmul_rules},
-    {"scattering", register_scattering_rules},
+    {"scans", register_scans_rules},
     {"segments", register_segments_rules},
     {"selection", register_selection_rules},
     {"sorting", register_sorting_rules},

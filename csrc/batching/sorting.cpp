@@ -1,4 +1,4 @@
-// Order and membership: sorting, searching and counting.
+// Order and membership: sorting and searching.
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
@@ -91,36 +91,14 @@ at::Tensor isin_number_rule(Level& level, const at::Scalar& element,
   return wrap(invert ? found.logical_not() : found, 0, level);
 }
 
-// How many numbers fall into each of equal bins between min and max; without these, between the
-// smallest and the largest number of the sample.
-at::Tensor histc_rule(Level& level, const at::Tensor& self, int64_t bins, const at::Scalar& min,
-                      const at::Scalar& max) {
-  TORCH_CHECK(bins > 0, "histc: bins must be positive, got ", bins);
-  const auto value = at_front(self, level);
-  const auto row = self.dim() == 0 ? value.unsqueeze(1) : value.flatten(1);
-  const auto counts = row.new_zeros_symint({level.batch_size, bins});
-  if (row.sym_size(1) == 0) {
-    return wrap(counts, 0, level);
-  }
-  const bool given = min.toDouble() != max.toDouble();
-  auto low = given ? at::full({}, min, row.options()) : row.amin(1, true);
-  auto high = given ? at::full({}, max, row.options()) : row.amax(1, true);
-  if (!given) {
-    const auto empty = low.eq(high);
-    low = low - empty.to(low.scalar_type());
-    high = high + empty.to(high.scalar_type());
-  }
-  const auto inside = row.ge(low).logical_and(row.le(high));
-  const auto bin = ((row - low) * bins / (high - low)).to(at::kLong).clamp(0, bins - 1);
-  return wrap(counts.scatter_add(1, bin, inside.to(row.scalar_type())), 0, level);
-}
-
 }  // namespace
 
 void register_sorting_rules() {
   add<at::_ops::sort, AlongDims>({"dim"});
   add<at::_ops::sort_stable, AlongDims>({"dim"});
   add<at::_ops::topk, AlongDims>({"dim"});
+  add<at::_ops::kthvalue, AlongDims>({"dim"});
+  add<at::_ops::mode, AlongDims>({"dim"});
 
   add<at::_ops::searchsorted_Tensor>(searchsorted_rule);
   add<at::_ops::searchsorted_Scalar>(searchsorted_number_rule);
@@ -129,7 +107,6 @@ void register_sorting_rules() {
   add<at::_ops::isin_Tensor_Tensor>(isin_rule);
   add<at::_ops::isin_Tensor_Scalar, Pointwise>();
   add<at::_ops::isin_Scalar_Tensor>(isin_number_rule);
-  add<at::_ops::histc>(histc_rule);
 
   add<at::_ops::_unique, DataDependent>();
   add<at::_ops::_unique2, DataDependent>();

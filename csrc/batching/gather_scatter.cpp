@@ -335,7 +335,7 @@ at::Tensor masked_scatter_backward_rule(Level& level, const at::Tensor& grad_out
 
 }  // namespace
 
-void register_scattering_rules() {
+void register_gather_scatter_rules() {
   using at::Tensor;
   add<at::_ops::gather>(gather_rule);
   add<at::_ops::scatter_src, Scatter>();
