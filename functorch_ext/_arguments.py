@@ -6,6 +6,7 @@ from typing import Any, TypeGuard, cast
 from torch import Tensor
 
 from functorch_ext import _C
+from functorch_ext._describing import kind_of, returned_leaf
 from functorch_ext._pytree import Tree, leaves_of, map_tensors
 
 Argnums = int | tuple[int, ...]
@@ -67,7 +68,7 @@ def check_differentiable(transform: str, what: str, leaves: list[Any]) -> None:
         if not isinstance(leaf, Tensor):
             raise RuntimeError(
                 f"functorch_ext.{transform}: {what} must be a tensor or a container of tensors, "
-                f"but holds a {type(leaf).__name__}. Name the tensor arguments with argnums, or "
+                f"but holds {kind_of(leaf)}. Name the tensor arguments with argnums, or "
                 "close over the others."
             )
         if not (leaf.is_floating_point() or leaf.is_complex()):
@@ -85,11 +86,12 @@ def check_outputs(transform: str, outputs: Tree) -> list[Tensor]:
             f"functorch_ext.{transform}: the function must return a tensor or a container of "
             "tensors, but it returned none."
         )
-    for leaf in leaves:
+    for index, leaf in enumerate(leaves):
         if not isinstance(leaf, Tensor):
             raise RuntimeError(
                 f"functorch_ext.{transform}: the function must return tensors only, but it "
-                f"returned a {type(leaf).__name__}. Return other values as aux (has_aux=True)."
+                f"returned {returned_leaf(outputs, index)}. Return other values as aux "
+                "(has_aux=True)."
             )
     return leaves
 
@@ -99,7 +101,7 @@ def split_aux(transform: str, func: Callable[..., Any], result: Any) -> tuple[An
     if not isinstance(result, tuple) or len(result) != 2:
         raise RuntimeError(
             f"functorch_ext.{transform}: with has_aux=True the function must return a tuple "
-            f"(output, aux), but it returned a {type(result).__name__}"
+            f"(output, aux), but it returned {kind_of(result)}"
             + (f" of length {len(result)}." if isinstance(result, tuple) else ".")
         )
     return result

@@ -35,6 +35,7 @@ from functorch_ext._custom_loop import (
     forward_of_each,
     reads_memory,
 )
+from functorch_ext._describing import kind_of
 from functorch_ext._pytree import flatten, leaves_of, unflatten
 from functorch_ext.vmap import output_dims
 
@@ -114,10 +115,11 @@ def _apply(
     has_rule = cls.vmap is not Function.vmap
     if kwargs or not (has_rule or level.is_differentiated_below(args)):
         recorded = _lifting(cls) if level.differentiates(args) else cls
+        refusals = _C.memory_refusals()
         try:
             return plain(recorded, *args, **kwargs)
-        except RuntimeError as error:
-            if kwargs or not level.is_batch or not level.batch_size or not reads_memory(error):
+        except RuntimeError:
+            if kwargs or not level.is_batch or not level.batch_size or not reads_memory(refusals):
                 raise
 
     leaves, structure = flatten(args)
@@ -236,7 +238,7 @@ def _by_rule(
     if not isinstance(returned, tuple) or len(returned) != 2:
         raise RuntimeError(
             f"functorch_ext.vmap: the vmap staticmethod of {cls.__name__} must return "
-            f"(output, out_dims), but it returned a {type(returned).__name__}."
+            f"(output, out_dims), but it returned {kind_of(returned)}."
         )
     outputs, out_dims = returned
     dims = output_dims(out_dims, outputs)
@@ -289,11 +291,12 @@ class _Call:
         self, needs: tuple[bool, ...], level: _C.Level, samples: list[Any]
     ) -> tuple[Context, Any]:
         """What the function's forward left for its backward, and its outputs."""
+        refusals = _C.memory_refusals()
         try:
             context = Context(needs)
             return context, call_forward(self.cls, context, unflatten(self.structure, samples))
-        except RuntimeError as error:
-            if self.batch_size == 0 or not reads_memory(error):
+        except RuntimeError:
+            if self.batch_size == 0 or not reads_memory(refusals):
                 raise
         context, outputs = forward_of_each(self.cls, level, needs, self.structure, samples)
         self.loops += 1

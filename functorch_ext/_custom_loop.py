@@ -17,12 +17,10 @@ from functorch_ext._custom_context import Context, as_tuple, call_forward
 from functorch_ext._pytree import flatten, leaves_of, unflatten
 from functorch_ext._warnings import warn_of_loop
 
-_NO_MEMORY = ("Tensor that doesn't have storage", "reads the memory of a batched tensor")
 
-
-def reads_memory(error: Exception) -> bool:
-    """Did code fail because it reads the memory of a batched tensor?"""
-    return any(words in str(error) for words in _NO_MEMORY)
+def reads_memory(refusals: int) -> bool:
+    """Did code ask for the memory of a tensor that has none, since there were so many refusals?"""
+    return _C.memory_refusals() > refusals
 
 
 def install() -> None:
@@ -95,10 +93,11 @@ def all_or_each(
         tensors: Cotangents or tangents.
     """
     if not differs_between_samples(ctx):
+        refusals = _C.memory_refusals()
         try:
             return function(ctx, *tensors)
-        except RuntimeError as error:
-            if not reads_memory(error):
+        except RuntimeError:
+            if not reads_memory(refusals):
                 raise
     saved = ctx.saved_tensors
     level = _C.level_of((*tensors, *saved, *leaves_of(dict(ctx.__dict__))))

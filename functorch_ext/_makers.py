@@ -48,6 +48,7 @@ _WHY = {
     "CONVERTS": "lists may hold tensors of a transform",
     "HANDS_OUT": "memory that is handed out stays valid and is written to",
     "HANDS_POINTER": "memory that is handed out stays valid",
+    "READS": "a tensor that stands for samples has no memory, and the error says so",
 }
 
 
@@ -64,6 +65,7 @@ def install() -> None:
     for owner, name in HANDS_OUT:
         _watch(owner, name, "HANDS_OUT")
     _watch(torch.Tensor, "data_ptr", "HANDS_POINTER")
+    _watch(torch.Tensor, "tolist", "READS")
 
 
 def _watch(owner: Any, name: str, role: str, of_elements: Any = None) -> None:

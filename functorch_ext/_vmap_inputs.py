@@ -8,6 +8,7 @@ from torch import Tensor
 
 from functorch_ext import _C
 from functorch_ext._arguments import is_int
+from functorch_ext._describing import kind_of, structure_of
 from functorch_ext._pytree import (
     Tree,
     broadcast_prefix,
@@ -61,16 +62,20 @@ class MappedInputs:
             )
         if not isinstance(leaf, Tensor):
             raise ValueError(
-                f"functorch_ext.vmap: got in_dim {dim} for {_name_of(index, args)}, which is a "
-                f"{type(leaf).__name__} and not a tensor. Only tensors can be mapped over: use the "
+                f"functorch_ext.vmap: got in_dim {dim} for {_name_of(index, args)}, which is "
+                f"{kind_of(leaf)} and not a tensor. Only tensors can be mapped over: use the "
                 "in_dim None for it."
             )
         rank = leaf.dim()
+        if rank == 0:
+            raise ValueError(
+                f"functorch_ext.vmap: got in_dim {dim} for {_name_of(index, args)}, "
+                "but a tensor without dimensions can't be mapped over: use the in_dim None for it."
+            )
         if not -rank <= dim < rank:
             raise ValueError(
                 f"functorch_ext.vmap: in_dim {dim} is out of range for {_name_of(index, args)} of "
                 f"shape {tuple(leaf.shape)}: expected an int in [{-rank}, {rank})."
-                + (" A tensor without dimensions can't be mapped over." if rank == 0 else "")
             )
         dim %= rank
         size = leaf.shape[dim]
@@ -131,6 +136,9 @@ class _MappedKwargs:
     def __init__(self, kwargs: dict[str, Any]) -> None:
         self.kwargs = kwargs
 
+    def __repr__(self) -> str:
+        return f"the keyword arguments {self.kwargs!r}"
+
     def tree_flatten(self) -> tuple[tuple[Any], None]:
         return (self.kwargs,), None
 
@@ -171,7 +179,7 @@ def _dims_of_leaves(in_dims: Tree, args: tuple[Any, ...]) -> list[Any]:
         raise ValueError(
             "functorch_ext.vmap: in_dims must have the structure of the arguments, or of a part of "
             f"it from the root, but got in_dims={in_dims!r} for arguments of structure "
-            f"{flatten(args)[1]}."
+            f"{structure_of(flatten(args)[1])}."
         ) from error
 
 

@@ -7,6 +7,7 @@ import torch
 from torch._library.custom_ops import OPDEFS, CustomOpDef
 
 from functorch_ext import _C
+from functorch_ext._describing import kind_of
 
 
 class BatchInfo(NamedTuple):
@@ -165,9 +166,7 @@ def _checked(name: str, output: Any, out_dim: Any, batch_size: int) -> Any:
         pairs = zip(output, dims, strict=True)
         return [_checked(name, *pair, batch_size) for pair in pairs]
     if not isinstance(output, torch.Tensor):
-        raise TypeError(
-            f"The batching rule of {name} must return tensors, got {type(output).__name__}."
-        )
+        raise TypeError(f"The batching rule of {name} must return tensors, got {kind_of(output)}.")
     if out_dim is None:
         return output, None
     if not isinstance(out_dim, int) or not -output.dim() <= out_dim < output.dim():
@@ -185,5 +184,5 @@ def _checked(name: str, output: Any, out_dim: Any, batch_size: int) -> Any:
 
 def _describe(value: Any) -> str:
     if isinstance(value, Sequence):
-        return f"a {type(value).__name__} of length {len(value)}"
-    return f"a {type(value).__name__}"
+        return f"{kind_of(value)} of length {len(value)}"
+    return kind_of(value)

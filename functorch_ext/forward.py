@@ -18,6 +18,7 @@ from functorch_ext._arguments import (
     outside_inference_mode,
     split_aux,
 )
+from functorch_ext._describing import kind_of, structure_of
 from functorch_ext._pytree import Tree, flatten, map_tensors, unflatten
 
 
@@ -58,7 +59,7 @@ def jvp(
         if not isinstance(value, (tuple, list)) or not value:
             raise RuntimeError(
                 f"functorch_ext.jvp: {name} must be a non-empty tuple with one entry per argument, "
-                f"but got a {type(value).__name__}. For one argument write (x,)."
+                f"but got {kind_of(value)}. For one argument write (x,)."
             )
     leaves, structure = flatten(tuple(primals))
     check_differentiable("jvp", "primals", leaves)
@@ -99,13 +100,13 @@ def _checked_tangents(
     if tangent_structure != structure:
         raise RuntimeError(
             f"functorch_ext.{transform}: tangents must have the structure of primals: expected "
-            f"{structure}, but got {tangent_structure}."
+            f"{structure_of(structure)}, but got {structure_of(tangent_structure)}."
         )
     for i, (tangent, primal) in enumerate(zip(leaves, primals, strict=True)):
         if not isinstance(tangent, Tensor):
             raise RuntimeError(
-                f"functorch_ext.{transform}: tangents must be tensors, but leaf {i} is a "
-                f"{type(tangent).__name__}."
+                f"functorch_ext.{transform}: tangents must be tensors, but leaf {i} is "
+                f"{kind_of(tangent)}."
             )
         if tangent.shape != primal.shape or tangent.dtype != primal.dtype:
             raise RuntimeError(

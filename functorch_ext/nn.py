@@ -89,7 +89,9 @@ def functional_call(
     if type(kwargs) is not dict:
         if not isinstance(kwargs, (Mapping, type(None))):
             kind = type(kwargs).__name__
-            raise TypeError(f"functional_call: kwargs must be a dict or None, got {kind}")
+            raise TypeError(
+                f"functorch_ext.functional_call: kwargs must be a dict or None, got {kind}"
+            )
         kwargs = dict(kwargs or {})
 
     # In one call to the engine, where all names are those of parameters and buffers.
@@ -129,19 +131,23 @@ def stack_module_state(
     is_list = isinstance(models, (Sequence, nn.Module))
     if not is_list or not all(isinstance(model, nn.Module) for model in models):
         raise TypeError(
-            f"stack_module_state: models must be a list of torch.nn.Module, but got {models!r}"
+            "functorch_ext.stack_module_state: models must be a list of torch.nn.Module, but got "
+            f"{models!r}"
         )
     if len(models) == 0:
-        raise RuntimeError("stack_module_state: expected at least one model, got none")
+        raise RuntimeError(
+            "functorch_ext.stack_module_state: expected at least one model, got none"
+        )
     for index, model in enumerate(models):
         if type(model) is not type(models[0]):
             raise RuntimeError(
-                "stack_module_state: expected models of one class, but model 0 is a "
+                "functorch_ext.stack_module_state: expected models of one class, but model 0 is a "
                 f"{type(models[0]).__name__} and model {index} is a {type(model).__name__}"
             )
         if model.training != models[0].training:
             raise RuntimeError(
-                "stack_module_state: expected models all in training mode or all in evaluation "
+                "functorch_ext.stack_module_state: expected models all in training mode or all in "
+                "evaluation "
                 f"mode, but model 0 has training={models[0].training} and model {index} has "
                 f"training={model.training}"
             )
@@ -180,10 +186,14 @@ def replace_all_batch_norm_modules_(root: nn.Module) -> nn.Module:
 
 def _check_module(module: Any) -> None:
     if not isinstance(module, nn.Module):
-        raise TypeError(f"functional_call: expected a torch.nn.Module, got {type(module).__name__}")
+        raise TypeError(
+            "functorch_ext.functional_call: expected a torch.nn.Module, got "
+            f"{type(module).__name__}"
+        )
     if isinstance(module, _NOT_SWAPPABLE):
         raise RuntimeError(
-            f"functional_call: a {type(module).__name__} cannot be called with other parameters; "
+            f"functorch_ext.functional_call: a {type(module).__name__} cannot be called with "
+            "other parameters; "
             "pass the plain module that it was made from"
         )
     # Not imported: nothing is sharded. (It takes long to import.)
@@ -191,7 +201,8 @@ def _check_module(module: Any) -> None:
     if sharding and _C.has_module_of(module, sharding.FSDPModule):
         # Its hooks gather its own parameters, and put them in place of the given ones.
         raise RuntimeError(
-            f"functional_call: {type(module).__name__} is or has an FSDPModule (fully_shard), "
+            f"functorch_ext.functional_call: {type(module).__name__} is or has an FSDPModule "
+            "(fully_shard), "
             "which computes with its own parameters whatever it is given. Pass a module that is "
             "not sharded, with whole parameters (parameter.full_tensor())"
         )
@@ -203,7 +214,8 @@ def _one_dict(dicts: Any) -> dict[str, Tensor]:
         return dicts
     if not isinstance(dicts, list | tuple) or not all(isinstance(d, dict) for d in dicts):
         raise ValueError(
-            "functional_call: parameter_and_buffer_dicts must be a dict or a list or tuple of "
+            "functorch_ext.functional_call: parameter_and_buffer_dicts must be a dict or a list "
+            "or tuple of "
             f"dicts, got {_describe_types(dicts)}"
         )
     union: dict[str, Tensor] = {}
@@ -211,7 +223,7 @@ def _one_dict(dicts: Any) -> dict[str, Tensor]:
         repeated = union.keys() & one.keys()
         if repeated:
             raise ValueError(
-                f"functional_call: {_quote(repeated)} in more than one of the dicts; "
+                f"functorch_ext.functional_call: {_quote(repeated)} in more than one of the dicts; "
                 "give each value once"
             )
         union.update(one)
@@ -233,7 +245,8 @@ def _with_tied_names(root: nn.Module, given: dict[str, Tensor]) -> dict[str, Ten
         first = first_key.setdefault(id(tensor), key)
         if given[first] is not given[key]:
             raise ValueError(
-                f"functional_call: different values for {_quote([first, key])}, which are names of "
+                f"functorch_ext.functional_call: different values for {_quote([first, key])}, "
+                "which are names of "
                 "one tensor in the module; give one value, or pass tie_weights=False"
             )
         values.update(dict.fromkeys(names, given[key]))
@@ -250,7 +263,8 @@ def _check_names(root: nn.Module, values: dict[str, Tensor]) -> None:
         problems.append(f"missing {_quote(missing)}")
     if problems:
         raise RuntimeError(
-            "functional_call: with strict=True the names must be those of the parameters and "
+            "functorch_ext.functional_call: with strict=True the names must be those of the "
+            "parameters and "
             f"buffers of {type(root).__name__}: {', '.join(problems)}"
         )
 
@@ -261,11 +275,13 @@ def _entries(root: nn.Module, values: dict[str, Tensor]) -> list[_Entry]:
     for key, value in values.items():
         if value is not None and not isinstance(value, Tensor):
             raise TypeError(
-                f"functional_call: the value for '{key}' must be a tensor, "
+                f"functorch_ext.functional_call: the value for '{key}' must be a tensor, "
                 f"got {type(value).__name__}"
             )
         if not isinstance(key, str):
-            raise TypeError(f"functional_call: names must be strings, got {type(key).__name__}")
+            raise TypeError(
+                f"functorch_ext.functional_call: names must be strings, got {type(key).__name__}"
+            )
         path, _, name = key.rpartition(".")
         owner = _submodule(root, path, key)
         for table in (owner._parameters, owner._buffers):
@@ -286,7 +302,8 @@ def _submodule(root: nn.Module, path: str, key: str) -> nn.Module:
             child = getattr(module, name, None)  # A module may be kept out of the registered ones.
             if not isinstance(child, nn.Module):
                 raise AttributeError(
-                    f"functional_call: '{key}': {type(module).__name__} has no submodule '{name}'"
+                    f"functorch_ext.functional_call: '{key}': {type(module).__name__} has no "
+                    f"submodule '{name}'"
                 )
         module = child
     return module
@@ -313,12 +330,12 @@ def _unregistered(owner: nn.Module, name: str, key: str, value: Tensor) -> _Entr
     if parametrizations is not None and name in parametrizations._modules:
         return parametrizations._modules, name, key, _Given(value)
     if not name:
-        raise KeyError(f"functional_call: the name '{key}' is empty or ends in a dot")
+        raise KeyError(f"functorch_ext.functional_call: the name '{key}' is empty or ends in a dot")
     is_property = inspect.isdatadescriptor(getattr(type(owner), name, None))
     current = owner.__dict__.get(name, getattr(type(owner), name, None))
     if is_property or name in owner._modules or not isinstance(current, Tensor | None):
         raise TypeError(
-            f"functional_call: '{key}' is not a tensor of {type(owner).__name__} "
+            f"functorch_ext.functional_call: '{key}' is not a tensor of {type(owner).__name__} "
             "that can be replaced"
         )
     return owner.__dict__, name, key, value
@@ -329,7 +346,8 @@ def _stack_tensors(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     for index, state in enumerate(states):
         if state.keys() != states[0].keys():
             raise RuntimeError(
-                "stack_module_state: expected models with the same parameters and buffers, but "
+                "functorch_ext.stack_module_state: expected models with the same parameters and "
+                "buffers, but "
                 f"{_quote(state.keys() ^ states[0].keys())} is not in both model 0 and model "
                 f"{index}"
             )
@@ -345,7 +363,8 @@ def _stack(name: str, tensors: list[Tensor]) -> Tensor:
         ):
             if mine != others:
                 raise RuntimeError(
-                    f"stack_module_state: expected '{name}' to have the same {what} in all "
+                    f"functorch_ext.stack_module_state: expected '{name}' to have the same {what} "
+                    "in all "
                     f"models, but it is {mine} in model 0 and {others} in model {index}"
                 )
     return torch.stack(tensors).detach().requires_grad_(first.requires_grad)

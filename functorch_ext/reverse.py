@@ -15,6 +15,7 @@ from functorch_ext._arguments import (
     selected,
     split_aux,
 )
+from functorch_ext._describing import kind_of, structure_of
 from functorch_ext._dynamo.entry import EAGER, call_transform
 from functorch_ext._pytree import Tree, flatten, map_tensors, unflatten
 
@@ -129,8 +130,8 @@ def _gradient_function(
 def _check_number(transform: str, output: Any) -> None:
     if not isinstance(output, Tensor):
         raise RuntimeError(
-            f"functorch_ext.{transform}: the function must return a tensor, but it returned a "
-            f"{type(output).__name__}. Use has_aux=True to return more than the value to "
+            f"functorch_ext.{transform}: the function must return a tensor, but it returned "
+            f"{kind_of(output)}. Use has_aux=True to return more than the value to "
             "differentiate."
         )
     if output.dim() != 0:
@@ -192,13 +193,12 @@ def _checked_cotangents(given: Tree, structure: Any, outputs: list[Tensor]) -> l
     if given_structure != structure:
         raise RuntimeError(
             "functorch_ext.vjp: the cotangent must have the structure of the output: expected "
-            f"{structure}, but got {given_structure}."
+            f"{structure_of(structure)}, but got {structure_of(given_structure)}."
         )
     for cotangent, output in zip(leaves, outputs, strict=True):
         if not isinstance(cotangent, Tensor):
             raise RuntimeError(
-                "functorch_ext.vjp: a cotangent must be a tensor, but got a "
-                f"{type(cotangent).__name__}."
+                f"functorch_ext.vjp: a cotangent must be a tensor, but got {kind_of(cotangent)}."
             )
         if cotangent.shape != output.shape:
             raise RuntimeError(

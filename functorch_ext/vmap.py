@@ -8,8 +8,9 @@ from torch import Tensor
 
 from functorch_ext import _C
 from functorch_ext._chunking import call_in_chunks
+from functorch_ext._describing import returned_leaf, structure_of
 from functorch_ext._dynamo.entry import EAGER, call_transform
-from functorch_ext._pytree import Tree, broadcast_prefix, flatten, unflatten
+from functorch_ext._pytree import Tree, broadcast_prefix, flatten, name_of_leaf, unflatten
 from functorch_ext._vmap_inputs import MappedInputs
 
 _Params = ParamSpec("_Params")
@@ -21,13 +22,6 @@ _RANDOMNESS = {
 }
 
 _MOST_DIMS = 64  # that a tensor of PyTorch can have
-
-_NO_STORAGE = "Tensor that doesn't have storage"
-_READS_MEMORY = (
-    "functorch_ext.vmap: the function reads the memory of a batched tensor, as x.numpy(), "
-    "x.tolist() and x.data_ptr() do, but the samples may differ and have no memory of their own. "
-    "Use tensor operations instead."
-)
 
 
 def vmap(
@@ -99,7 +93,11 @@ def vmap(
     def finish(level: _C.Level, outputs: Any) -> Any:
         return _unwrap_outputs(level, outputs, out_dims)
 
-    def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    @functools.wraps(func)
+    def mapped(*args: _Params.args, **kwargs: _Params.kwargs) -> Any:
+        if not EAGER:
+            options = (in_dims, out_dims, randomness, chunk_size, axis_size, kwarg_dims)
+            return call_transform("vmap", func, options, args, kwargs)
         if plain:
             result = _C.call_mapped(func, args, kwargs, in_dims, out_dims, mode, finish)
             if result is not NotImplemented:
@@ -110,18 +108,6 @@ def vmap(
             return _C.call_on_plane_of(leaves, run, inputs)
         chunks, same_draws = inputs.chunks(chunk_size), randomness == "same"
         return _C.call_on_plane_of(leaves, call_in_chunks, run, chunks, out_dims, same_draws)
-
-    @functools.wraps(func)
-    def mapped(*args: _Params.args, **kwargs: _Params.kwargs) -> Any:
-        if not EAGER:
-            options = (in_dims, out_dims, randomness, chunk_size, axis_size, kwarg_dims)
-            return call_transform("vmap", func, options, args, kwargs)
-        try:
-            return call(args, kwargs)
-        except RuntimeError as error:
-            if _NO_STORAGE in str(error):
-                raise RuntimeError(_READS_MEMORY) from error
-            raise
 
     return mapped
 
@@ -138,16 +124,15 @@ def checked_randomness(transform: str, randomness: str) -> _C.Randomness:
 
 def _unwrap_outputs(level: _C.Level, outputs: Tree, out_dims: Tree) -> Tree:
     if type(outputs) is Tensor and type(out_dims) is int:
-        return _unwrap(level, outputs, out_dims)
+        return _unwrap(level, outputs, 0, outputs, out_dims)
     leaves, structure = flatten(outputs)
     dims: list[int | None]
     if type(out_dims) is int:
         dims = [out_dims] * len(leaves)
     else:
         dims = output_dims(out_dims, outputs)
-    return unflatten(
-        structure, [_unwrap(level, leaf, dim) for leaf, dim in zip(leaves, dims, strict=True)]
-    )
+    pairs = enumerate(zip(leaves, dims, strict=True))
+    return unflatten(structure, [_unwrap(level, outputs, i, *pair) for i, pair in pairs])
 
 
 def output_dims(out_dims: Tree, outputs: Tree) -> list[int | None]:
@@ -165,34 +150,37 @@ def output_dims(out_dims: Tree, outputs: Tree) -> list[int | None]:
     raise ValueError(
         "functorch_ext.vmap: out_dims must be an int, None or a container of them that is a prefix "
         f"of the output's structure, but got out_dims={out_dims!r} for an output of structure "
-        f"{flatten(outputs)[1]}."
+        f"{structure_of(flatten(outputs)[1])}."
     )
 
 
-def _unwrap(level: _C.Level, leaf: Any, dim: int | None) -> Any:
+def _unwrap(level: _C.Level, outputs: Tree, index: int, leaf: Any, dim: int | None) -> Any:
     if not isinstance(leaf, Tensor):
         if dim is None:
             return leaf
         raise ValueError(
-            f"functorch_ext.vmap: the function returned a {type(leaf).__name__}, which can't be "
-            f"stacked along out_dim {dim}. Return tensors, or give that output the out_dim None."
+            f"functorch_ext.vmap: the function returned {returned_leaf(outputs, index)}, which "
+            f"can't be stacked along out_dim {dim}. Return tensors, or give that output the "
+            "out_dim None."
         )
     if dim is None:
         if level.is_batched(leaf):
             raise ValueError(
-                "functorch_ext.vmap: an output with out_dim None must be the same for all samples, "
-                "but it depends on a mapped input. Give it an int as its out_dim."
+                f"functorch_ext.vmap: {name_of_leaf('output', outputs, index)} has the out_dim "
+                "None and must be the same for all samples, but it depends on a mapped input. "
+                "Give it an int as its out_dim."
             )
         return level.unwrap(leaf)[0]
     if not isinstance(dim, int):
         raise ValueError(
             "functorch_ext.vmap: out_dims must hold ints or None, but got "
-            f"{dim!r} of type {type(dim).__name__}."
+            f"{dim!r} of type {type(dim).__name__} for {name_of_leaf('output', outputs, index)}."
         )
     if not -leaf.dim() - 1 <= dim <= leaf.dim():
         raise ValueError(
-            f"functorch_ext.vmap: out_dim {dim!r} is out of range for an output of shape "
-            f"{tuple(leaf.shape)} per sample: expected out_dims in "
+            f"functorch_ext.vmap: out_dim {dim!r} is out of range for "
+            f"{name_of_leaf('output', outputs, index)} of shape {tuple(leaf.shape)} per sample: "
+            "expected out_dims in "
             f"[{-leaf.dim() - 1}, {leaf.dim()}]."
         )
     return level.stacked(leaf, dim if dim >= 0 else dim + leaf.dim() + 1)

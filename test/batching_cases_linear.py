@@ -163,6 +163,12 @@ family(
         ),
         "addmm": (lambda c, a, b: torch.addmm(c, a, b, beta=2, alpha=3), t(4), t(2, 3), t(3, 4)),
         "addmv": (torch.addmv, t(2), t(2, 3), t(3)),
+        "addmv, true": (
+            lambda c, a, x: torch.addmv(c, a, x, beta=True, alpha=True),
+            t(2),
+            t(2, 3),
+            t(3),
+        ),
         "addbmm": (torch.addbmm, t(3, 2), t(2, 3, 4), t(2, 4, 2)),
         "outer": (torch.outer, t(2), t(3)),
         "outer of one number": (lambda x, y: (torch.ger(x, y), x[:, None] @ y[None]), t(2), t(1)),

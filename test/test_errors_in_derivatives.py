@@ -160,7 +160,7 @@ def test_cotangents():
     assert_failure(
         lambda: vjp(pair, rand(3))[1](rand(3)),
         RuntimeError,
-        """functorch_ext.vjp: the cotangent must have the structure of the output: expected PyTreeSpec((*, *), NoneIsLeaf), but got PyTreeSpec(*, NoneIsLeaf).""",
+        """functorch_ext.vjp: the cotangent must have the structure of the output: expected (*, *), but got * (no container).""",
     )
     assert_failure(
         lambda: vjp(torch.sin, rand(3))[1](rand(4)),
@@ -219,12 +219,12 @@ def test_tangents():
     assert_failure(
         lambda: jvp(torch.sin, x, ((rand(3), rand(3)),)),
         RuntimeError,
-        """functorch_ext.jvp: tangents must have the structure of primals: expected PyTreeSpec((*,), NoneIsLeaf), but got PyTreeSpec(((*, *),), NoneIsLeaf).""",
+        """functorch_ext.jvp: tangents must have the structure of primals: expected (*,), but got ((*, *),).""",
     )
     assert_failure(
         lambda: jvp(torch.add, (rand(3), rand(3)), x),
         RuntimeError,
-        """functorch_ext.jvp: tangents must have the structure of primals: expected PyTreeSpec((*, *), NoneIsLeaf), but got PyTreeSpec((*,), NoneIsLeaf).""",
+        """functorch_ext.jvp: tangents must have the structure of primals: expected (*, *), but got (*,).""",
     )
     assert_failure(
         lambda: linearize(torch.sin, *x)[1](rand(4)),
@@ -234,7 +234,7 @@ def test_tangents():
     assert_failure(
         lambda: linearize(torch.sin, *x)[1](rand(3), rand(3)),
         RuntimeError,
-        """functorch_ext.linearize: tangents must have the structure of primals: expected PyTreeSpec((*,), NoneIsLeaf), but got PyTreeSpec((*, *), NoneIsLeaf).""",
+        """functorch_ext.linearize: tangents must have the structure of primals: expected (*,), but got (*, *).""",
     )
     assert_failure(
         lambda: linearize(torch.sin, INTEGERS),

@@ -37,7 +37,7 @@ def test_tied_weights_with_different_values():
     both = {"weight": torch.ones(3, 3), "linear.weight": torch.ones(3, 3)}
     assert_expected_inline(
         message(ValueError, lambda: functional_call(Tied(), both, torch.ones(3))),
-        """functional_call: different values for 'linear.weight', 'weight', which are names of one tensor in the module; give one value, or pass tie_weights=False""",
+        """functorch_ext.functional_call: different values for 'linear.weight', 'weight', which are names of one tensor in the module; give one value, or pass tie_weights=False""",
     )
 
 
@@ -73,17 +73,17 @@ def test_strict_messages():
     module, x = Scale(), torch.randn(2, 3)
     assert_expected_inline(
         message(RuntimeError, lambda: functional_call(module, {}, x, strict=True)),
-        """functional_call: with strict=True the names must be those of the parameters and buffers of Scale: missing 'count', 'last', 'scale'""",
+        """functorch_ext.functional_call: with strict=True the names must be those of the parameters and buffers of Scale: missing 'count', 'last', 'scale'""",
     )
     state = {**random_state(module), "offset": torch.ones(3), "a.b": torch.ones(3)}
     assert_expected_inline(
         message(RuntimeError, lambda: functional_call(module, state, x, strict=True)),
-        """functional_call: with strict=True the names must be those of the parameters and buffers of Scale: unexpected 'a.b', 'offset'""",
+        """functorch_ext.functional_call: with strict=True the names must be those of the parameters and buffers of Scale: unexpected 'a.b', 'offset'""",
     )
     del state["count"]
     assert_expected_inline(
         message(RuntimeError, lambda: functional_call(module, state, x, strict=True)),
-        """functional_call: with strict=True the names must be those of the parameters and buffers of Scale: unexpected 'a.b', 'offset', missing 'count'""",
+        """functorch_ext.functional_call: with strict=True the names must be those of the parameters and buffers of Scale: unexpected 'a.b', 'offset', missing 'count'""",
     )
     assert_expected_inline(
         message(
@@ -92,7 +92,7 @@ def test_strict_messages():
                 Tied(), {"weight": torch.ones(3, 3)}, x, tie_weights=False, strict=True
             ),
         ),
-        """functional_call: with strict=True the names must be those of the parameters and buffers of Tied: missing 'linear.weight'""",
+        """functorch_ext.functional_call: with strict=True the names must be those of the parameters and buffers of Tied: missing 'linear.weight'""",
     )
 
 
@@ -140,55 +140,55 @@ def test_bad_input_messages():
 
     assert_expected_inline(
         failure(ValueError, [{"0.bias": bias}, {"0.bias": bias}]),
-        """functional_call: '0.bias' in more than one of the dicts; give each value once""",
+        """functorch_ext.functional_call: '0.bias' in more than one of the dicts; give each value once""",
     )
     assert_expected_inline(
         failure(ValueError, 3),
-        """functional_call: parameter_and_buffer_dicts must be a dict or a list or tuple of dicts, got int""",
+        """functorch_ext.functional_call: parameter_and_buffer_dicts must be a dict or a list or tuple of dicts, got int""",
     )
     assert_expected_inline(
         failure(ValueError, ({}, [])),
-        """functional_call: parameter_and_buffer_dicts must be a dict or a list or tuple of dicts, got a tuple of (dict, list)""",
+        """functorch_ext.functional_call: parameter_and_buffer_dicts must be a dict or a list or tuple of dicts, got a tuple of (dict, list)""",
     )
     assert_expected_inline(
         failure(TypeError, {"0.bias": 3}),
-        """functional_call: the value for '0.bias' must be a tensor, got int""",
+        """functorch_ext.functional_call: the value for '0.bias' must be a tensor, got int""",
     )
     assert_expected_inline(
         failure(AttributeError, {"1.bias": bias}),
-        """functional_call: '1.bias': Sequential has no submodule '1'""",
+        """functorch_ext.functional_call: '1.bias': Sequential has no submodule '1'""",
     )
     assert_expected_inline(
         failure(AttributeError, {"0.weight.bias": bias}),
-        """functional_call: '0.weight.bias': Linear has no submodule 'weight'""",
+        """functorch_ext.functional_call: '0.weight.bias': Linear has no submodule 'weight'""",
     )
     assert_expected_inline(
         failure(TypeError, {"0.in_features": bias}),
-        """functional_call: '0.in_features' is not a tensor of Linear that can be replaced""",
+        """functorch_ext.functional_call: '0.in_features' is not a tensor of Linear that can be replaced""",
     )
     assert_expected_inline(
         failure(TypeError, {"0": bias}),
-        """functional_call: '0' is not a tensor of Sequential that can be replaced""",
+        """functorch_ext.functional_call: '0' is not a tensor of Sequential that can be replaced""",
     )
     assert_expected_inline(
         failure(KeyError, {"0.": bias}),
-        """\"functional_call: the name '0.' is empty or ends in a dot\"""",
+        """\"functorch_ext.functional_call: the name '0.' is empty or ends in a dot\"""",
     )
     assert_expected_inline(
         failure(TypeError, {}, module=torch.sin),
-        """functional_call: expected a torch.nn.Module, got builtin_function_or_method""",
+        """functorch_ext.functional_call: expected a torch.nn.Module, got builtin_function_or_method""",
     )
     assert_expected_inline(
         failure(RuntimeError, {}, module=torch.jit.script(nn.Linear(3, 2))),
-        """functional_call: a RecursiveScriptModule cannot be called with other parameters; pass the plain module that it was made from""",
+        """functorch_ext.functional_call: a RecursiveScriptModule cannot be called with other parameters; pass the plain module that it was made from""",
     )
     assert_expected_inline(
         failure(RuntimeError, {}, module=nn.DataParallel(nn.Linear(3, 2))),
-        """functional_call: a DataParallel cannot be called with other parameters; pass the plain module that it was made from""",
+        """functorch_ext.functional_call: a DataParallel cannot be called with other parameters; pass the plain module that it was made from""",
     )
     assert_expected_inline(
         failure(TypeError, {1: bias}),
-        """functional_call: names must be strings, got int""",
+        """functorch_ext.functional_call: names must be strings, got int""",
     )
 
 
@@ -203,5 +203,5 @@ def test_a_property_is_not_replaced():
             TypeError,
             lambda: functional_call(Squared(3, 3), {"squared": torch.ones(3, 3)}, torch.ones(3)),
         ),
-        """functional_call: 'squared' is not a tensor of Squared that can be replaced""",
+        """functorch_ext.functional_call: 'squared' is not a tensor of Squared that can be replaced""",
     )

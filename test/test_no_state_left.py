@@ -80,6 +80,26 @@ def test_exceptions_in_a_backward_pass(outer):
     failure(lambda: TRANSFORMS[outer](grad(total))(rand(2, 2)), Stop)
 
 
+class StopsBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        raise Stop
+
+
+@pytest.mark.parametrize("outer", [vmap, lambda f: f, lambda f: vmap(vmap(f))])
+def test_a_backward_pass_that_stops_with_more_to_run(outer):
+    # Of two branches the one stops, and what flows to the other waits in PyTorch's queue.
+    def total(x):
+        branches = [StopsBackward.apply(x.sin() * i).cos() for i in range(4)]
+        return sum(branch.sum() for branch in branches)
+
+    failure(lambda: outer(grad(total))(rand(2, 3, 2)), Stop)
+
+
 def test_exceptions_are_caught_inside():
     def recovers(x):
         try:

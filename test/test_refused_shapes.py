@@ -4,12 +4,14 @@ Once samples are merged, spread or expanded, a shape may look right to PyTorch's
 lack the dimension that a rule works with.
 """
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from functorch_ext import grad, vmap
-from test.oracle import rand
+from test.oracle import assert_close, loop, rand
 
 aten = torch.ops.aten
 INDEX = torch.tensor([[0, 1], [1, 0]])
@@ -121,3 +123,13 @@ def test_refused(name):
     with pytest.raises((RuntimeError, IndexError)) as caught:
         vmap(function, randomness="same")(samples)
     assert "INTERNAL ASSERT" not in str(caught.value)
+
+
+def test_a_vector_of_scores_with_a_class_of_shape_1_is_taken():
+    classes = torch.tensor([[1], [2], [0]])
+    x = rand(3, 3)
+    for reduction in ("none", "mean", "sum"):
+        function = functools.partial(F.nll_loss, reduction=reduction)
+        assert_close(vmap(function)(x, classes), loop(function)(x, classes))
+    function = lambda x: F.nll_loss(x, torch.tensor([1]))
+    assert_close(vmap(function)(x), loop(function)(x))

@@ -1,8 +1,10 @@
 #include "autodiff/backward_pass.h"
 
 #include <ATen/ops/add.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
 
 #include <algorithm>
@@ -118,6 +120,31 @@ class EarlierGradients {
   std::vector<std::pair<at::Tensor, at::Tensor>> earlier_;
 };
 
+// The end of a graph, behind all else that a thread has to run.
+struct LastNode final : Node {
+  LastNode() : Node(/*sequence_nr=*/0) {
+    add_input_metadata(at::zeros({}));
+  }
+  variable_list apply(variable_list&&) override {
+    return {};
+  }
+};
+
+// Runs a backward pass. After an error PyTorch's queue holds what was still to run, and tensors of
+// the transform with it, until the thread's next pass. So that follows at once.
+template <class Run>
+auto clearing_queue(const Run& run) {
+  try {
+    return run();
+  } catch (...) {
+    const torch::autograd::edge_list roots = {{c10::make_intrusive<LastNode>(), 0}};
+    torch::autograd::Engine::get_default_engine().execute(
+        roots, {at::zeros({})}, /*keep_graph=*/false, /*create_graph=*/false,
+        /*accumulate_grad=*/true);
+    throw;
+  }
+}
+
 // As gradients_of, but adds the gradients to the leaves' `grad`; to those of all if there are no
 // `inputs`. Without `record` they are constants to reverse mode on the planes below as well.
 void accumulate_gradients(const variable_list& outputs, const variable_list& seeds,
@@ -125,7 +152,9 @@ void accumulate_gradients(const variable_list& outputs, const variable_list& see
                           bool keep_graph, bool record) {
   if (record) {
     const BackwardPass pass(plane, /*with_grad_mode=*/true);
-    torch::autograd::backward(outputs, seeds, keep_graph, /*create_graph=*/true, inputs);
+    clearing_queue([&] {
+      torch::autograd::backward(outputs, seeds, keep_graph, /*create_graph=*/true, inputs);
+    });
     return;
   }
   std::vector<at::Tensor> leaves = inputs;
@@ -141,7 +170,8 @@ void accumulate_gradients(const variable_list& outputs, const variable_list& see
   {
     const bool with_grad_mode = others_need_grad_mode(outputs, seeds, plane);
     const BackwardPass pass(plane, with_grad_mode);
-    torch::autograd::backward(outputs, seeds, keep_graph, with_grad_mode, inputs);
+    clearing_queue(
+        [&] { torch::autograd::backward(outputs, seeds, keep_graph, with_grad_mode, inputs); });
   }
   for (const auto& leaf : leaves) {
     if (leaf.grad().defined()) {
@@ -158,8 +188,9 @@ variable_list gradients_of(const variable_list& outputs, const variable_list& se
                            bool keep_graph, bool record, bool allow_unused) {
   const bool differentiable = record || others_need_grad_mode(outputs, seeds, plane);
   const BackwardPass pass(plane, differentiable);
-  auto gradients =
-      torch::autograd::grad(outputs, inputs, seeds, keep_graph, differentiable, allow_unused);
+  auto gradients = clearing_queue([&] {
+    return torch::autograd::grad(outputs, inputs, seeds, keep_graph, differentiable, allow_unused);
+  });
   if (differentiable && !record) {
     cut_graph(gradients, plane);
   }

@@ -193,14 +193,14 @@ class Reevaluated final : public Node {
 
 // A gradient that doesn't depend on its cotangent must be zero. If not, a backward has left
 // autograd on its way.
-void check_zero(const at::Tensor& gradient, const std::string& name) {
+void check_zero(const at::Tensor& gradient) {
   const auto& plain = below_all_levels(gradient);
   if (!plain.has_storage() || plain.is_meta() || plain.key_set().has(c10::DispatchKey::Python) ||
       !plain.ne(0).any().item<bool>()) {
     return;
   }
   const auto* error = dynamic_cast<torch::autograd::Error*>(gradient.grad_fn().get());
-  raise_not_differentiable(name, error ? error->msg : "it computes outside of autograd.");
+  TORCH_CHECK_NOT_IMPLEMENTED(false, error ? error->msg : "it computes outside of autograd.");
 }
 
 using Nodes = std::unordered_set<Node*>;
@@ -241,7 +241,7 @@ std::vector<at::Tensor> tangents_of(const std::vector<at::Tensor>& outputs,
                                     const std::vector<at::Tensor>& arguments,
                                     const std::vector<at::Tensor>& sources,
                                     const std::vector<at::Tensor>& given, const LevelPtr& plane,
-                                    bool record, const std::string& name) {
+                                    bool record) {
   std::vector<at::Tensor> tangents(outputs.size());
   std::vector<size_t> positions;
   variable_list roots;
@@ -268,7 +268,7 @@ std::vector<at::Tensor> tangents_of(const std::vector<at::Tensor>& outputs,
       linear.push_back(pulled[i]);
       seeds.push_back(lift_to(given[i], plane));
     } else if (pulled[i].defined()) {
-      check_zero(pulled[i], name);
+      check_zero(pulled[i]);
     }
   }
   if (linear.empty()) {
@@ -345,8 +345,8 @@ std::vector<at::Tensor> push_forward_by_reverse(const TensorFunction& function,
     }
     outputs = function(arguments);
     try {
-      tangents = tangents_of(outputs, arguments, sources, given, plane,
-                             is_recorded || records_tangents, name);
+      tangents =
+          tangents_of(outputs, arguments, sources, given, plane, is_recorded || records_tangents);
     } catch (const c10::Error& error) {
       raise_not_differentiable(name, error.what_without_backtrace());
     } catch (const std::exception& error) {

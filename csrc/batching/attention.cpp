@@ -154,6 +154,10 @@ std::optional<at::Tensor> attention(Level&, const at::Tensor& query, const at::T
       query.sym_sizes().slice(0, rank - 2) == key.sym_sizes().slice(0, rank - 2) &&
       key.sym_sizes().slice(0, rank - 2) == value.sym_sizes().slice(0, rank - 2);
   const bool has_mask = mask && mask->defined();
+  // The fused kernel takes both, but PyTorch uses it for rank 4 alone.
+  TORCH_CHECK(rank == 4 || !(has_mask && is_causal),
+              "scaled_dot_product_attention: Explicit attn_mask should not be set when "
+              "is_causal=True");
   const bool fits = same_leading && !(has_mask && (rank > 4 || mask->dim() < 2));
   if (dropout_p > 0 || is_mask_differentiated(mask) || any_tangent(query, key, value)) {
     return std::get<0>(at::_scaled_dot_product_attention_math(

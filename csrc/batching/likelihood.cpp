@@ -103,6 +103,9 @@ std::tuple<at::Tensor, at::Tensor> nll_rule(Level& level, const at::Tensor& self
                                             const at::Tensor& target,
                                             const std::optional<at::Tensor>& weight,
                                             int64_t reduction, c10::SymInt ignore_index) {
+  if (self.dim() == 1 && target.dim() == 1 && target.sym_size(0) == 1) {  // forward alone
+    return nll_rule(level, self, target.squeeze(0), weight, reduction, std::move(ignore_index));
+  }
   if (is_plain_nll(self, target, weight)) {
     return nll_of_rows(level, self, target, reduction, ignore_index);
   }

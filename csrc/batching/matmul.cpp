@@ -93,10 +93,11 @@ at::Tensor add_scaled(const at::Tensor& self, const at::Tensor& product, const a
     return (beta.toLong() == 0 ? sum : sum + self * beta.toLong()).to(type);
   }
   const auto scaled = alpha.equal(1) ? product : product * alpha;
-  if (beta.equal(0)) {
+  const at::Scalar factor = beta.isBoolean() ? at::Scalar(beta.toLong()) : beta;
+  if (factor.equal(0)) {
     return scaled;
   }
-  return beta.equal(1) ? scaled + self : at::add(scaled, self, beta);
+  return factor.equal(1) ? scaled + self : at::add(scaled, self, factor);
 }
 
 at::Tensor addmm(Level& level, const at::Tensor& self, const at::Tensor& left,

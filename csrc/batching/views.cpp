@@ -135,7 +135,7 @@ at::Tensor unfold(Level& level, const at::Tensor& self, int64_t dim, int64_t siz
 }
 
 at::Tensor view_as_real(Level& level, const at::Tensor& self) {
-  return wrap(at::view_as_real(at_front(self, level).resolve_conj()), 0, level);
+  return wrap(at::view_as_real(at_front(self, level)), 0, level);
 }
 
 at::Tensor view_as_complex(Level& level, const at::Tensor& self) {

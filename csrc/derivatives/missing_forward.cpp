@@ -138,7 +138,11 @@ class InPlace final : public c10::OperatorKernel {
     const auto self = first.toTensor();
     first = self.clone();  // autograd may save it
     functional_.callBoxed(stack);
-    self.copy_(torch::jit::pop(*stack).toTensor());
+    const auto value = torch::jit::pop(*stack).toTensor();
+    TORCH_CHECK(c10::canCast(value.scalar_type(), self.scalar_type()), "result type ",
+                value.scalar_type(), " can't be cast to the desired output type ",
+                self.scalar_type());
+    self.copy_(value);
     stack->emplace_back(self);
   }
 

@@ -15,11 +15,7 @@ auto each_on(const c10::OperatorHandle& op, const Stack& stack) {
 
 // Among some arguments.
 auto each_of(c10::ArrayRef<c10::IValue> arguments) {
-  return [=](auto&& visit) {
-    for (const auto& argument : arguments) {
-      visit_tensors(argument, visit);
-    }
-  };
+  return [=](auto&& visit) { for_each_tensor_in(arguments, visit); };
 }
 
 // Whose memory a result shares: that of a view's argument, or of one that a custom operator returns
@@ -157,7 +153,12 @@ void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack*
                   [&](const at::Tensor& tensor) { return lifted(tensor, level); });
   }
   if (traits.composite) {
-    decompose(op, keys, level, stack);
+    // What it is made of would write to tensors of its own, too.
+    const bool writes = traits.mutates && !differentiated && level.kind == LevelKind::Batch &&
+                        any_batched(level, each_on(op, *stack));
+    if (!writes || !compute_and_write(op, level, stack)) {
+      decompose(op, keys, level, stack);
+    }
     return;
   }
   if (differentiated) {

@@ -61,6 +61,7 @@ void add_derivative_kernel(Kernel* kernel) {
 }
 
 // Computes an operator by `same`, a function of its arguments, whenever `when(arguments...)` holds.
+// What the operator refuses is refused: plain PyTorch is asked about arguments of a new kind.
 inline constexpr auto has_tangents = [](const auto&... arguments) {
   return any_tangent(arguments...);
 };
@@ -74,9 +75,33 @@ template <class Op, auto when, auto same, class Return, class... Parameters>
 struct ComputedWhen<Op, when, same, Return(Parameters...)> {
   static Return kernel(c10::DispatchKeySet keys, Parameters... arguments) {
     if (C10_UNLIKELY(when(arguments...))) {
+      if (!sample_check().is_off()) {
+        sample_check().check(
+            [&] {
+              return run_on_sample(operator_handle(), nullptr,
+                                   c10::impl::boxArgs<Parameters...>(arguments...));
+            },
+            arguments...);
+      }
       return same(std::forward<Parameters>(arguments)...);
     }
     return Op::redispatch(below_derivatives(keys), std::forward<Parameters>(arguments)...);
+  }
+
+  static const c10::OperatorHandle& operator_handle() {
+    static const auto handle =
+        c10::Dispatcher::singleton().findSchemaOrThrow(Op::name, Op::overload_name);
+    return handle;
+  }
+  static SampleCheck& sample_check() {
+    static auto* check = [] {
+      auto* made = new SampleCheck();
+      if (OperatorTraits::of(operator_handle()).random) {
+        made->turn_off();  // it would draw
+      }
+      return made;
+    }();
+    return *check;
   }
 };
 

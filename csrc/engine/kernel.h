@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "engine/overlap.h"
 #include "engine/routing.h"
 #include "engine/sample_check.h"
 #include "engine/views.h"
@@ -52,9 +53,25 @@ struct Operator<Return(Parameters...)> {
   void ask_about_sample(const Level& level, Arguments&... arguments) const {
     sample_check->check(
         [&] {
-          return run_on_sample(handle, level, c10::impl::boxArgs<Parameters...>(arguments...));
+          return functorch_ext::ask_about_sample(handle, level,
+                                                 c10::impl::boxArgs<Parameters...>(arguments...));
         },
         arguments...);
+  }
+
+  // Raises what plain PyTorch raises for a sample that is written to where it is read, too.
+  template <class Each, class... Arguments>
+  void check_overlap(const at::Tensor& written, const Level& level, const Each& each,
+                     Arguments&... arguments) const {
+    const auto overlap = overlap_of(written, each);
+    if (C10_LIKELY(overlap == Overlap::None ||
+                   (overlap == Overlap::Itself && sample_check->takes_itself()))) {
+      return;
+    }
+    ask_about_overlap(handle, level, c10::impl::boxArgs<Parameters...>(arguments...));
+    if (overlap == Overlap::Itself) {
+      sample_check->note_takes_itself();
+    }
   }
 
   // The per-sample loop, for argument combinations that a rule doesn't cover.
@@ -228,6 +245,7 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
       at::Tensor& self = mutated_argument<Return, Parameters...>(arguments...);
       if (!op_.traits.random) {
         check_mutable(self, level, op_.handle);
+        op_.check_overlap(self, level, each, arguments...);
       }
       apply_rule(level, arguments...);
       after_mutation(self);

@@ -91,6 +91,8 @@ struct ThreadState {
   // The level whose rule runs right now: operators that the rule calls on that level's own tensors
   // are part of it, and its autograd has seen them already.
   const Level* computing = nullptr;
+  // How often somebody asked for the memory of a tensor that has none.
+  uint64_t memory_refusals = 0;
 };
 
 ThreadState& thread_state();

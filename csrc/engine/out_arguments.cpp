@@ -2,6 +2,7 @@
 #include <ATen/native/Resize.h>
 
 #include "engine/boxed.h"
+#include "engine/overlap.h"
 #include "engine/variants.h"
 
 namespace functorch_ext {
@@ -31,6 +32,16 @@ at::Tensor batched_value(const at::Tensor& result, const at::Tensor& out, const 
   auto sizes = value.sym_sizes().vec();
   sizes.insert(sizes.begin(), level.batch_size);
   return value.expand_symint(sizes).clone(at::MemoryFormat::Contiguous);
+}
+
+// PyTorch would give a view other memory, or more of its base's.
+void check_not_resized_as_view(const c10::OperatorHandle& op, const at::Tensor& out,
+                               const at::Tensor& result) {
+  TORCH_CHECK(out.sym_sizes() == result.sym_sizes() ||
+                  !(out.is_view() || wrapper_of(out)->viewed().base.defined()),
+              "functorch_ext.vmap: ", op.operator_name(), " would resize its out argument from ",
+              out.sym_sizes(), " to ", result.sym_sizes(),
+              ", but that is a view of another tensor. Take a view of the result's shape.");
 }
 
 void write_out(const at::Tensor& out, const at::Tensor& result, const Level& level) {
@@ -68,12 +79,17 @@ bool compute_and_write(const c10::OperatorHandle& op, const Level& level, Stack*
   std::vector<at::Tensor> outs;
   for_each_written(op, given, [&](const at::Tensor& out) {
     check_mutable(out, level, op);
+    const auto each = [&](const auto& visit) { for_each_tensor_in(given, visit); };
+    if (C10_UNLIKELY(overlap_of(out, each) != Overlap::None)) {
+      ask_about_overlap(op, level, given);
+    }
     outs.push_back(out);
   });
   variant->callBoxed(&call);
   TORCH_INTERNAL_ASSERT(call.size() == outs.size());
   torch::jit::drop(*stack, count);
   for (size_t i = 0; i < outs.size(); ++i) {
+    check_not_resized_as_view(op, outs[i], call[i].toTensor());
     write_out(outs[i], call[i].toTensor(), level);
     stack->emplace_back(outs[i]);
   }

@@ -151,7 +151,9 @@ void check_mutable(const at::Tensor& self, const Level& level, const c10::Operat
       is_batched_at(self, level) || make_batched(self, level),
       "functorch_ext.vmap: ", op.operator_name(),
       " would write in-place a value that differs between samples into a tensor from outside (or "
-      "computed from such tensors alone), which all samples share. "
+      "computed from such tensors alone",
+      c10::InferenceMode::is_enabled() ? ", or made inside torch.inference_mode()" : "",
+      "), which all samples share. "
       "Use the out-of-place form of the operator, or write into memory made inside: with "
       "x.new_zeros(...), torch.zeros_like(x), or shared.clone() (if shared requires grad: "
       "torch.zeros_like(shared) + shared).");

@@ -38,7 +38,7 @@ bool is_ordinary(const at::Tensor& tensor) {
 
 // The sample of a tensor as a plain tensor: that at `index` of `level`, the first of other levels.
 // Undefined if there is none.
-at::Tensor sample_of(const at::Tensor& tensor, const Level& level, int64_t index) {
+at::Tensor sample_of(const at::Tensor& tensor, const Level* level, int64_t index) {
   if (!is_wrapper(tensor)) {
     return is_ordinary(tensor) ? tensor : at::Tensor();
   }
@@ -47,7 +47,7 @@ at::Tensor sample_of(const at::Tensor& tensor, const Level& level, int64_t index
   if (!wrapper.is_batched() || !value.defined()) {
     return value;
   }
-  const auto position = &wrapper.level() == &level ? index : 0;
+  const auto position = &wrapper.level() == level ? index : 0;
   return position < value.size(wrapper.bdim()) ? value.select(wrapper.bdim(), position)
                                                : at::Tensor();
 }
@@ -77,8 +77,8 @@ void SampleCheck::remember(uint64_t kinds) {
   recent(kinds).store(kinds, std::memory_order_relaxed);
 }
 
-bool run_on_sample(const c10::OperatorHandle& op, const Level& level, Stack arguments,
-                   int64_t index) {
+bool run_on_sample(const c10::OperatorHandle& op, const Level* level, Stack arguments,
+                   int64_t index, const std::function<void(Stack&)>& prepare) {
   if (is_recorded()) {
     return false;
   }
@@ -94,8 +94,8 @@ bool run_on_sample(const c10::OperatorHandle& op, const Level& level, Stack argu
   rewrite_stack(arguments, arguments.size(), [&](const at::Tensor& tensor) {
     auto sample = sample_of(tensor, level, index);
     complete = complete && sample.defined();
-    if (!complete) {
-      return tensor;
+    if (!complete || prepare) {
+      return complete ? sample : tensor;
     }
     // Kernels may rely on the memory of a tensor of its own.
     const bool as_it_is =
@@ -103,14 +103,21 @@ bool run_on_sample(const c10::OperatorHandle& op, const Level& level, Stack argu
     return as_it_is ? sample : sample.clone(at::MemoryFormat::Contiguous);
   });
   if (complete) {
-    try {
-      op.callBoxed(&arguments);
-    } catch (const c10::NotImplementedError&) {
-      // Nothing was said of the arguments: the device has no such kernel, and a rule may do
-      // without.
+    if (prepare) {
+      prepare(arguments);
     }
+    op.callBoxed(&arguments);
   }
   return complete;
+}
+
+bool ask_about_sample(const c10::OperatorHandle& op, const Level& level, const Stack& arguments,
+                      int64_t index) {
+  try {
+    return run_on_sample(op, &level, arguments, index);
+  } catch (const c10::NotImplementedError&) {
+    return true;
+  }
 }
 
 void raise_error_of_sample(const c10::Error& error, const c10::OperatorHandle& op,
@@ -123,7 +130,7 @@ void raise_error_of_sample(const c10::Error& error, const c10::OperatorHandle& o
   }
   const auto samples = level.batch_size.maybe_as_int().value_or(0);
   for (int64_t index = 0; index < samples; ++index) {
-    if (!run_on_sample(op, level, arguments, index)) {
+    if (!ask_about_sample(op, level, arguments, index)) {
       return;
     }
   }

@@ -24,6 +24,13 @@ void visit_tensors(const c10::IValue& value, Visit&& visit) {
   }
 }
 
+template <class Visit>
+void for_each_tensor_in(c10::ArrayRef<c10::IValue> arguments, Visit&& visit) {
+  for (const auto& argument : arguments) {
+    visit_tensors(argument, visit);
+  }
+}
+
 // The same value with each defined tensor replaced by change(tensor).
 c10::IValue rewrite_value(const c10::IValue& value,
                           const std::function<at::Tensor(const at::Tensor&)>& change);

@@ -102,16 +102,25 @@ void WrapperImpl::disown() {
 }
 
 bool WrapperImpl::has_storage() const {
-  return is_own() && storage_ && value_.has_storage();
+  const bool has = is_own() && storage_ && value_.has_storage();
+  thread_state().memory_refusals += !has;
+  return has;
 }
 
 const c10::Storage& WrapperImpl::storage() const {
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      has_storage(),
-      "functorch_ext: the function reads the memory of a batched tensor, as its storage is, or of "
-      "another tensor inside a transform that has no memory of its own. Use tensor operations "
-      "instead.");
+  TORCH_CHECK_NOT_IMPLEMENTED(has_storage(), no_storage_message());
   return storage_;
+}
+
+const char* WrapperImpl::no_storage_message() const {
+  return level_->kind == LevelKind::Batch
+             ? "functorch_ext.vmap: the function reads the memory of a batched tensor, as "
+               "x.numpy(), x.tolist() and x.data_ptr() do, but the samples may differ and have no "
+               "memory of their own. Use tensor operations instead."
+             : "functorch_ext: the function reads the memory of a tensor inside a transform, as "
+               "x.numpy(), x.tolist() and x.data_ptr() do, but the tensor has none: it stands for "
+               "a value that mutations replace, or has a derivative. Use tensor operations "
+               "instead.";
 }
 
 void WrapperImpl::set_aliasing(c10::intrusive_ptr<Aliasing> aliasing, uint64_t generation) {

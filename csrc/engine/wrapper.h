@@ -71,6 +71,8 @@ struct WrapperImpl final : c10::TensorImpl {
   void set_own(bool readable = true);  // may its memory be read directly?
   void disown();
   bool has_storage() const override;
+  // Why there is no storage, and what to do.
+  const char* no_storage_message() const;
   const c10::Storage& storage() const override;
 
   // Of a Functional level: the memory that the tensor aliases, and how often that had been written

@@ -185,6 +185,7 @@ PYBIND11_MODULE(_C, module) {
       .value("COPIES", BuiltinRole::Copies)
       .value("HANDS_OUT", BuiltinRole::HandsOut)
       .value("HANDS_POINTER", BuiltinRole::HandsPointer)
+      .value("READS", BuiltinRole::Reads)
       .value("CONVERTS", BuiltinRole::Converts);
   module.def("watch_builtin", &watch_builtin, py::arg("function"), py::arg("role"),
              py::arg("of_elements") = py::none());
@@ -201,6 +202,7 @@ PYBIND11_MODULE(_C, module) {
   bind_switch(module);
   module.def("register_missing_forward", &register_missing_forward);
   module.def("live_levels", &Level::count);
+  module.def("memory_refusals", [] { return thread_state().memory_refusals; });
   module.def("describe", &describe);
 }
 

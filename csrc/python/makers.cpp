@@ -67,8 +67,24 @@ PyObject* tensor_given(PyObject* self, PyObject* args) {
   return first && THPVariable_Check(first) ? first : nullptr;
 }
 
+// Calls a function of a tensor's memory. Says why it failed, where the tensor has none.
+template <class Call>
+PyObject* explained(const Call& call, PyObject* self, PyObject* args) {
+  const auto refusals = thread_state().memory_refusals;
+  PyObject* result = call();
+  if (!result && thread_state().memory_refusals > refusals) {
+    PyObject* tensor = tensor_given(self, args);
+    if (tensor && is_wrapper(THPVariable_Unpack(tensor))) {
+      PyErr_SetString(PyExc_RuntimeError,
+                      wrapper_of(THPVariable_Unpack(tensor))->no_storage_message());
+    }
+  }
+  return result;
+}
+
 PyObject* watched(PyObject* result, PyObject* self, PyObject* args, BuiltinRole role) {
-  if (!result || role == BuiltinRole::Converts || !is_in_transform()) {
+  if (!result || role == BuiltinRole::Converts || role == BuiltinRole::Reads ||
+      !is_in_transform()) {
     return result;
   }
   auto given = py::reinterpret_steal<py::object>(result);
@@ -111,7 +127,7 @@ Function as_function(PyCFunction function) {
 template <size_t index>
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
   const auto original = as_function<PyCFunctionWithKeywords>(originals[index]);
-  PyObject* result = original(self, args, kwargs);
+  PyObject* result = explained([&] { return original(self, args, kwargs); }, self, args);
   if (!result && of_elements_functions[index] && is_in_transform()) {
     return made_of_elements(of_elements_functions[index], args, kwargs);
   }
@@ -120,7 +136,8 @@ PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
 
 template <size_t index>
 PyObject* call_without_arguments(PyObject* self, PyObject* none) {
-  return watched(originals[index](self, none), self, nullptr, roles[index]);
+  PyObject* result = explained([&] { return originals[index](self, none); }, self, nullptr);
+  return watched(result, self, nullptr, roles[index]);
 }
 
 template <size_t... index>

@@ -10,6 +10,7 @@ enum class BuiltinRole : uint8_t {
   Copies,        // likewise, but it may be part of a graph, and then doesn't
   HandsOut,      // the memory of a tensor, to somebody who expects to see later writes
   HandsPointer,  // the address of a tensor's memory
+  Reads,         // what is in a tensor's memory
   Converts,      // something that may be a tensor of the program already
 };
 

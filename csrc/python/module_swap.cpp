@@ -126,7 +126,8 @@ class OtherThreads {
   [[noreturn]] static void raise(const py::object& root) {
     const auto name = py::type::of(root).attr("__name__").cast<std::string>();
     throw std::runtime_error(
-        "functional_call: another thread is inside a functional_call of this " + name +
+        "functorch_ext.functional_call: another thread is inside a functional_call of this " +
+        name +
         " and doesn't come out of it: perhaps it waits for this thread. A module can be called "
         "with "
         "other tensors by one thread at a time. Give each thread a module of its own "

@@ -1,14 +1,6 @@
-"""Verdicts that look like faults and aren't, each with the reason."""
+"""Verdicts that look like faults and aren't: what plain PyTorch itself gets wrong, with the reason."""
 
-from test.bad_inputs.judge import ACCEPTED, MESSAGE
-
-PLAIN_ASSERTION = "plain PyTorch fails with the same assertion in its backward pass"
-
-REASONS = {
-    ("nn.functional.fractional_max_pool2d", MESSAGE): PLAIN_ASSERTION,
-    ("nn.functional.fractional_max_pool3d", MESSAGE): PLAIN_ASSERTION,
-    ("_softmax_backward_data", ACCEPTED): "its derivative broadcasts a gradient of another size",
-}
+REASONS = {}
 
 
 def reason(verdict):

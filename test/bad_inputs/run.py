@@ -29,6 +29,8 @@ class Worker:
             env={**os.environ, **(environment or {})},
         )
 
+        self.process.stdout.readline()  # it is ready: importing takes long on a busy machine
+
     def stop(self):
         self.process.kill()
         self.process.communicate()

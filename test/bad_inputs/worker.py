@@ -2,6 +2,7 @@
 
 Reads cases from stdin, a JSON list [name, number] a line, and answers each with a line: the Verdict
 as a JSON list. Before that comes the name of the transform. With --plain, plain PyTorch alone runs.
+The first line of all says that it is ready.
 """
 
 import json
@@ -23,6 +24,7 @@ def main():
     # Operators may print; nothing but answers goes to the parent.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    print("ready", file=answers)
     for line in sys.stdin:
         case = Case(*json.loads(line))
         if "--plain" in sys.argv:
