@@ -8,6 +8,7 @@ Made from the registry of patches, so that it cannot say anything else than what
 from pathlib import Path
 
 # Some are made once PyTorch's module is imported.
+import torch._dynamo  # noqa: F401
 import torch.distributed.fsdp._fully_shard  # noqa: F401
 
 from functorch_ext import patches

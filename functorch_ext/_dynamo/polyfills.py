@@ -142,6 +142,8 @@ def _split(func, argnums, has_aux, args, kwargs):
     else:
         positions = [position % len(args) for position in argnums]
         selected = tuple([args[position] for position in positions])
+    if len(set(positions)) != len(positions):
+        raise Refused
     leaves, structure = _tensors(selected)
     others = [None if i in positions else args[i] for i in range(len(args))]
     other_leaves, other_structure = pytree.tree_flatten((others, kwargs))

@@ -16,7 +16,7 @@ from torch._dynamo import convert_frame, eval_frame
 from torch._dynamo.types import ConvertFrameReturn
 from torch.utils import _pytree as pytree
 
-from functorch_ext import _C
+from functorch_ext import _C, _patches
 
 ALONE = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP)  # a frame, and what it calls
 
@@ -31,7 +31,13 @@ def install() -> None:
         _expect_no_compiled_frame()
         return None  # Dynamo leaves this thread's frames alone
 
-    eval_frame._callback_from_stance = callback_from_stance
+    _patches.replace(
+        eval_frame,
+        "_callback_from_stance",
+        callback_from_stance,
+        "a compiled function has no code for tensors and derivatives of a transform",
+        always="one call of Python in each call of a compiled function",
+    )
 
     # In another thread no transform runs, but it may be given our tensors.
     compile_frame: Any = convert_frame.CatchErrorsWrapper.__call__
@@ -42,8 +48,13 @@ def install() -> None:
         _expect_no_compiled_frame()
         return ConvertFrameReturn(frame_exec_strategy=ALONE, apply_to_code=False)
 
-    compiler: Any = convert_frame.CatchErrorsWrapper
-    compiler.__call__ = compile_frame_of_plain_tensors
+    _patches.replace(
+        convert_frame.CatchErrorsWrapper,
+        "__call__",
+        compile_frame_of_plain_tensors,
+        "another thread may compile a function for tensors of a transform",
+        always="a look at the arguments when a function is compiled",
+    )
 
 
 def _transform_runs() -> bool:

@@ -22,8 +22,10 @@ from torch._functorch.autograd_function import autograd_function_apply
 from torch.utils import _pytree as pytree
 
 from functorch_ext._dynamo import polyfills
+from functorch_ext._dynamo.custom_function import custom_function, outside_no_grad
 from functorch_ext._dynamo.graph_call import call_linear
 
+_KEYWORDS = ("non_differentiable_idx", "saved_for_backward_idx")  # of a custom function's node
 _IN_REVERSE = ("grad", "jacrev", "hessian", "vjp", "linearize")
 
 
@@ -107,8 +109,14 @@ class TransformCallVariable(TorchHigherOrderOperatorVariable):
             enable_grad=enable_grad,
             should_flatten_outputs=True,
         )
-        if any(node.target is autograd_function_apply for node in graph.nodes):
-            _refuse("It uses a custom autograd.Function.")
+        for node in graph.nodes:
+            if node.target is autograd_function_apply:
+                if any(name not in _KEYWORDS for name, value in node.kwargs.items() if value):
+                    _refuse("A custom autograd.Function marks tensors as dirty.")
+                if not outside_no_grad(tx.output.nn_modules[node.args[1].target]):
+                    _refuse("The backward of a custom autograd.Function changes grad mode.")
+                node.target = custom_function
+                node.kwargs = {name: node.kwargs[name] for name in _KEYWORDS}
         constant = list(spec.masks_to_filter_const_values or ())
         inputs = [body.inputs.get(node) for node in graph.find_nodes(op="placeholder")]
         outer_of = {inner.node: outer for outer, inner in lifted.items()}

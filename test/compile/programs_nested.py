@@ -241,3 +241,40 @@ def raises_as_eager(t):
         return x
 
     return f, (rand(4),)
+
+
+class SavesEverything(torch.autograd.Function):
+    """Saves an input, an output, a value computed on the way, and a number."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, y, power):
+        between = x.detach() * 2
+        out = x.exp() * y
+        return out, y * power, between
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, y, ctx.power = inputs
+        ctx.mark_non_differentiable(output[2])
+        ctx.save_for_backward(x, y, output[0], output[2])
+
+    @staticmethod
+    def backward(ctx, c, d, _):
+        x, y, out, between = ctx.saved_tensors
+        return c * out + d * between.sum() * 0.1, c * x.exp() + d * ctx.power, None
+
+
+@program
+def custom_function_second_derivatives(t):
+    loss = lambda x: sum(part.sin().sum() for part in SavesEverything.apply(x, x.cos(), 3))
+    return lambda x: (t.F.hessian(loss)(x), t.F.grad(lambda x: t.F.grad(loss)(x).sum())(x)), (
+        rand(4),
+    )
+
+
+@program
+def custom_function_second_derivatives_mapped(t):
+    loss = lambda x: (Doubled.apply(x) * x.sin()).sum()
+    return lambda x: t.F.vmap(t.F.jacrev(t.F.grad(loss)))(x), (rand(3, 4),)
