@@ -58,7 +58,8 @@ std::tuple<at::Tensor, at::Tensor> triangular_solve(const at::Tensor& right,
   return {result, matrix.clone()};
 }
 
-// The inverse of L L^H, or of U^H U. PyTorch's tangents of it are wrong in the first place.
+// The inverse of L L^H, or of U^H U. PyTorch's tangents of it are wrong in the first place, and so
+// are gradients by a matrix whose other triangle isn't zero.
 at::Tensor cholesky_inverse(const at::Tensor& factor, bool upper) {
   const auto identity = at::eye_symint(factor.sym_size(-1), factor.options());
   const auto inverse = at::linalg_solve_triangular(factor, identity.expand_as(factor), upper);
@@ -134,6 +135,19 @@ at::Tensor householder_product(const at::Tensor& input, const at::Tensor& tau) {
   return product;
 }
 
+// Some drivers return the singular values of the matrix too, as constants.
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> lstsq(
+    c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& right,
+    std::optional<double> rcond, std::optional<c10::string_view> driver) {
+  auto results =
+      at::_ops::linalg_lstsq::redispatch(below_derivatives(keys), self, right, rcond, driver);
+  auto& singular_values = std::get<3>(results);
+  if (singular_values.sym_numel() > 0 && any_differentiated(self)) {
+    singular_values = at::linalg_svdvals(self);
+  }
+  return results;
+}
+
 }  // namespace
 
 void register_linalg_derivatives() {
@@ -144,7 +158,8 @@ void register_linalg_derivatives() {
   add_second_order<at::_ops::_linalg_eigh, eigh>();
   add_second_order<at::_ops::linalg_eig, eig>();
   add_second_order<at::_ops::linalg_householder_product, householder_product>();
-  add_computed_when<at::_ops::cholesky_inverse, has_tangents, cholesky_inverse>();
+  add_computed_when<at::_ops::cholesky_inverse, is_differentiated_here, cholesky_inverse>();
+  add_derivative_kernel<at::_ops::linalg_lstsq>(&lstsq);
 }
 
 }  // namespace functorch_ext

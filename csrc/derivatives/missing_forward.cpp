@@ -155,23 +155,62 @@ bool has_derivative(const OperatorHandle& op) {
          op.hasKernelForAnyDispatchKey(c10::autograd_dispatch_keyset);
 }
 
-// What a program registers may have no derivative at all, which PyTorch's forward mode takes for a
-// derivative of zero.
+// Does reverse mode follow an argument of an operator that is called from outside of all rules?
+bool is_recorded(c10::DispatchKeySet keys, const OperatorHandle& op, const Stack& stack) {
+  if (!c10::GradMode::is_enabled() || !keys.has_any(c10::autograd_dispatch_keyset)) {
+    return false;
+  }
+  bool any = false;
+  for_each_tensor_on_stack(op, stack, [&](const at::Tensor& tensor) {
+    any =
+        any || (tensor.requires_grad() &&
+                !(is_wrapper(tensor) && thread_state().computing == &wrapper_of(tensor)->level()));
+  });
+  return any;
+}
+
+[[noreturn]] void raise_without_derivative(const OperatorHandle& op, const char* flows) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      false, "functorch_ext: ", flows, name_of(op), ", which ",
+      op.schema().is_mutable() ? "writes to its arguments" : "has no derivative",
+      ": PyTorch would take it for zero. Register one with torch.library.register_autograd "
+      "(forward mode makes use of it) for an operator that doesn't write to its arguments, or "
+      "detach the arguments if they need no derivative.");
+}
+
+// Has the operator returned, or written to, what could have a derivative?
+bool any_differentiable(const Stack& results, size_t count) {
+  bool any = false;
+  std::for_each(results.end() - count, results.end(), [&](const c10::IValue& result) {
+    visit_tensors(result, [&](const at::Tensor& tensor) {
+      any = any || tensor.is_floating_point() || tensor.is_complex();
+    });
+  });
+  return any;
+}
+
+// What a program registers may have no derivative at all, which PyTorch takes for a derivative of
+// zero.
 void of_program(const OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  const auto traits = OperatorTraits::of(op);
   const bool flows = tangent_flows(op, keys, *stack);
-  if (C10_LIKELY(!flows) || OperatorTraits::of(op).composite || OperatorTraits::of(op).view) {
+  const bool has_none = !has_derivative(op) && (flows || is_recorded(keys, op, *stack));
+  if (C10_LIKELY(!flows && !has_none) || traits.composite || traits.view) {
     op.redispatchBoxed(below_derivatives(keys), stack);
     return;
   }
-  TORCH_CHECK_NOT_IMPLEMENTED(
-      has_derivative(op) && !op.schema().is_mutable(), "functorch_ext: a tangent flows into ",
-      name_of(op), ", which ",
-      op.schema().is_mutable() ? "writes to its arguments" : "has no derivative",
-      ": PyTorch would take it for zero. Register one with torch.library.register_autograd "
-      "(forward "
-      "mode makes use of it) for an operator that doesn't write to its arguments, or detach the "
-      "arguments if they need no derivative.");
-  push_forward(op, stack);
+  const auto* what = flows ? "a tangent flows into " : "an argument that requires grad goes into ";
+  if (flows && traits.mutates) {
+    raise_without_derivative(op, what);
+  }
+  if (!has_none) {
+    push_forward(op, stack);
+    return;
+  }
+  op.redispatchBoxed(below_derivatives(keys), stack);
+  if (traits.mutates || any_differentiable(*stack, op.schema().returns().size())) {
+    raise_without_derivative(op, what);
+  }
 }
 
 template <auto kernel>

@@ -1,6 +1,7 @@
 // Batch and layer normalization: to be differentiated any number of times, where PyTorch's formulas
 // take the statistics as constants after the first or second time.
 #include <tuple>
+#include <utility>
 
 #include "batching/running_statistics.h"
 #include "derivatives/register.h"
@@ -108,7 +109,7 @@ Three batch_norm(const at::Tensor& input, const OptionalTensor& weight, const Op
   // The running variance is that of a sample, with one degree of freedom less.
   const auto variance = normal.variance.flatten() * at::Scalar(samples) / at::Scalar(samples - 1);
   update(running_var, variance, momentum);
-  return {output, normal.mean.flatten().detach(), normal.scale.flatten().detach()};
+  return {output, normal.mean.flatten(), normal.scale.flatten()};
 }
 
 Three batch_norm_legit(const at::Tensor& input, const OptionalTensor& weight,
@@ -135,6 +136,42 @@ Three layer_norm(const at::Tensor& input, c10::SymIntArrayRef normalized_shape,
                  const OptionalTensor& weight, const OptionalTensor& bias, double epsilon) {
   const Normalized normal(input, last_dims(normalized_shape.size()), epsilon);
   return {affine(normal.x, weight, bias, {}), normal.mean, normal.scale};
+}
+
+// Is this thread in a layer, which drops the statistics? PyTorch takes them for constants, and it
+// is only the program itself that can want their derivatives.
+thread_local bool in_layer = false;
+
+template <class Layer, class Signature = typename Layer::schema>
+struct LayerKernel;
+template <class Layer, class... Parameters>
+struct LayerKernel<Layer, at::Tensor(Parameters...)> {
+  static at::Tensor kernel(c10::DispatchKeySet keys, Parameters... arguments) {
+    struct Entered {
+      const bool outer = std::exchange(in_layer, true);
+      ~Entered() {
+        in_layer = outer;
+      }
+    };
+    const Entered entered;
+    return Layer::redispatch(below_derivatives(keys), std::forward<Parameters>(arguments)...);
+  }
+};
+
+inline constexpr auto needs_statistics = [](const auto&... arguments) {
+  return !in_layer && any_differentiated(arguments...);
+};
+inline constexpr auto needs_parts = [](const auto&... arguments) {
+  return has_tangents_to_differentiate(arguments...) || needs_statistics(arguments...);
+};
+
+// PyTorch's gradients by group norm's statistics are zero unless its output has one too.
+Three group_norm(const at::Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
+                 c10::SymInt samples, c10::SymInt, c10::SymInt, int64_t groups, double epsilon) {
+  const Normalized normal(input.reshape_symint({samples, groups, -1}), {2}, epsilon);
+  const auto output =
+      affine(normal.x.reshape_symint(input.sym_sizes()), weight, bias, ByChannel(input).shape);
+  return {output, normal.mean.squeeze(2), normal.scale.squeeze(2)};
 }
 
 // What a backward pass computes for the input. The sums run over `over`.
@@ -183,11 +220,17 @@ Three layer_norm_backward(const at::Tensor& grad_output, const at::Tensor& input
 }  // namespace
 
 void register_normalization_derivatives() {
-  add_second_order<at::_ops::native_batch_norm, batch_norm>();
-  add_second_order<at::_ops::_native_batch_norm_legit, batch_norm_legit>();
-  add_second_order<at::_ops::_native_batch_norm_legit_no_stats, batch_norm_no_stats>();
-  add_second_order<at::_ops::_batch_norm_with_update, batch_norm_with_update>();
-  add_second_order<at::_ops::native_layer_norm, layer_norm>();
+  using namespace at::_ops;
+  add_derivative_kernel<at::_ops::batch_norm>(&LayerKernel<at::_ops::batch_norm>::kernel);
+  add_derivative_kernel<at::_ops::group_norm>(&LayerKernel<at::_ops::group_norm>::kernel);
+  add_computed_when<native_group_norm, needs_statistics, functorch_ext::group_norm>();
+  add_derivative_kernel<at::_ops::layer_norm>(&LayerKernel<at::_ops::layer_norm>::kernel);
+  add_computed_when<native_batch_norm, needs_parts, functorch_ext::batch_norm>();
+  add_computed_when<_native_batch_norm_legit, needs_parts, functorch_ext::batch_norm_legit>();
+  add_computed_when<_native_batch_norm_legit_no_stats, needs_parts,
+                    functorch_ext::batch_norm_no_stats>();
+  add_computed_when<_batch_norm_with_update, needs_parts, functorch_ext::batch_norm_with_update>();
+  add_computed_when<native_layer_norm, needs_parts, functorch_ext::layer_norm>();
   add_computed_when<at::_ops::native_batch_norm_backward, is_differentiated_here,
                     batch_norm_backward>();
   add_computed_when<at::_ops::native_layer_norm_backward, is_differentiated_here,

@@ -13,8 +13,10 @@ void register_linear_derivatives();
 void register_margins_derivatives();
 void register_normalization_derivatives();
 void register_norms_derivatives();
+void register_reinterpreted_derivatives();
 void register_segments_derivatives();
 void register_softmax_derivatives();
+void register_special_derivatives();
 
 inline void register_second_order_derivatives() {
   register_bags_derivatives();
@@ -27,8 +29,10 @@ inline void register_second_order_derivatives() {
   register_margins_derivatives();
   register_normalization_derivatives();
   register_norms_derivatives();
+  register_reinterpreted_derivatives();
   register_segments_derivatives();
   register_softmax_derivatives();
+  register_special_derivatives();
 }
 
 }  // namespace functorch_ext
