@@ -18,6 +18,7 @@ from functorch_ext import (  # noqa: E402
     _forward_formulas,
     _makers,
     _module_hooks,
+    _recording,
     _sharded_modules,
     _tensor_methods,
     _torch_func,
@@ -49,6 +50,7 @@ _checkpoint.install()
 _module_hooks.install()
 _sharded_modules.install()
 _dynamo.install()
+_recording.install()
 
 __all__ = [
     "FallbackWarning",

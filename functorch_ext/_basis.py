@@ -19,8 +19,14 @@ def check_chunk_size(transform: str, chunk_size: int | None) -> None:
 
 
 def chunks(tensors: list[Tensor], chunk_size: int | None) -> Iterator[tuple[int, int]]:
-    """Pieces ``(start, count)`` of the numbers of all the tensors' elements."""
+    """Pieces ``(start, count)`` of the numbers of all the tensors' elements.
+
+    All in one where sizes are symbolic: how many chunks there are isn't known.
+    """
     total = sum(tensor.numel() for tensor in tensors)
+    if not isinstance(total, int):
+        yield 0, total
+        return
     step = total if chunk_size is None else chunk_size
     for start in range(0, max(total, 1), max(step, 1)):
         yield start, min(step, total - start)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import dlpack
 
 from functorch_ext import _C, _patches
@@ -62,6 +63,7 @@ def install() -> None:
         _watch(torch.Tensor, name, "MAKES")
     for owner in (torch, torch.Tensor):
         _watch(owner, "clone", "COPIES")
+    _C.set_type_of_fakes(FakeTensor)
     for owner, name in HANDS_OUT:
         _watch(owner, name, "HANDS_OUT")
     _watch(torch.Tensor, "data_ptr", "HANDS_POINTER")

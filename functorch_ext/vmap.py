@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
-from torch import Tensor
+from torch import SymInt, Tensor
 
 from functorch_ext import _C
 from functorch_ext._chunking import call_in_chunks
@@ -70,7 +70,9 @@ def vmap(
     """
     mode = checked_randomness("vmap", randomness)
     for name, value, least in (("chunk_size", chunk_size, 1), ("axis_size", axis_size, 0)):
-        if value is not None and (not isinstance(value, int) or not least <= value < 1 << 63):
+        if value is not None and (
+            not isinstance(value, int | SymInt) or not least <= value < 1 << 63
+        ):
             raise ValueError(
                 f"functorch_ext.vmap: {name} must be None or a positive int, but got {value!r}."
             )
@@ -104,7 +106,11 @@ def vmap(
                 return result
         inputs = MappedInputs(args, kwargs, in_dims, kwarg_dims, axis_size)
         leaves = tuple(inputs.leaves)
-        if chunk_size is None or chunk_size >= inputs.batch_size:
+        if (
+            chunk_size is None
+            or isinstance(inputs.batch_size, SymInt)
+            or chunk_size >= inputs.batch_size
+        ):
             return _C.call_on_plane_of(leaves, run, inputs)
         chunks, same_draws = inputs.chunks(chunk_size), randomness == "same"
         return _C.call_on_plane_of(leaves, call_in_chunks, run, chunks, out_dims, same_draws)

@@ -1,5 +1,6 @@
 #include "autodiff/basis.h"
 
+#include <ATen/ops/arange.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/zeros.h>
 
@@ -7,24 +8,44 @@
 
 namespace functorch_ext {
 
-std::vector<at::Tensor> standard_basis(const std::vector<at::Tensor>& tensors, int64_t start,
-                                       int64_t count) {
+namespace {
+
+// The rows from number `start` on, `count` of them, of an identity matrix of `size` columns; what
+// lies outside of it is zeros.
+at::Tensor rows_of_identity(const at::TensorOptions& options, const c10::SymInt& size,
+                            const c10::SymInt& start, const c10::SymInt& count) {
+  const bool is_whole = start == 0 && count == size;
+  if (is_whole) {
+    return at::eye_symint(size, options);
+  }
+  const auto diagonal = start.maybe_as_int();
+  if (!diagonal || count.is_symbolic() || size.is_symbolic()) {
+    const auto numbers = options.dtype(at::kLong);
+    const auto ones_at = at::arange(start, start + count, numbers);
+    return ones_at.unsqueeze(1).eq(at::arange(size, numbers)).to(options.dtype());
+  }
+  auto rows = at::zeros_symint({count, size}, options);
+  if (-count < *diagonal && *diagonal < size) {
+    rows.diagonal(*diagonal).fill_(1);
+  }
+  return rows;
+}
+
+}  // namespace
+
+std::vector<at::Tensor> standard_basis(const std::vector<at::Tensor>& tensors,
+                                       const c10::SymInt& start, const c10::SymInt& count) {
   std::vector<at::Tensor> basis;
   basis.reserve(tensors.size());
-  int64_t offset = 0;  // of the tensor's elements among all
+  c10::SymInt offset = 0;  // of the tensor's elements among all
   for (const auto& tensor : tensors) {
-    const auto size = tensor.numel();
+    const auto size = tensor.sym_numel();
     const auto options = at::TensorOptions().dtype(tensor.dtype()).device(tensor.device());
-    const bool whole = start == offset && count == size;
-    auto part = whole ? at::eye(size, options) : at::zeros({count, size}, options);
+    auto shape = tensor.sym_sizes().vec();
+    shape.insert(shape.begin(), count);
     // Vector `start + row` has its one at element `start + row - offset` of this tensor.
-    const auto diagonal = start - offset;
-    if (!whole && -count < diagonal && diagonal < size) {
-      part.diagonal(diagonal).fill_(1);
-    }
-    std::vector<int64_t> shape = {count};
-    shape.insert(shape.end(), tensor.sizes().begin(), tensor.sizes().end());
-    basis.push_back(part.view(shape));
+    const auto part = rows_of_identity(options, size, start - offset, count);
+    basis.push_back(tensor.dim() == 1 ? part : part.view_symint(shape));
     offset += size;
   }
   return basis;

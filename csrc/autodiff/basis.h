@@ -8,7 +8,7 @@ namespace functorch_ext {
 
 // `count` vectors of the standard basis of the space of all the tensors' elements, from number
 // `start` on: one plain tensor of shape (count, *tensor.shape) for each tensor.
-std::vector<at::Tensor> standard_basis(const std::vector<at::Tensor>& tensors, int64_t start,
-                                       int64_t count);
+std::vector<at::Tensor> standard_basis(const std::vector<at::Tensor>& tensors,
+                                       const c10::SymInt& start, const c10::SymInt& count);
 
 }  // namespace functorch_ext

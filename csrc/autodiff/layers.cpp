@@ -27,7 +27,7 @@ at::Tensor Layers::restore(at::Tensor tensor, const FreshLevels* fresh) const {
 struct FreshLevels::Entered {
   explicit Entered(LevelPtr level_) : level(std::move(level_)) {
     if (!level->is_running()) {
-      frame.emplace(level->batch_size.guard_int(__FILE__, __LINE__), level->randomness,
+      frame.emplace(level->batch_size, level->randomness,
                     /*is_plane=*/!level->is_basis);
     }
     on_plane.emplace(frame ? frame->level() : level);

@@ -158,7 +158,8 @@ std::vector<at::Tensor> ReverseFrame::pull_back(
 }
 
 std::vector<at::Tensor> ReverseFrame::pull_back_basis(const std::vector<at::Tensor>& outputs,
-                                                      int64_t start, int64_t count) const {
+                                                      const c10::SymInt& start,
+                                                      const c10::SymInt& count) const {
   const BatchFrame vectors(count, Randomness::Same, /*is_plane=*/false);
   // What the program runs in the pass (hooks, backwards of custom functions) gets such vectors.
   const OnPlane on_basis(vectors.level());

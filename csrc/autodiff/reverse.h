@@ -36,8 +36,8 @@ class ReverseFrame {
 
   // The same for vectors of the standard basis of the outputs' elements, `count` of them from
   // number `start` on: rows of the Jacobian, in dimension 0 of the results. Keeps the graph.
-  std::vector<at::Tensor> pull_back_basis(const std::vector<at::Tensor>& outputs, int64_t start,
-                                          int64_t count) const;
+  std::vector<at::Tensor> pull_back_basis(const std::vector<at::Tensor>& outputs,
+                                          const c10::SymInt& start, const c10::SymInt& count) const;
 
   // An output as the caller gets it: without a link to the private aliases.
   at::Tensor release(const at::Tensor& output) const;

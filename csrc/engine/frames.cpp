@@ -52,11 +52,11 @@ void RunningLevel::exit() {
   }
 }
 
-BatchFrame::BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane,
+BatchFrame::BatchFrame(c10::SymInt batch_size, Randomness randomness, bool is_plane,
                        const std::vector<at::Tensor>& above)
     : level_(
           c10::make_intrusive<Level>(LevelKind::Batch, depth_above(above) + 1,
-                                     c10::SymInt(batch_size), randomness, thread_state().innermost),
+                                     std::move(batch_size), randomness, thread_state().innermost),
           is_plane) {
   level_->is_basis = !is_plane;
   if (is_plane) {

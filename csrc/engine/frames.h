@@ -42,7 +42,7 @@ class BatchFrame {
   // `is_plane`: what runs inside differentiates on the new level; not so for a basis. The level is
   // deeper than what runs on this thread and than the tensors `above` (an autograd thread runs
   // nothing itself).
-  BatchFrame(int64_t batch_size, Randomness randomness, bool is_plane,
+  BatchFrame(c10::SymInt batch_size, Randomness randomness, bool is_plane,
              const std::vector<at::Tensor>& above = {});
   BatchFrame(const BatchFrame&) = delete;
   BatchFrame& operator=(const BatchFrame&) = delete;

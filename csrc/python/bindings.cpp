@@ -31,6 +31,7 @@
 #include "python/makers.h"
 #include "python/module_state.h"
 #include "python/objects.h"
+#include "python/recorded_after_dispatch.h"
 #include "python/rules.h"
 #include "python/switch.h"
 
@@ -93,8 +94,10 @@ std::pair<at::Tensor, std::optional<int64_t>> unwrap(const Level& level, const a
 // function(*arguments) on the plane of the deepest of the tensors.
 py::object call_on_plane_of(const py::tuple& tensors, const py::function& function,
                             const py::args& arguments) {
-  const OnPlane plane(tensors_in(tensors));
-  return function(*arguments);
+  return recorded_after_dispatch([&]() -> py::object {
+    const OnPlane plane(tensors_in(tensors));
+    return function(*arguments);
+  });
 }
 
 // function(*arguments) as code of the program that an operator calls.
@@ -110,9 +113,7 @@ void bind_level(py::module_& module) {
     return std::any_of(tensors.begin(), tensors.end(), holds);
   };
   py::class_<Level, LevelPtr>(module, "Level")
-      .def_property_readonly(
-          "batch_size",
-          [](const Level& level) { return level.batch_size.guard_int(__FILE__, __LINE__); })
+      .def_property_readonly("batch_size", [](const Level& level) { return level.batch_size; })
       .def_readonly("randomness", &Level::randomness)
       .def_property_readonly("is_batch",
                              [](const Level& level) { return level.kind == LevelKind::Batch; })
@@ -146,6 +147,13 @@ void bind_level(py::module_& module) {
   // The innermost level that runs on this thread, or none.
   module.def("is_differentiating", &is_differentiating);
   module.def("running_level", [] { return thread_state().innermost; });
+  // function(*args) of PyTorch's, on what a transform computes with: what it makes is nobody's own.
+  module.def("run_outside_levels", [](const py::function& function, const py::args& args) {
+    const SavedPosition position;
+    thread_state().plane.reset();
+    thread_state().innermost.reset();
+    return function(*args);
+  });
 }
 
 }  // namespace
@@ -190,6 +198,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("watch_builtin", &watch_builtin, py::arg("function"), py::arg("role"),
              py::arg("of_elements") = py::none());
   module.def("set_watched", &set_watched);
+  module.def("set_type_of_fakes", &set_type_of_fakes);
   module.def("own_tensor", &own_tensor);
   module.def("has_storage", [](const at::Tensor& tensor) { return tensor.has_storage(); });
   module.def("below_all_levels", [](const at::Tensor& tensor) { return below_all_levels(tensor); });

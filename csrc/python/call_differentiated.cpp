@@ -5,6 +5,7 @@
 #include "autodiff/reverse.h"
 #include "python/objects.h"
 #include "python/plain_trees.h"
+#include "python/recorded_after_dispatch.h"
 
 namespace py = pybind11;
 
@@ -36,7 +37,7 @@ py::object call_differentiated(const py::object& func, const py::tuple& args,
                           inputs.push_back(THPVariable_Unpack(leaf.ptr()));
                           return inputs.back().is_floating_point() || inputs.back().is_complex();
                         });
-  if (!fits || inputs.empty()) {
+  if (!fits || inputs.empty() || records_before_dispatch()) {
     return py::reinterpret_borrow<py::object>(Py_NotImplemented);
   }
 

@@ -8,6 +8,7 @@
 #include "engine/frames.h"
 #include "python/objects.h"
 #include "python/plain_trees.h"
+#include "python/recorded_after_dispatch.h"
 
 namespace py = pybind11;
 
@@ -86,7 +87,7 @@ py::object call_mapped(const py::object& func, const py::tuple& args, const py::
                        const py::object& finish) {
   const auto other_form = py::reinterpret_borrow<py::object>(Py_NotImplemented);
   const auto dims = dims_of_arguments(in_dims, args.size());
-  if (!dims) {
+  if (!dims || records_before_dispatch()) {
     return other_form;
   }
   BatchSize batch;

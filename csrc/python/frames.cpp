@@ -16,6 +16,7 @@
 #include "engine/repeated_draws.h"
 #include "functionalization/frame.h"
 #include "python/objects.h"
+#include "python/recorded_after_dispatch.h"
 
 namespace py = pybind11;
 
@@ -38,22 +39,38 @@ py::object run_inside(const std::shared_ptr<Frame>& frame, const py::function& b
   return body(frame);
 }
 
-py::object run_batch(const py::function& body, int64_t batch_size, Randomness randomness,
+py::object run_batch(const py::function& body, const c10::SymInt& batch_size, Randomness randomness,
                      const Tensors& above) {
-  const BatchFrame frame(batch_size, randomness, /*is_plane=*/true, above);
-  return body(frame.level());
+  return recorded_after_dispatch([&] {
+    const BatchFrame frame(batch_size, randomness, /*is_plane=*/true, above);
+    return body(frame.level());
+  });
 }
 
-py::object run_basis(const py::function& body, int64_t count, const Tensors& above) {
+py::object run_basis(const py::function& body, const c10::SymInt& count, const Tensors& above) {
   const BatchFrame frame(count, Randomness::Same, /*is_plane=*/false, above);
   return body(frame.level());
 }
 
+py::object pull_back(const ReverseFrame& frame, const Tensors& outputs,
+                     const std::vector<std::optional<at::Tensor>>& cotangents, bool keep_graph) {
+  return recorded_after_dispatch([&] {
+    Tensors gradients;
+    {
+      const py::gil_scoped_release no_gil;
+      gradients = frame.pull_back(outputs, cotangents, keep_graph);
+    }
+    return py::cast(gradients);
+  });
+}
+
 py::object run_functional(const py::function& body, bool remove_views) {
-  const auto frame = std::make_shared<FunctionalFrame>(remove_views);
-  auto result = run_inside(frame, body);
-  frame->write_back();
-  return result;
+  return recorded_after_dispatch([&] {
+    const auto frame = std::make_shared<FunctionalFrame>(remove_views);
+    auto result = run_inside(frame, body);
+    frame->write_back();
+    return result;
+  });
 }
 
 py::object run_below(const LevelPtr& level, const py::function& func, const py::args& args,
@@ -129,12 +146,13 @@ void bind_frames(py::module_& module) {
   using ReversePtr = std::shared_ptr<ReverseFrame>;
   py::class_<ReverseFrame, ReversePtr>(module, "ReverseFrame")
       .def("differentiable", &ReverseFrame::differentiable)
-      .def("pull_back", &ReverseFrame::pull_back, py::call_guard<py::gil_scoped_release>())
+      .def("pull_back", &pull_back)
       .def("pull_back_basis", &ReverseFrame::pull_back_basis,
            py::call_guard<py::gil_scoped_release>())
       .def("release", &ReverseFrame::release);
   module.def("run_reverse", [](const py::function& body) {
-    return run_inside(std::make_shared<ReverseFrame>(), body);
+    return recorded_after_dispatch(
+        [&] { return run_inside(std::make_shared<ReverseFrame>(), body); });
   });
 
   using ForwardPtr = std::shared_ptr<ForwardFrame>;
@@ -144,7 +162,8 @@ void bind_frames(py::module_& module) {
       .def("unpack", &ForwardFrame::unpack);
   // Forward mode runs on the plane of the deepest of these tensors.
   module.def("run_forward", [](const py::function& body, const Tensors& primals) {
-    return run_inside(std::make_shared<ForwardFrame>(primals), body);
+    return recorded_after_dispatch(
+        [&] { return run_inside(std::make_shared<ForwardFrame>(primals), body); });
   });
 
   using FunctionalPtr = std::shared_ptr<FunctionalFrame>;

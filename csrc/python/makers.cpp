@@ -1,5 +1,6 @@
 #include "python/makers.h"
 
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <array>
@@ -23,6 +24,9 @@ std::array<PyObject*, capacity> of_elements_functions{};
 std::array<PyMethodDef*, capacity> definitions{};
 size_t count = 0;
 
+// The subclass that stands for plain tensors while a program is traced.
+PyTypeObject* type_of_fakes = nullptr;
+
 bool has_memory(const at::Tensor& tensor) {
   return tensor.layout() == at::kStrided && !tensor.is_nested();
 }
@@ -43,12 +47,15 @@ at::Tensor owned_copy(const at::Tensor& tensor) {
   return has_memory(tensor) && !tensor.requires_grad() ? made_inside(tensor) : tensor;
 }
 
+// PyTorch's own code makes tensors with dispatch in Python switched off, such as the fake tensor
+// that stands for a real one: no program sees those.
 bool is_in_transform() {
-  return static_cast<bool>(thread_state().innermost);
+  return static_cast<bool>(thread_state().innermost) &&
+         !c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::Python);
 }
 
 py::object own_result(py::object made, BuiltinRole role) {
-  if (!THPVariable_CheckExact(made.ptr())) {
+  if (!THPVariable_CheckExact(made.ptr()) && Py_TYPE(made.ptr()) != type_of_fakes) {
     return made;
   }
   const auto& tensor = THPVariable_Unpack(made.ptr());
@@ -196,6 +203,10 @@ void set_watched(size_t index, bool on) {
   } else {
     definition->ml_meth = replacements_without_arguments[index];
   }
+}
+
+void set_type_of_fakes(const py::type& type) {
+  type_of_fakes = reinterpret_cast<PyTypeObject*>(py::type(type).release().ptr());
 }
 
 py::object own_tensor(const py::object& tensor) {

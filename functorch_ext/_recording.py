@@ -1,0 +1,84 @@
+"""Recording: what ``make_fx`` sees of a transform is plain operators on plain tensors.
+
+``make_fx`` and fake tensors get operators from below the transforms, after the kernels of wrappers
+and autograd. Their own code runs operators too (decompositions, metadata of fake tensors). That is
+no part of the program, so it runs outside of all levels.
+
+With ``pre_dispatch=True`` operators would be recorded ahead of those kernels. A transform can't be
+recorded there: its backward passes and batching rules are what comes after. So for as long as one
+runs, the mode that records changes places.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import _ops
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental import proxy_tensor
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+
+from functorch_ext import _C
+
+_aten = torch.ops.aten
+
+# Questions that autograd asks about a tangent; the answers aren't tensors.
+_QUESTIONS = (_aten.is_same_size.default, _aten._has_same_storage_numel.default)
+
+# What must return another tensor than its argument: autograd gives the two different derivatives.
+_ALIASES = (_aten.alias.default, _aten.detach.default)
+
+
+def install() -> None:
+    """Runs the modes that trace, and their decompositions, outside of all levels."""
+    for mode in (FakeTensorMode, ProxyTorchDispatchMode):
+        mode.__torch_dispatch__ = _outside_levels(mode.__torch_dispatch__)
+
+
+def _outside_levels(dispatch: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(dispatch)
+    def dispatch_outside(
+        self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if _C.running_level() is None and not _C.is_differentiating():
+            return dispatch(self, func, types, args, kwargs)
+        if type(self) is ProxyTorchDispatchMode:
+            if func in _QUESTIONS:
+                return func(*args, **(kwargs or {}))
+            if func in _ALIASES:
+                return _undecomposed(self, dispatch, func, types, args, kwargs)
+        return _C.run_outside_levels(dispatch, self, func, types, args, kwargs)
+
+    return dispatch_outside
+
+
+def _undecomposed(
+    mode: ProxyTorchDispatchMode, dispatch: Callable[..., Any], func: Any, *arguments: Any
+) -> Any:
+    """Without a decomposition, which may return the argument itself."""
+    table = mode.decomposition_table
+    mode.decomposition_table = {}
+    try:
+        return dispatch(mode, func, *arguments)
+    finally:
+        mode.decomposition_table = table
+
+
+def record_after_dispatch(body: Callable[[], Any]) -> Any:
+    """``body()``, recorded as ``make_fx`` does it without ``pre_dispatch``."""
+    before = _ops.unset_mode_pre_dispatch(torch._C._TorchDispatchModeKey.PROXY)
+    if before is None:  # another mode than make_fx's
+        return body()
+    after = ProxyTorchDispatchMode(
+        before.tracer,
+        before.tracing_mode,
+        _allow_fake_constant=before._allow_fake_constant,
+        _error_on_data_dependent_ops=before._error_on_data_dependent_ops,
+        decomposition_table=before.decomposition_table,
+    )
+    try:
+        with proxy_tensor._temp_remove_pre_dispatch_torch_function_mode(), after:
+            return body()
+    finally:
+        _ops._set_mode_pre_dispatch(before)
