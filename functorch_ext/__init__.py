@@ -30,6 +30,7 @@ from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
 from functorch_ext.functionalize import functionalize  # noqa: E402
 from functorch_ext.jacobian import hessian, jacfwd, jacrev  # noqa: E402
+from functorch_ext.jit import jit  # noqa: E402
 from functorch_ext.nn import (  # noqa: E402
     functional_call,
     replace_all_batch_norm_modules_,
@@ -61,6 +62,7 @@ __all__ = [
     "hessian",
     "jacfwd",
     "jacrev",
+    "jit",
     "jvp",
     "linearize",
     "patches",

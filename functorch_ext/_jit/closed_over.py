@@ -1,0 +1,62 @@
+"""Tensors that a traced function closes over, which become inputs of the graph."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._guards import detect_fake_mode
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, track_tensor_tree
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_map_only
+
+_NEW = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
+
+
+class ClosedOver(TorchDispatchMode):
+    """Gives operators a tensor without values for each real one that they meet.
+
+    It runs ahead of what records operators, which would take a real tensor for a constant, read
+    its value, and write to it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: list[Tensor] = []
+        self._stand_ins: list[Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _NEW:  # of torch.tensor([1.0, 2.0]): a constant indeed
+            return func(*args, **(kwargs or {}))
+        args, kwargs = tree_map_only(Tensor, self._stand_in, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    def _stand_in(self, tensor: Tensor) -> Tensor:
+        if isinstance(tensor, FakeTensor):
+            return tensor
+        for known, stand_in in zip(self.tensors, self._stand_ins):
+            if known is tensor:
+                return stand_in
+        mode, tracer = detect_fake_mode(), get_proxy_mode().tracer
+        with _disable_current_modes():
+            plain = tensor.detach()
+        stand_in = mode.from_tensor(plain, static_shapes=True)
+        name = f"closed_over_{len(self.tensors)}"
+        track_tensor_tree(
+            stand_in,
+            tracer.create_proxy("placeholder", name, (), {}, name=name),
+            constant=None,
+            tracer=tracer,
+        )
+        self.tensors.append(tensor)
+        self._stand_ins.append(stand_in)
+        return stand_in
+
+
+def move_inputs_to_front(graph: fx.Graph) -> None:
+    """Puts the inputs, which were found on the way, ahead of everything else, in order."""
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    before = graph._root
+    for node in inputs:
+        before.append(node)
+        before = node

@@ -1,0 +1,133 @@
+"""A traced function that has been compiled, and how it is called."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.autograd.function import once_differentiable
+
+from functorch_ext._jit.partition import partition
+from functorch_ext._jit.passes import optimize
+from functorch_ext._jit.signature import key_of_tensor
+from functorch_ext._jit.trace import Traced, placeholders_of, writes
+from functorch_ext._pytree import unflatten
+
+Backend = Callable[[fx.GraphModule, list[Tensor]], Callable[[list[Tensor]], Any]]
+
+_set_grad_enabled = torch._C._set_grad_enabled
+
+
+class Compiled:
+    """One traced and compiled function, for calls of one signature."""
+
+    def __init__(self, traced: Traced, tensors: list[Tensor], backend: Backend) -> None:
+        self.closed_over = traced.closed_over
+        self.key_of_closed_over = [key_of_tensor(each) for each in self.closed_over]
+        inputs = placeholders_of(traced.graph)
+        written = {node.args[0] for node in traced.graph.graph.nodes if writes(node)}
+        self.written = [i for i, node in enumerate(inputs) if node in written]
+        _check_written(self.written, [*tensors, *self.closed_over])
+        self.guards = _guards(traced.graph)
+        self.constants, self.structure = traced.outputs, traced.structure
+        self.is_one_tensor = traced.structure.is_leaf() and traced.tensor_outputs == 1
+        self.outputs = traced.tensor_outputs
+        self.differentiable = traced.differentiable
+        self.lock = threading.Lock()
+        self.backward: Callable[[list[Tensor]], Any] | None = None
+        if not self.differentiable:
+            self.graphs = (optimize(traced.graph),)
+            values = [node.meta["val"] for node in inputs]
+            self.forward = backend(self.graphs[0], values)
+            return
+        self.by = traced.by
+        halves = partition(traced)
+        self.graphs = (optimize(halves.forward), optimize(halves.backward))
+        self.forward = backend(self.graphs[0], halves.values[0])
+        self.backward = backend(self.graphs[1], halves.values[1])
+        self.strides = [value.stride() for value in halves.values[1]]
+        self.saved = len(halves.values[1]) - len(self.differentiable)
+
+    def fits(self, tensors: list[Tensor]) -> bool:
+        """Is this what the function would be traced to again?"""
+        for tensor, key in zip(self.closed_over, self.key_of_closed_over):
+            if key_of_tensor(tensor) != key:
+                return False
+        return self.guards is None or self.guards(tensors)
+
+    def __call__(self, tensors: list[Tensor]) -> Any:
+        inputs = [*tensors, *self.closed_over] if self.closed_over else tensors
+        if self.differentiable:
+            results = _Differentiable.apply(self, *inputs)
+        elif torch.is_grad_enabled():
+            _set_grad_enabled(False)
+            try:
+                results = self.forward(inputs)
+            finally:
+                _set_grad_enabled(True)
+        else:
+            results = self.forward(inputs)
+        if self.is_one_tensor:
+            return results[0]
+        remaining = iter(results)
+        leaves = [next(remaining) if each is None else each[0] for each in self.constants]
+        return unflatten(self.structure, leaves)
+
+    def writes_to_shared_memory(self, tensors: list[Tensor]) -> bool:
+        """Would a write to an input be seen through another?"""
+        inputs = [*tensors, *self.closed_over]
+        addresses = [each.untyped_storage().data_ptr() for each in inputs]
+        return any(addresses.count(addresses[i]) > 1 for i in self.written)
+
+
+class _Differentiable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, compiled: Compiled, *inputs: Tensor) -> tuple[Tensor, ...]:
+        results = tuple(compiled.forward(list(inputs)))
+        outputs, saved = results[: compiled.outputs], results[compiled.outputs :]
+        ctx.compiled = compiled
+        ctx.save_for_backward(*saved)
+        constant = [x for i, x in enumerate(outputs) if i not in compiled.differentiable]
+        ctx.mark_non_differentiable(*constant)
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        compiled = ctx.compiled
+        given = [cotangents[i] for i in compiled.differentiable]
+        given = [
+            each if each.stride() == stride else each.clone(memory_format=torch.contiguous_format)
+            for each, stride in zip(given, compiled.strides[compiled.saved :])
+        ]
+        found = compiled.backward([*ctx.saved_tensors, *given])
+        gradients: list[Tensor | None] = [None] * (len(ctx.needs_input_grad) - 1)
+        for position, gradient in zip(compiled.by, found):
+            gradients[position] = gradient
+        return None, *gradients
+
+
+def _check_written(written: list[int], inputs: list[Tensor]) -> None:
+    for position in written:
+        if torch.is_grad_enabled() and inputs[position].requires_grad:
+            raise RuntimeError(
+                "functorch_ext.jit: the function writes to a tensor of shape "
+                f"{tuple(inputs[position].shape)} that requires grad. Return the new value "
+                "instead, or call it under torch.no_grad()."
+            )
+
+
+def _guards(graph: fx.GraphModule) -> Callable[[list[Tensor]], bool] | None:
+    """What a graph of symbolic sizes was traced for; none if sizes are fixed."""
+    values = [node.meta["val"] for node in placeholders_of(graph)]
+    symbolic = [v for v in values if any(isinstance(n, torch.SymInt) for n in v.shape)]
+    if not symbolic:
+        return None
+    shape_env = symbolic[0].fake_mode.shape_env
+    sizes = [v for v in values if v.fake_mode.shape_env is shape_env]
+    count = max(i for i, v in enumerate(sizes) if any(v is s for s in symbolic)) + 1
+    code = shape_env.produce_guards_expression(sizes[:count], ignore_static=False)
+    if code is None:
+        return None
+    return lambda tensors: shape_env.evaluate_guards_expression(code, tensors[:count])

@@ -1,0 +1,47 @@
+"""What tracing can't do, in terms of the program's lines."""
+
+import os
+import traceback
+
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+_PACKAGES = tuple(
+    os.path.dirname(os.path.dirname(path)) if path == __file__ else os.path.dirname(path)
+    for path in (__file__, torch.__file__)
+)
+
+VALUE_READ = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    GuardOnDataDependentSymNode,
+)
+
+
+class TracingError(RuntimeError):
+    """The function can't be traced: what it does depends on the values of tensors."""
+
+
+def line_of_program(error: BaseException) -> str:
+    """Where the program was when the error came, as ``file:line, in function: source``."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(_PACKAGES) and not frame.filename.startswith("<")
+    ]
+    if not frames:
+        return "a line that isn't known"
+    last = frames[-1]
+    return f"{last.filename}:{last.lineno}, in {last.name}: {last.line}"
+
+
+def value_read(error: BaseException) -> TracingError:
+    """The error for control flow on values, and for shapes that depend on them."""
+    return TracingError(
+        "functorch_ext.jit: the function reads the value of a tensor, which isn't known while it "
+        f"is traced, at\n  {line_of_program(error)}\n"
+        "Instead of `if` use torch.where; instead of a boolean mask as an index, torch.where or "
+        "multiplication by the mask; instead of .item(), the tensor itself. A number that decides "
+        "what to compute can be a Python number, or be named in static_argnums."
+    )

@@ -1,0 +1,18 @@
+"""What becomes of a graph before it is compiled; each pass is a function of the graph."""
+
+from torch import fx
+
+from functorch_ext._jit.passes.aliases import remove_aliases
+from functorch_ext._jit.passes.common import merge_common
+from functorch_ext._jit.passes.ones import remove_products_with_ones
+
+
+def optimize(graph: fx.GraphModule) -> fx.GraphModule:
+    """All passes, in order; the graph must not write to anything but its inputs, in the end."""
+    remove_aliases(graph.graph)
+    remove_products_with_ones(graph.graph)
+    merge_common(graph.graph)
+    graph.graph.eliminate_dead_code()
+    graph.graph.lint()
+    graph.recompile()
+    return graph
