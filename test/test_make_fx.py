@@ -117,29 +117,37 @@ def code_of(function, *args, **options):
 class TestGraphs(expecttest.TestCase):
     def test_vmap_of_grad_keeps_the_batch_size_symbolic(self):
         code = code_of(vmap(grad(lambda x: x.sin().sum())), torch.randn(3, 4), **SYMBOLIC)
-        self.assertExpectedInline(code, """\
+        self.assertExpectedInline(
+            code,
+            """\
 def forward(self, x_1):
     ones = torch.ops.aten.ones.default([], dtype = torch.float32, layout = torch.strided, device = device(type='cpu'))
     sym_size_int_1 = torch.ops.aten.sym_size.int(x_1, 1)
     expand = torch.ops.aten.expand.default(ones, [sym_size_int_1]);  ones = sym_size_int_1 = None
     cos = torch.ops.aten.cos.default(x_1);  x_1 = None
     mul = torch.ops.aten.mul.Tensor(expand, cos);  expand = cos = None
-    return mul""")
+    return mul""",
+        )
 
     def test_jvp_asks_no_questions_of_tangents(self):
         code = code_of(lambda x: jvp(torch.sin, (x,), (x,))[1], torch.randn(3))
-        self.assertExpectedInline(code, """\
+        self.assertExpectedInline(
+            code,
+            """\
 def forward(self, x_1):
     alias = torch.ops.aten.alias.default(x_1)
     alias_1 = torch.ops.aten.alias.default(alias);  alias = None
     cos = torch.ops.aten.cos.default(alias_1);  alias_1 = None
     mul = torch.ops.aten.mul.Tensor(x_1, cos);  x_1 = cos = None
-    return mul""")
+    return mul""",
+        )
 
     def test_grad_before_dispatch_is_what_it_is_after(self):
         function = grad(lambda x: x.exp().sum())
         code = code_of(lambda x: function(x) + 1, torch.randn(3), **BEFORE)
-        self.assertExpectedInline(code, """\
+        self.assertExpectedInline(
+            code,
+            """\
 def forward(self, x_1):
     detach = torch.ops.aten.detach.default(x_1);  x_1 = None
     exp = torch.ops.aten.exp.default(detach);  detach = None
@@ -149,7 +157,8 @@ def forward(self, x_1):
     detach_2 = torch.ops.aten.detach.default(detach_1);  detach_1 = None
     mul = torch.ops.aten.mul.Tensor(expand, detach_2);  expand = detach_2 = None
     add = torch.ops.aten.add.Tensor(mul, 1);  mul = None
-    return add""")
+    return add""",
+        )
 
 
 def test_what_a_program_makes_in_a_fake_trace_is_its_own():

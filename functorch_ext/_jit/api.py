@@ -39,10 +39,10 @@ class Jitted:
     """A function that is traced and compiled at its first call of each signature."""
 
     def __init__(self, func: Callable[..., Any], mark: Any, dynamic: bool, backend: str) -> None:
+        functools.update_wrapper(self, func)
         self._func, self._mark, self._dynamic, self._backend = func, mark, dynamic, backend
         self._cache: dict[Any, list[Any]] = {}
         self._lock = threading.RLock()
-        functools.update_wrapper(self, func)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.autograd.function import once_differentiable
 
 from functorch_ext._jit.partition import partition
 from functorch_ext._jit.passes import optimize
@@ -29,7 +28,7 @@ class Compiled:
         written = {node.args[0] for node in traced.graph.graph.nodes if writes(node)}
         self.written = [i for i, node in enumerate(inputs) if node in written]
         _check_written(self.written, [*tensors, *self.closed_over])
-        self.guards = _guards(traced.graph)
+        self.guards = _guards(traced.graph, len(tensors))
         self.constants, self.structure = traced.outputs, traced.structure
         self.is_one_tensor = traced.structure.is_leaf() and traced.tensor_outputs == 1
         self.outputs = traced.tensor_outputs
@@ -93,12 +92,19 @@ class _Differentiable(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # with create_graph=True
+            raise RuntimeError(
+                "functorch_ext.jit: the backward pass of a jitted function can't be differentiated "
+                "(create_graph=True). Put the derivative inside: jit(grad(f)), or transform the "
+                "jitted function, as in grad(jit(f)), which then runs as it is."
+            )
         compiled = ctx.compiled
         given = [cotangents[i] for i in compiled.differentiable]
         given = [
-            each if each.stride() == stride else each.clone(memory_format=torch.contiguous_format)
+            each
+            if _agree(each.stride(), stride)
+            else each.clone(memory_format=torch.contiguous_format)
             for each, stride in zip(given, compiled.strides[compiled.saved :])
         ]
         found = compiled.backward([*ctx.saved_tensors, *given])
@@ -106,6 +112,10 @@ class _Differentiable(torch.autograd.Function):
         for position, gradient in zip(compiled.by, found):
             gradients[position] = gradient
         return None, *gradients
+
+
+def _agree(strides: tuple[int, ...], traced: tuple[Any, ...]) -> bool:
+    return all(type(n) is int for n in traced) and strides == traced
 
 
 def _check_written(written: list[int], inputs: list[Tensor]) -> None:
@@ -118,16 +128,14 @@ def _check_written(written: list[int], inputs: list[Tensor]) -> None:
             )
 
 
-def _guards(graph: fx.GraphModule) -> Callable[[list[Tensor]], bool] | None:
+def _guards(graph: fx.GraphModule, count: int) -> Callable[[list[Tensor]], bool] | None:
     """What a graph of symbolic sizes was traced for; none if sizes are fixed."""
-    values = [node.meta["val"] for node in placeholders_of(graph)]
+    values = [node.meta["val"] for node in placeholders_of(graph)[:count]]
     symbolic = [v for v in values if any(isinstance(n, torch.SymInt) for n in v.shape)]
     if not symbolic:
         return None
     shape_env = symbolic[0].fake_mode.shape_env
-    sizes = [v for v in values if v.fake_mode.shape_env is shape_env]
-    count = max(i for i, v in enumerate(sizes) if any(v is s for s in symbolic)) + 1
-    code = shape_env.produce_guards_expression(sizes[:count], ignore_static=False)
+    code = shape_env.produce_guards_expression(values, ignore_static=False)
     if code is None:
         return None
-    return lambda tensors: shape_env.evaluate_guards_expression(code, tensors[:count])
+    return lambda tensors: shape_env.evaluate_guards_expression(code, tensors)

@@ -20,7 +20,7 @@ VALUE_READ = (
 
 
 class TracingError(RuntimeError):
-    """The function can't be traced: what it does depends on the values of tensors."""
+    """The function does what a graph can't hold."""
 
 
 def line_of_program(error: BaseException) -> str:
@@ -41,7 +41,17 @@ def value_read(error: BaseException) -> TracingError:
     return TracingError(
         "functorch_ext.jit: the function reads the value of a tensor, which isn't known while it "
         f"is traced, at\n  {line_of_program(error)}\n"
-        "Instead of `if` use torch.where; instead of a boolean mask as an index, torch.where or "
-        "multiplication by the mask; instead of .item(), the tensor itself. A number that decides "
+        "Instead of `if` use torch.where; instead of .item(), the tensor itself; instead of a "
+        "boolean mask as an index, torch.where. A number that decides "
         "what to compute can be a Python number, or be named in static_argnums."
+    )
+
+
+def written_to(error: BaseException) -> TracingError:
+    """The error for a write to an argument that requires grad."""
+    return TracingError(
+        "functorch_ext.jit: the function writes to an argument or a closed-over tensor that "
+        f"requires grad, at\n  {line_of_program(error)}\n"
+        "Return the new value instead, write to a clone, or call the function under "
+        "torch.no_grad()."
     )

@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functorch_ext._jit.closed_over import ClosedOver, move_inputs_to_front
-from functorch_ext._jit.errors import VALUE_READ, value_read
+from functorch_ext._jit.errors import VALUE_READ, value_read, written_to
 from functorch_ext._jit.signature import Arguments, Static
 from functorch_ext._pytree import flatten, unflatten
 from functorch_ext.functionalize import functionalize
@@ -46,6 +46,10 @@ def trace(
         )(*[x.detach().requires_grad_(x.requires_grad) for x in arguments.tensors])
     except VALUE_READ as error:
         raise value_read(error) from error
+    except RuntimeError as error:
+        if "a leaf Variable that requires grad" in str(error):
+            raise written_to(error) from error
+        raise
     move_inputs_to_front(graph.graph)
     closed_over = [*recorder.closed_over.tensors, *_lift_constants(graph)]
     _check_leaves(closed_over)
