@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 
-from functorch_ext import _C
+from functorch_ext import _C, _patches
 
 _aten = torch.ops.aten
 
@@ -33,7 +33,12 @@ _ALIASES = (_aten.alias.default, _aten.detach.default)
 def install() -> None:
     """Runs the modes that trace, and their decompositions, outside of all levels."""
     for mode in (FakeTensorMode, ProxyTorchDispatchMode):
-        mode.__torch_dispatch__ = _outside_levels(mode.__torch_dispatch__)
+        _patches.replace(
+            mode,
+            "__torch_dispatch__",
+            _outside_levels(mode.__torch_dispatch__),
+            "tensors that PyTorch makes to trace a program would belong to a vmap",
+        )
 
 
 def _outside_levels(dispatch: Callable[..., Any]) -> Callable[..., Any]:

@@ -50,7 +50,7 @@ def jit(
         >>> square(torch.tensor(3.0))
         tensor(9.)
     """
-    options = {
+    options: dict[str, Any] = {
         "static_argnums": static_argnums,
         "static_argnames": static_argnames,
         "dynamic": dynamic,

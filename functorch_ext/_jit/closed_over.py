@@ -24,6 +24,7 @@ class ClosedOver(TorchDispatchMode):
         super().__init__()
         self.tensors: list[Tensor] = []
         self._stand_ins: list[Tensor] = []
+        self._before: list[tuple[bool, Tensor | None]] = []  # requires_grad, and grad
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _NEW:  # of torch.tensor([1.0, 2.0]): a constant indeed
@@ -37,7 +38,9 @@ class ClosedOver(TorchDispatchMode):
         for known, stand_in in zip(self.tensors, self._stand_ins):
             if known is tensor:
                 return stand_in
-        mode, tracer = detect_fake_mode(), get_proxy_mode().tracer
+        mode, recorder = detect_fake_mode(), get_proxy_mode()
+        assert mode is not None and recorder is not None
+        tracer = recorder.tracer
         with _disable_current_modes():
             plain = tensor.detach()
         stand_in = mode.from_tensor(plain, static_shapes=True)
@@ -49,8 +52,21 @@ class ClosedOver(TorchDispatchMode):
             tracer=tracer,
         )
         self.tensors.append(tensor)
+        self._before.append((tensor.requires_grad, tensor.grad if tensor.is_leaf else None))
         self._stand_ins.append(stand_in)
         return stand_in
+
+    def restore(self) -> str | None:
+        """Undoes what autograd has done to real tensors; says what that was, if anything."""
+        found = None
+        for tensor, (required_grad, grad) in zip(self.tensors, self._before):
+            if tensor.requires_grad and not required_grad:
+                tensor.detach_()
+                found = "writes a value that requires grad to a closed-over tensor"
+            elif tensor.is_leaf and tensor.grad is not grad:
+                tensor.grad = grad
+                found = "calls .backward(), which leaves gradients in closed-over tensors"
+        return found
 
 
 def move_inputs_to_front(graph: fx.Graph) -> None:

@@ -27,7 +27,6 @@ class Compiled:
         inputs = placeholders_of(traced.graph)
         written = {node.args[0] for node in traced.graph.graph.nodes if writes(node)}
         self.written = [i for i, node in enumerate(inputs) if node in written]
-        _check_written(self.written, [*tensors, *self.closed_over])
         self.guards = _guards(traced.graph, len(tensors))
         self.constants, self.structure = traced.outputs, traced.structure
         self.is_one_tensor = traced.structure.is_leaf() and traced.tensor_outputs == 1
@@ -36,13 +35,13 @@ class Compiled:
         self.lock = threading.Lock()
         self.backward: Callable[[list[Tensor]], Any] | None = None
         if not self.differentiable:
-            self.graphs = (optimize(traced.graph),)
+            self.graphs = [optimize(traced.graph)]
             values = [node.meta["val"] for node in inputs]
             self.forward = backend(self.graphs[0], values)
             return
         self.by = traced.by
         halves = partition(traced)
-        self.graphs = (optimize(halves.forward), optimize(halves.backward))
+        self.graphs = [optimize(halves.forward), optimize(halves.backward)]
         self.forward = backend(self.graphs[0], halves.values[0])
         self.backward = backend(self.graphs[1], halves.values[1])
         self.strides = [value.stride() for value in halves.values[1]]
@@ -116,16 +115,6 @@ class _Differentiable(torch.autograd.Function):
 
 def _agree(strides: tuple[int, ...], traced: tuple[Any, ...]) -> bool:
     return all(type(n) is int for n in traced) and strides == traced
-
-
-def _check_written(written: list[int], inputs: list[Tensor]) -> None:
-    for position in written:
-        if torch.is_grad_enabled() and inputs[position].requires_grad:
-            raise RuntimeError(
-                "functorch_ext.jit: the function writes to a tensor of shape "
-                f"{tuple(inputs[position].shape)} that requires grad. Return the new value "
-                "instead, or call it under torch.no_grad()."
-            )
 
 
 def _guards(graph: fx.GraphModule, count: int) -> Callable[[list[Tensor]], bool] | None:

@@ -55,3 +55,11 @@ def written_to(error: BaseException) -> TracingError:
         "Return the new value instead, write to a clone, or call the function under "
         "torch.no_grad()."
     )
+
+
+def not_kept(reason: str) -> TracingError:
+    """The error for what autograd would do to tensors from outside."""
+    return TracingError(
+        f"functorch_ext.jit: the function {reason}. Later calls would not repeat that: return the "
+        "values instead, and compute gradients with functorch_ext.grad."
+    )

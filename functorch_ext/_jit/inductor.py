@@ -30,7 +30,7 @@ def compile_graph(graph: fx.GraphModule, values: list[Tensor]) -> Callable[[list
     }
     try:
         with torch.no_grad(), config.patch(settings):
-            function = compile_fx(graph, values)
+            function: Any = compile_fx(graph, list(values))
     except InvalidCxxCompiler as error:
         raise _without_compiler() from error
     return lambda tensors: function(*tensors)

@@ -69,7 +69,7 @@ def partition(traced: Traced) -> Halves:
     for node in order:
         copies[node] = second.node_copy(node, copies.__getitem__)
     second.output([copies[node] for node in gradients])
-    halves = [fx.GraphModule({}, first), fx.GraphModule({}, second)]
+    halves = (fx.GraphModule({}, first), fx.GraphModule({}, second))
     values = [[n.meta["val"] for n in placeholders_of(half)] for half in halves]
     return Halves(*halves, values)
 

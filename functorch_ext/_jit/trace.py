@@ -5,7 +5,7 @@ All tensors that the graph reads are inputs of it: the arguments, and what the f
 the backward pass too: PyTorch's own autograd runs while the function is traced.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functorch_ext._jit.closed_over import ClosedOver, move_inputs_to_front
-from functorch_ext._jit.errors import VALUE_READ, value_read, written_to
+from functorch_ext._jit.errors import VALUE_READ, not_kept, value_read, written_to
 from functorch_ext._jit.signature import Arguments, Static
 from functorch_ext._pytree import flatten, unflatten
 from functorch_ext.functionalize import functionalize
@@ -47,9 +47,12 @@ def trace(
     except VALUE_READ as error:
         raise value_read(error) from error
     except RuntimeError as error:
+        recorder.closed_over.restore()
         if "a leaf Variable that requires grad" in str(error):
             raise written_to(error) from error
         raise
+    if reason := recorder.closed_over.restore() or recorder.reason:
+        raise not_kept(reason)
     move_inputs_to_front(graph.graph)
     closed_over = [*recorder.closed_over.tensors, *_lift_constants(graph)]
     _check_leaves(closed_over)
@@ -79,12 +82,13 @@ class _Recorder:
         self.closed_over = ClosedOver()
         self.leaves: list[Tensor] = []
         self.cotangents = 0
+        self.reason: str | None = None
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
         with self.closed_over:
             return self._run(tensors)
 
-    def _run(self, tensors: tuple[Tensor, ...]) -> list[Tensor]:
+    def _run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         with_grad = torch.is_grad_enabled()
         leaves = list(self.arguments.leaves)
         for position, tensor in zip(self.arguments.positions, tensors, strict=True):
@@ -92,7 +96,10 @@ class _Recorder:
         leaves = [leaf.value if type(leaf) is Static else leaf for leaf in leaves]
         tree = unflatten(self.arguments.structure, leaves)
         args, kwargs = tree if self.has_kwargs else (tree, {})
+        required_grad = [tensor.requires_grad for tensor in tensors]
         results, self.structure = flatten(self.func(*args, **kwargs))
+        if [tensor.requires_grad for tensor in tensors] != required_grad:
+            self.reason = "makes an argument require grad, or writes such a value to one"
         outputs = [
             leaf if isinstance(leaf, FakeTensor) else torch.ops.aten.alias(leaf)
             for leaf in results
@@ -145,7 +152,7 @@ def placeholders_of(graph: fx.GraphModule) -> list[fx.Node]:
     return [node for node in graph.graph.nodes if node.op == "placeholder"]
 
 
-def output_of(graph: fx.GraphModule) -> fx.Node:
+def output_of(graph: fx.GraphModule) -> Any:
     """The node of the graph's results."""
     return next(node for node in reversed(graph.graph.nodes) if node.op == "output")
 
@@ -218,5 +225,6 @@ def _without_mutations(graph: fx.GraphModule, dynamic: bool) -> fx.GraphModule:
     """The same graph with values instead of writes; inputs are written to in the end."""
     values = [node.meta["val"].detach() for node in placeholders_of(graph)]
     with torch.no_grad():
-        mode = "symbolic" if dynamic else "fake"
-        return make_fx(functionalize(graph), tracing_mode=mode)(*values)
+        return make_fx(functionalize(graph), tracing_mode="symbolic" if dynamic else "fake")(
+            *values
+        )

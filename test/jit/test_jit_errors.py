@@ -84,3 +84,30 @@ def test_a_compiled_function_takes_its_signature_alone():
     torch.testing.assert_close(compiled(torch.zeros(3)), torch.zeros(3))
     with pytest.raises(TypeError, match=r"of another: expected tensors \[\(\(3,\)"):
         compiled(torch.zeros(4))
+
+
+def test_backward_inside_leaves_no_gradients():
+    weight = torch.ones(3, requires_grad=True)
+
+    def function(x):
+        loss = (x * weight).sum()
+        loss.backward()
+        return loss.detach()
+
+    with pytest.raises(RuntimeError, match=r"calls \.backward\(\)"):
+        jit(function, backend="graph")(torch.ones(3))
+    assert weight.grad is None
+
+
+def test_values_that_require_grad_are_not_written_to_what_does_not():
+    state, x = torch.zeros(3), torch.ones(3, requires_grad=True)
+
+    def function(x, y):
+        (state if y is None else y).copy_(x * 2)
+        return x
+
+    with pytest.raises(RuntimeError, match="to a closed-over tensor"):
+        jit(function, backend="graph")(x, None)
+    assert not state.requires_grad and state.is_leaf
+    with pytest.raises(RuntimeError, match="writes such a value to one"):
+        jit(function, backend="graph")(x, torch.zeros(3))

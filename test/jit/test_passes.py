@@ -19,11 +19,8 @@ class TestGraphs(expecttest.TestCase):
             """\
 def forward(self, arg0_1):
     sin = torch.ops.aten.sin.default(arg0_1)
-    ones = torch.ops.aten.ones.default([], dtype = torch.float32, layout = torch.strided, device = device(type='cpu'))
-    expand = torch.ops.aten.expand.default(ones, [3]);  ones = None
-    mul_2 = torch.ops.aten.mul.Tensor(expand, arg0_1);  expand = None
-    cos = torch.ops.aten.cos.default(arg0_1);  arg0_1 = None
-    mul_3 = torch.ops.aten.mul.Tensor(mul_2, cos);  mul_2 = cos = None
+    cos = torch.ops.aten.cos.default(arg0_1)
+    mul_3 = torch.ops.aten.mul.Tensor(arg0_1, cos);  arg0_1 = cos = None
     add = torch.ops.aten.add.Tensor(sin, mul_3);  sin = mul_3 = None
     return [add]""",
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from functorch_ext import grad, jit, vmap
+from functorch_ext import grad, grad_and_value, jit, vmap
 
 
 def jitted(function, **options):
@@ -162,3 +162,33 @@ def test_making_tensors_inside_vmap(inplace):
 
     x = torch.randn(4, 2)
     torch.testing.assert_close(jitted(vmap(function))(x), vmap(function)(x))
+
+
+def test_a_whole_training_step():
+    def made():
+        weight = torch.ones(3, dtype=torch.float64, requires_grad=True)
+
+        def step(x):
+            gradient, loss = grad_and_value(lambda w: (w * x).sum().square())(weight)
+            with torch.no_grad():
+                weight.sub_(0.01 * gradient)
+            return loss.detach()
+
+        return weight, step
+
+    (weight, step), (other, other_step) = made(), made()
+    fast = jitted(other_step)
+    for _ in range(3):
+        x = torch.randn(3, dtype=torch.float64)
+        torch.testing.assert_close(fast(x), step(x))
+    torch.testing.assert_close(other, weight)
+
+
+def test_results_share_memory_as_they_do_without_jit():
+    function = lambda x: (x.sin(), x.sin(), (x.sin() * 1.0).view(2, 2), x.detach())
+    x = torch.randn(4, requires_grad=True)
+    with torch.no_grad():
+        results = jitted(function)(x)
+    assert not any(result.requires_grad for result in results)
+    assert len({result.untyped_storage().data_ptr() for result in results}) == 4
+    assert results[3].untyped_storage().data_ptr() == x.untyped_storage().data_ptr()

@@ -1,5 +1,7 @@
 """Aliases: a graph of values has no use for two names of one."""
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -10,12 +12,14 @@ _ALIASES = (_aten.alias.default, _aten.detach.default, _aten.lift_fresh.default)
 def remove_aliases(graph: fx.Graph) -> None:
     """Replaces each alias by its argument, and reshapes to the same shape."""
     for node in list(graph.nodes):
+        if any(user.op == "output" for user in node.users):
+            continue  # the caller gets another tensor than the argument
         if node.op == "call_function" and (node.target in _ALIASES or _keeps_shape(node)):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
 
 
-def _keeps_shape(node: fx.Node) -> bool:
+def _keeps_shape(node: Any) -> bool:
     if node.target is not _aten.view.default:
         return False
     size = list(node.args[1])

@@ -5,12 +5,15 @@ from typing import Any
 import torch
 from torch import fx
 
+from functorch_ext._jit.passes.memory import returned
+
 
 def merge_common(graph: fx.Graph) -> None:
     """Merges calls of the same operator with the same arguments."""
     seen: dict[Any, fx.Node] = {}
+    kept = returned(graph)
     for node in list(graph.nodes):
-        if not _is_pure(node):
+        if node in kept or not _is_pure(node):
             continue
         key = (node.target, _hashable(node.args), _hashable(node.kwargs))
         try:

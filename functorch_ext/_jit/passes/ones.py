@@ -3,13 +3,16 @@
 import torch
 from torch import fx
 
+from functorch_ext._jit.passes.memory import returned
+
 _aten = torch.ops.aten
 
 
 def remove_products_with_ones(graph: fx.Graph) -> None:
     """Replaces a product with ones by the other factor, if that has the product's layout."""
+    kept = returned(graph)
     for node in list(graph.nodes):
-        if node.target is not _aten.mul.Tensor:
+        if node.target is not _aten.mul.Tensor or node in kept:
             continue
         for factor, ones in (node.args, reversed(node.args)):
             if isinstance(factor, fx.Node) and _is_ones(ones) and _same(factor, node):
@@ -29,7 +32,6 @@ def _same(factor: fx.Node, product: fx.Node) -> bool:
     return (
         isinstance(given, torch.Tensor)
         and isinstance(result, torch.Tensor)
-        and factor.op == "call_function"
         and given.dtype == result.dtype
         and given.shape == result.shape
         and given.stride() == result.stride()
