@@ -118,10 +118,10 @@ class _Recorder:
             for root in roots
         ]
         self.cotangents = len(cotangents)
-        gradients = torch.autograd.grad(roots, given + self.leaves, cotangents, allow_unused=True)
+        found = torch.autograd.grad(roots, given + self.leaves, cotangents, allow_unused=True)
         gradients = [
             torch.zeros_like(x) if gradient is None else gradient
-            for gradient, x in zip(gradients, given + self.leaves, strict=True)
+            for gradient, x in zip(found, given + self.leaves, strict=True)
         ]
         return [*outputs, *gradients, *cotangents]
 
