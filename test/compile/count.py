@@ -44,13 +44,16 @@ def _kind(outcome: str) -> str:
 
 
 def table(outcomes: dict[str, dict[str, str]]) -> str:
-    """Programs right / error / wrong, by theme and column."""
+    """Programs right / error / wrong, by theme and column; a dash where not all have run."""
     lines = ["| Programs | " + " | ".join(_COLUMNS) + " |", "| --- |" + " ---: |" * len(_COLUMNS)]
     for theme in (*THEMES, ""):
         programs = [p for p in all_programs() if theme in ("", p.theme)]
         cells = []
         for column in _COLUMNS:
-            kinds = Counter(_kind(outcomes[column].get(p.name, "not run")) for p in programs)
+            if any(p.name not in outcomes[column] for p in programs):
+                cells.append("–")
+                continue
+            kinds = Counter(_kind(outcomes[column][p.name]) for p in programs)
             cells.append(" / ".join(str(kinds[kind]) for kind in ("right", "error", "wrong")))
         lines.append(f"| {theme or 'all'} ({len(programs)}) | " + " | ".join(cells) + " |")
     return "\n".join(lines)
