@@ -8,6 +8,20 @@ from test.state import assert_clean_state, live_levels
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--onednn",
+        choices=("on", "off"),
+        default="on",
+        help="off: PyTorch's own kernels in place of oneDNN's, as on processors that it can't use",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--onednn") == "off":
+        torch.backends.mkldnn.set_flags(False)
+
+
 @pytest.fixture(autouse=True)
 def seed_and_clean_state(request):
     torch.manual_seed(0)

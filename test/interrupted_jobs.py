@@ -148,6 +148,9 @@ PARAMETRIZED = parametrize.register_parametrization(
     torch.nn.Linear(2, 2).double(), "weight", Doubled()
 )
 COUNTING = Counting()
+HOOKED = torch.nn.Linear(2, 2).double()
+HOOKED.register_full_backward_hook(lambda module, inputs, outputs: (inputs[0] * 2,))
+HOOKED.register_full_backward_pre_hook(lambda module, outputs: (outputs[0] * 3,))
 TIED = torch.nn.Sequential(LINEAR, LINEAR)
 STATE = {"weight": rand(2, 2), "bias": rand(2)}
 
@@ -168,17 +171,7 @@ job("vmap(grad(functional_call))", PARAMETRIZED)(
 )
 
 
-@job("hooks of modules", LINEAR)
-def _():
-    handles = [
-        LINEAR.register_full_backward_hook(lambda module, inputs, outputs: (inputs[0] * 2,)),
-        LINEAR.register_full_backward_pre_hook(lambda module, outputs: (outputs[0] * 3,)),
-    ]
-    try:
-        return grad(lambda x: vmap(lambda x: LINEAR(x).sin())(x).sum())(X)
-    finally:
-        for handle in handles:
-            handle.remove()
+job("hooks of modules", HOOKED)(lambda: grad(lambda x: vmap(lambda x: HOOKED(x).sin())(x).sum())(X))
 
 
 @job("hooks of tensors")
