@@ -153,12 +153,13 @@ def _apply(
         return result
 
     # Autograd of this level records the function too, with the result that is known by now. The
-    # class lives as long as the graph, and must not keep the result, which keeps the graph.
-    known = [(result, wrapped)]
+    # class lives as long as the graph, and then until cycles are collected. It must keep neither
+    # the result, which keeps the graph, nor the level.
+    known = [(result, wrapped, call)]
     del result, wrapped, visible
 
     def forward(*inputs: Any) -> Any:
-        result, wrapped = known.pop()
+        result, wrapped, call = known.pop()
         if not has_setup(cls):
             call.recorded.repeat(inputs[0], [*flatten(inputs[1:])[0], *wrapped])
         return result

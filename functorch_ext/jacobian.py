@@ -159,13 +159,7 @@ def _by_columns(
 ) -> Callable[..., Any]:
     check_chunk_size(transform, chunk_size)
 
-    @functools.wraps(func)
-    def jacobian(*args: Any, **kwargs: Any) -> Any:
-        if not EAGER:
-            return call_transform(*traced, args, kwargs)
-        if torch.is_inference_mode_enabled():
-            call = lambda args, kwargs: jacobian(*args, **kwargs)
-            return outside_inference_mode(call, args, kwargs)
+    def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves, structure = flatten(selected(transform, argnums, args))
         check_differentiable(transform, "the argument at argnums", leaves)
 
@@ -181,6 +175,14 @@ def _by_columns(
         parts = split_columns([tangents for _, _, tangents, _ in pushed], output_leaves, leaves)
         result = unflatten(output_structure, [unflatten(structure, part) for part in parts])
         return (result, aux) if has_aux else result
+
+    @functools.wraps(func)
+    def jacobian(*args: Any, **kwargs: Any) -> Any:
+        if not EAGER:
+            return call_transform(*traced, args, kwargs)
+        if torch.is_inference_mode_enabled():
+            return outside_inference_mode(compute, args, kwargs)
+        return compute(args, kwargs)
 
     return jacobian
 

@@ -84,6 +84,7 @@ job("jacrev, chunks")(lambda: jacrev(torch.sin, chunk_size=1)(W))
 job("jacfwd")(lambda: jacfwd(lambda x: (x.sin(), torch.ones(2)))(W))
 job("jacfwd, chunks")(lambda: jacfwd(lambda x: x * torch.rand(2), chunk_size=1)(W))
 job("jacfwd, different draws")(lambda: jacfwd(lambda x: x * 2, randomness="different")(W))
+job("vmap, jacfwd made inside")(lambda: vmap(lambda x: jacfwd(lambda w: (w * x).sin())(W))(X))
 job("hessian")(lambda: hessian(lambda x: x.sin().sum(), chunk_size=1)(W))
 
 

@@ -9,6 +9,7 @@ import torch
 from benchmarks import memory
 from benchmarks.peers import LOOP, OURS
 from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+from test.interrupted_jobs import JOBS
 from test.oracle import rand
 from test.state import live_levels
 
@@ -88,6 +89,20 @@ def test_nothing_is_kept_by_cycles(name):
         levels = live_levels()
         func(x)
         assert seen and not any(reference() is not None for reference in seen)
+        assert live_levels() == levels
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_no_level_is_kept_by_cycles(job):
+    """Nor where transforms are made inside of others, of functions that close over samples."""
+    job.run()
+    gc.collect()
+    gc.disable()
+    try:
+        levels = live_levels()
+        job.run()
         assert live_levels() == levels
     finally:
         gc.enable()
