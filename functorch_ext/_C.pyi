@@ -81,8 +81,7 @@ def call_mapped(
     function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    in_dims: Any,
-    out_dim: int,
+    dims: tuple[Any, int],
     randomness: Randomness,
     finish: Callable[[Level, Any], Any],
 ) -> Any: ...

@@ -84,6 +84,7 @@ def vmap(
     # All of it in one call to the engine, where the arguments turn out to be made of tensors.
     plain = type(in_dims) in (int, tuple) and type(out_dims) is int and abs(out_dims) <= _MOST_DIMS
     plain = plain and not kwarg_dims and chunk_size is None and axis_size is None
+    dims = (in_dims, out_dims)
 
     def run(inputs: MappedInputs) -> Any:
         def body(level: _C.Level) -> Any:
@@ -101,7 +102,7 @@ def vmap(
             options = (in_dims, out_dims, randomness, chunk_size, axis_size, kwarg_dims)
             return call_transform("vmap", func, options, args, kwargs)
         if plain:
-            result = _C.call_mapped(func, args, kwargs, in_dims, out_dims, mode, finish)
+            result = _C.call_mapped(func, args, kwargs, dims, mode, finish)
             if result is not NotImplemented:
                 return result
         inputs = MappedInputs(args, kwargs, in_dims, kwarg_dims, axis_size)

@@ -22,6 +22,7 @@ template <class Stop>
 bool any_node(const std::vector<at::Tensor>& outputs, Stop&& stop) {
   using torch::autograd::Node;
   ska::flat_hash_set<Node*> seen;
+  seen.reserve(32);  // most graphs are small: growing step by step takes longer than the visit
   std::vector<Node*> pending;
   const auto reach = [&](Node* node) {
     if (node && seen.insert(node).second) {

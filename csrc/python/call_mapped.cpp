@@ -24,7 +24,7 @@ int64_t dim_of(const py::handle& number) {
 }
 
 // The dimension of each argument, or none; nothing if in_dims has another form.
-std::optional<std::vector<std::optional<int64_t>>> dims_of_arguments(const py::object& in_dims,
+std::optional<std::vector<std::optional<int64_t>>> dims_of_arguments(const py::handle& in_dims,
                                                                      size_t count) {
   std::vector<std::optional<int64_t>> dims;
   if (PyLong_CheckExact(in_dims.ptr())) {
@@ -83,16 +83,16 @@ bool is_simple(const py::handle& leaf) {
 }  // namespace
 
 py::object call_mapped(const py::object& func, const py::tuple& args, const py::dict& kwargs,
-                       const py::object& in_dims, int64_t out_dim, Randomness randomness,
-                       const py::object& finish) {
+                       const py::tuple& dims, Randomness randomness, const py::object& finish) {
   const auto other_form = py::reinterpret_borrow<py::object>(Py_NotImplemented);
-  const auto dims = dims_of_arguments(in_dims, args.size());
-  if (!dims || records_before_dispatch()) {
+  const auto in_dims = dims_of_arguments(PyTuple_GET_ITEM(dims.ptr(), 0), args.size());
+  const auto out_dim = dim_of(PyTuple_GET_ITEM(dims.ptr(), 1));
+  if (!in_dims || records_before_dispatch()) {
     return other_form;
   }
   BatchSize batch;
   for (size_t i = 0; i < args.size(); ++i) {
-    const auto& dim = (*dims)[i];
+    const auto& dim = (*in_dims)[i];
     const bool fits = all_leaves(args[i], [&](const py::handle& leaf) {
       return dim ? batch.agrees(leaf, *dim) : is_simple(leaf);
     });
@@ -109,7 +109,7 @@ py::object call_mapped(const py::object& func, const py::tuple& args, const py::
   const auto& level = frame.level();
   py::tuple wrapped(args.size());
   for (size_t i = 0; i < args.size(); ++i) {
-    const auto& in_dim = (*dims)[i];
+    const auto& in_dim = (*in_dims)[i];
     wrapped[i] = changed_leaves(args[i], [&](const py::handle& leaf) {
       if (!in_dim) {
         return py::reinterpret_borrow<py::object>(leaf);
