@@ -21,15 +21,21 @@ def selected(transform: str, argnums: Argnums, args: tuple[Any, ...]) -> Any:
     """The argument that an int ``argnums`` names, or the tuple of those that a tuple names."""
     if is_int(argnums):
         return args[_checked(transform, argnums, argnums, args)]
-    if not isinstance(argnums, tuple) or not argnums:
+    if not isinstance(argnums, tuple):
         raise RuntimeError(
-            f"functorch_ext.{transform}: argnums must be an int or a non-empty tuple of ints, but "
-            f"got {argnums!r}."
+            f"functorch_ext.{transform}: argnums must be int or Tuple[int, ...], got: "
+            f"{type(argnums)}."
+        )
+    if not argnums:
+        raise RuntimeError(
+            f"functorch_ext.{transform}: argnums must be non-empty: name an argument to "
+            "differentiate by."
         )
     positions = [_checked(transform, position, argnums, args) for position in argnums]
     if len(set(positions)) != len(positions):
         raise RuntimeError(
-            f"functorch_ext.{transform}: argnums names an argument twice: {argnums!r}."
+            f"functorch_ext.{transform}: argnums elements must be unique, but {argnums!r} names an "
+            "argument twice."
         )
     return tuple(args[position] for position in positions)
 
@@ -48,50 +54,72 @@ def replaced(argnums: Argnums, args: tuple[Any, ...], values: Any) -> list[Any]:
 def _checked(transform: str, position: Any, argnums: Argnums, args: tuple[Any, ...]) -> int:
     if not is_int(position):
         raise RuntimeError(
-            f"functorch_ext.{transform}: argnums must hold ints, but got {position!r}."
+            f"functorch_ext.{transform}: argnum must be int, got: {type(position)} in "
+            f"argnums={argnums!r}."
         )
     if not -len(args) <= position < len(args):
         raise RuntimeError(
-            f"functorch_ext.{transform}: argnums={argnums!r} is out of range for a call with "
-            f"{len(args)} positional arguments. Keyword arguments can't be differentiated."
+            f"functorch_ext.{transform}: Got argnum={position!r}, but only {len(args)} positional "
+            f"inputs (argnums={argnums!r}). Keyword arguments can't be differentiated."
         )
     return position % len(args)
+
+
+# Forward and reverse mode raise other types of error for the same, as in PyTorch.
+_FORWARD = ("jvp", "jacfwd", "hessian", "linearize")
 
 
 def check_differentiable(transform: str, what: str, leaves: list[Any]) -> None:
     """Raises unless every leaf is a floating-point or complex tensor."""
     if not leaves:
         raise RuntimeError(
-            f"functorch_ext.{transform}: {what} holds no tensor to differentiate by."
+            f"functorch_ext.{transform}: Expected {what} to contain at least one Tensor to "
+            "differentiate by."
         )
+    forward = transform in _FORWARD
     for leaf in leaves:
         if not isinstance(leaf, Tensor):
-            raise RuntimeError(
-                f"functorch_ext.{transform}: {what} must be a tensor or a container of tensors, "
-                f"but holds {kind_of(leaf)}. Name the tensor arguments with argnums, or "
-                "close over the others."
+            told = (
+                f"Expected {what} to only contain Tensors,"
+                if forward
+                else f"Thing passed to transform API must be Tensor, in {what},"
+            )
+            raise (RuntimeError if forward else ValueError)(
+                f"functorch_ext.{transform}: {told} got {type(leaf)}. Name the tensor arguments "
+                "with argnums, or close over the others."
             )
         if not (leaf.is_floating_point() or leaf.is_complex()):
-            raise RuntimeError(
-                f"functorch_ext.{transform}: {what} must have a floating-point or complex dtype, "
-                f"but got {leaf.dtype}. Convert it first, for example with .double()."
+            told = (
+                f"Expected {what} to be floating point or complex"
+                if forward
+                else f"only Tensors of floating point dtype can require gradients, in {what}"
+            )
+            raise (ValueError if forward else RuntimeError)(
+                f"functorch_ext.{transform}: {told}, but got {leaf.dtype}. Convert it first, for "
+                "example with .double()."
             )
 
 
 def check_outputs(transform: str, outputs: Tree) -> list[Tensor]:
-    """The leaves of a function's output, each checked to be a tensor."""
+    """The leaves of a function's output, each checked to be a tensor; in reverse mode, one that
+    can be differentiated."""
     leaves = leaves_of(outputs)
-    if not leaves:
+    if not leaves or outputs is None:
         raise RuntimeError(
-            f"functorch_ext.{transform}: the function must return a tensor or a container of "
-            "tensors, but it returned none."
+            f"functorch_ext.{transform}: Expected f to be a function that has non-empty output, "
+            f"but it returned {outputs!r}."
         )
     for index, leaf in enumerate(leaves):
         if not isinstance(leaf, Tensor):
             raise RuntimeError(
-                f"functorch_ext.{transform}: the function must return tensors only, but it "
-                f"returned {returned_leaf(outputs, index)}. Return other values as aux "
-                "(has_aux=True)."
+                f"functorch_ext.{transform}: expected f(*primals) to return only tensors, got "
+                f"unsupported type {type(leaf)}: {returned_leaf(outputs, index)}. Return other "
+                "values as aux (has_aux=True)."
+            )
+        if transform not in _FORWARD and not (leaf.is_floating_point() or leaf.is_complex()):
+            raise RuntimeError(
+                f"functorch_ext.{transform}: All outputs of f must be floating-point or complex "
+                f"Tensors, got Tensor with dtype {leaf.dtype}. Return others as aux (has_aux=True)."
             )
     return leaves
 
@@ -100,8 +128,8 @@ def split_aux(transform: str, func: Callable[..., Any], result: Any) -> tuple[An
     """The output and aux of a function called with ``has_aux=True``."""
     if not isinstance(result, tuple) or len(result) != 2:
         raise RuntimeError(
-            f"functorch_ext.{transform}: with has_aux=True the function must return a tuple "
-            f"(output, aux), but it returned {kind_of(result)}"
+            f"functorch_ext.{transform}: output of function f should be a tuple: (output, aux) if "
+            f"has_aux is True, but it is {kind_of(result)}"
             + (f" of length {len(result)}." if isinstance(result, tuple) else ".")
         )
     return result

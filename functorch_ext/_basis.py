@@ -13,7 +13,7 @@ def check_chunk_size(transform: str, chunk_size: int | None) -> None:
     """Raises unless ``chunk_size`` is ``None`` or a positive int."""
     if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
         raise ValueError(
-            f"functorch_ext.{transform}: chunk_size must be None or a positive int, but got "
+            f"functorch_ext.{transform}: `chunk_size` should be greater than 0, or None, but got "
             f"{chunk_size!r}."
         )
 

@@ -79,9 +79,9 @@ def _broadcast_by_keys(prefix: Tree, tree: Tree) -> list[Any]:
     ``None`` as the dimension of a field would be left out as well, so the prefix is read by the
     keys of the tree's children.
     """
-    if _is_leaf(prefix):
+    if is_leaf(prefix):
         return [prefix] * len(leaves_of(tree))
-    if _is_leaf(tree) or type(prefix) is not type(tree):
+    if is_leaf(tree) or type(prefix) is not type(tree):
         raise ValueError(f"{prefix!r} is not a prefix of the structure")
     children, context, *_ = _one_level(tree)
     keys = keys_of(tree)
@@ -107,7 +107,8 @@ def name_of_leaf(name: str, tree: Tree, index: int) -> str:
     return name
 
 
-def _is_leaf(tree: Tree) -> bool:
+def is_leaf(tree: Tree) -> bool:
+    """Is the tree no container?"""
     return optree.tree_is_leaf(tree, none_is_leaf=True, namespace=NAMESPACE)
 
 

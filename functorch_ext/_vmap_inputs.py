@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functorch_ext import _C
 from functorch_ext._arguments import is_int
-from functorch_ext._describing import kind_of, structure_of
+from functorch_ext._describing import structure_of
 from functorch_ext._pytree import (
     Tree,
     broadcast_prefix,
@@ -44,9 +44,10 @@ class MappedInputs:
         self.sized_by: tuple[int, int] | None = None  # the first mapped leaf, and its dimension
         self.dims = [self._checked_dim(i, dim, args) for i, dim in enumerate(dims)]
         if self.batch_size < 0:
+            given = "expected at least one Tensor to vmap over" if self.leaves else "got no inputs"
             raise ValueError(
-                "functorch_ext.vmap: no input is mapped, so the number of samples is unknown. Map "
-                "at least one tensor (in_dims), or give axis_size."
+                f"functorch_ext.vmap: {given}, so the number of samples is unknown. Map at least "
+                "one tensor (in_dims), or give axis_size."
             )
         if kwarg_dims:
             self.kwargs = {k: v for k, v in kwargs.items() if k not in kwarg_dims}
@@ -57,25 +58,27 @@ class MappedInputs:
         leaf = self.leaves[index]
         if not is_int(dim):
             raise ValueError(
-                "functorch_ext.vmap: in_dims must hold ints or None, but got "
+                "functorch_ext.vmap: in_dim must be either an integer dimension or None, but got "
                 f"{dim!r} of type {type(dim).__name__} for {_name_of(index, args)}."
             )
         if not isinstance(leaf, Tensor):
             raise ValueError(
-                f"functorch_ext.vmap: got in_dim {dim} for {_name_of(index, args)}, which is "
-                f"{kind_of(leaf)} and not a tensor. Only tensors can be mapped over: use the "
-                "in_dim None for it."
+                f"functorch_ext.vmap: Got in_dim={dim} for an input but the input is of type "
+                f"{type(leaf)}: {_name_of(index, args)}. Only tensors can be mapped over: "
+                "use the in_dim None for it."
             )
         rank = leaf.dim()
         if rank == 0:
             raise ValueError(
-                f"functorch_ext.vmap: got in_dim {dim} for {_name_of(index, args)}, "
-                "but a tensor without dimensions can't be mapped over: use the in_dim None for it."
+                f"functorch_ext.vmap: Got in_dim={dim} for some input, but that input is a Tensor "
+                f"of dimensionality 0: {_name_of(index, args)} of shape (). It can't be mapped "
+                "over: use the in_dim None for it."
             )
         if not -rank <= dim < rank:
             raise ValueError(
-                f"functorch_ext.vmap: in_dim {dim} is out of range for {_name_of(index, args)} of "
-                f"shape {tuple(leaf.shape)}: expected an int in [{-rank}, {rank})."
+                f"functorch_ext.vmap: Got in_dim={dim} for some input, but that input is a Tensor "
+                f"of dimensionality {rank}: {_name_of(index, args)} of shape {tuple(leaf.shape)}. "
+                f"Expected an int in [{-rank}, {rank})."
             )
         dim %= rank
         size = leaf.shape[dim]
@@ -98,7 +101,8 @@ class MappedInputs:
         else:
             first = described(*self.sized_by)
         return (
-            "functorch_ext.vmap: all mapped inputs must have the same number of samples, but "
+            "functorch_ext.vmap: Expected all tensors to have the same size in the mapped "
+            f"dimension, but "
             f"{first} and {described(index, dim)}. Check in_dims."
         )
 
@@ -162,23 +166,23 @@ def _with_kwargs(
 
 
 def _dims_of_leaves(in_dims: Tree, args: tuple[Any, ...]) -> list[Any]:
-    if not isinstance(in_dims, (tuple, list)):
+    if not isinstance(in_dims, tuple):
         raise ValueError(
-            "functorch_ext.vmap: in_dims must be an int or a tuple with one entry per positional "
-            f"argument, but got {in_dims!r} of type {type(in_dims).__name__}."
+            "functorch_ext.vmap: expected `in_dims` to be int or a (potentially nested) tuple with "
+            f"one entry per argument, but got {in_dims!r} of type {type(in_dims).__name__}."
         )
     if len(in_dims) != len(args):
         raise ValueError(
-            f"functorch_ext.vmap: in_dims has {len(in_dims)} entries, but the function was called "
-            f"with {len(args)} positional arguments: in_dims={in_dims!r}. It must have the "
-            "structure of the arguments, with one entry per argument."
+            "functorch_ext.vmap: in_dims is not compatible with the structure of `inputs`: it has "
+            f"{len(in_dims)} entries, but the function was called with {len(args)} positional "
+            f"arguments: in_dims={in_dims!r}."
         )
     try:
-        return broadcast_prefix(tuple(in_dims), args)
+        return broadcast_prefix(in_dims, args)
     except ValueError as error:
         raise ValueError(
-            "functorch_ext.vmap: in_dims must have the structure of the arguments, or of a part of "
-            f"it from the root, but got in_dims={in_dims!r} for arguments of structure "
+            "functorch_ext.vmap: in_dims is not compatible with the structure of `inputs`, nor "
+            f"with a part of it from the root: in_dims={in_dims!r}, inputs "
             f"{structure_of(flatten(args)[1])}."
         ) from error
 

@@ -55,15 +55,15 @@ def jvp(
     if torch.is_inference_mode_enabled():
         call = functools.partial(jvp, func, strict=strict, has_aux=has_aux)
         return outside_inference_mode(call, primals, tangents)
-    for name, value in (("primals", primals), ("tangents", tangents)):
-        if not isinstance(value, (tuple, list)) or not value:
-            raise RuntimeError(
-                f"functorch_ext.jvp: {name} must be a non-empty tuple with one entry per argument, "
-                f"but got {kind_of(value)}. For one argument write (x,)."
-            )
+    if not isinstance(primals, (tuple, list)):
+        raise RuntimeError(
+            "functorch_ext.jvp: Expected primals to be a tuple with one entry per argument, but "
+            f"got {kind_of(primals)}. For one argument write (x,)."
+        )
     leaves, structure = flatten(tuple(primals))
     check_differentiable("jvp", "primals", leaves)
-    tangent_leaves = _checked_tangents("jvp", flatten(tuple(tangents)), leaves, structure)
+    tangents = tuple(tangents) if isinstance(tangents, list) else tangents
+    tangent_leaves = _checked_tangents("jvp", flatten(tangents), leaves, structure)
 
     def body(frame: _C.ForwardFrame) -> Any:
         duals = unflatten(structure, frame.make_dual(leaves, tangent_leaves))
@@ -87,7 +87,7 @@ def _tangent_or_zeros(primal: Tensor, tangent: Tensor | None, strict: bool) -> T
         return tangent
     if strict:
         raise RuntimeError(
-            "functorch_ext.jvp: an output is independent of the primals, which strict=True "
+            "functorch_ext.jvp: The output of f is independent of the inputs, which strict=True "
             "forbids. With strict=False its tangent is zeros."
         )
     return _C.run_with_grad_mode(False, torch.zeros_like, primal)
@@ -99,20 +99,21 @@ def _checked_tangents(
     leaves, tangent_structure = tangents
     if tangent_structure != structure:
         raise RuntimeError(
-            f"functorch_ext.{transform}: tangents must have the structure of primals: expected "
-            f"{structure_of(structure)}, but got {structure_of(tangent_structure)}."
+            f"functorch_ext.{transform}: Expected primals and tangents to have the same python "
+            f"structure, {structure_of(structure)}, but the tangents have "
+            f"{structure_of(tangent_structure)}."
         )
     for i, (tangent, primal) in enumerate(zip(leaves, primals, strict=True)):
         if not isinstance(tangent, Tensor):
             raise RuntimeError(
-                f"functorch_ext.{transform}: tangents must be tensors, but leaf {i} is "
-                f"{kind_of(tangent)}."
+                f"functorch_ext.{transform}: Expected tangents to only contain Tensors, got "
+                f"{type(tangent)} as leaf {i}."
             )
         if tangent.shape != primal.shape or tangent.dtype != primal.dtype:
             raise RuntimeError(
-                f"functorch_ext.{transform}: tangent {i} must have the shape and dtype of its "
-                f"primal: expected {tuple(primal.shape)} and {primal.dtype}, but got "
-                f"{tuple(tangent.shape)} and {tangent.dtype}."
+                f"functorch_ext.{transform}: tangent {i} in flattened pytree doesn't match the "
+                f"shape and dtype of its primal: expected {tuple(primal.shape)} and "
+                f"{primal.dtype}, but got {tuple(tangent.shape)} and {tangent.dtype}."
             )
     return leaves
 

@@ -51,8 +51,8 @@ def functionalize(
     """
     if remove not in _REMOVE:
         raise RuntimeError(
-            "functorch_ext.functionalize: remove must be 'mutations' or 'mutations_and_views', "
-            f"but got {remove!r}."
+            f"functorch_ext.functionalize: received invalid argument for remove={remove!r}. It "
+            "must be 'mutations' or 'mutations_and_views'."
         )
 
     def run(args: Any, kwargs: Any) -> Any:

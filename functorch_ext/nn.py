@@ -135,20 +135,19 @@ def stack_module_state(
             f"{models!r}"
         )
     if len(models) == 0:
-        raise RuntimeError(
-            "functorch_ext.stack_module_state: expected at least one model, got none"
-        )
+        raise RuntimeError("functorch_ext.stack_module_state: Expected at least one model, got 0")
     for index, model in enumerate(models):
         if type(model) is not type(models[0]):
             raise RuntimeError(
-                "functorch_ext.stack_module_state: expected models of one class, but model 0 is a "
-                f"{type(models[0]).__name__} and model {index} is a {type(model).__name__}"
+                "functorch_ext.stack_module_state: Expected all models to be of the same class, "
+                f"but model 0 is a {type(models[0]).__name__} and model {index} is a "
+                f"{type(model).__name__}"
             )
         if model.training != models[0].training:
             raise RuntimeError(
-                "functorch_ext.stack_module_state: expected models all in training mode or all in "
-                "evaluation "
-                f"mode, but model 0 has training={models[0].training} and model {index} has "
+                "functorch_ext.stack_module_state: Expected all models to have the same "
+                f"training/eval mode, but model 0 has training={models[0].training} and model "
+                f"{index} has "
                 f"training={model.training}"
             )
     parameters = _stack_tensors([dict(model.named_parameters()) for model in models])
@@ -213,18 +212,21 @@ def _one_dict(dicts: Any) -> dict[str, Tensor]:
     if isinstance(dicts, dict):
         return dicts
     if not isinstance(dicts, list | tuple) or not all(isinstance(d, dict) for d in dicts):
+        wanted = (
+            "all elements of parameter_and_buffer_dicts to be dictionaries"
+            if isinstance(dicts, list | tuple)
+            else "parameter_and_buffer_dicts to be a dict, or a list/tuple of dicts"
+        )
         raise ValueError(
-            "functorch_ext.functional_call: parameter_and_buffer_dicts must be a dict or a list "
-            "or tuple of "
-            f"dicts, got {_describe_types(dicts)}"
+            f"functorch_ext.functional_call: Expected {wanted}, but got {_describe_types(dicts)}"
         )
     union: dict[str, Tensor] = {}
     for one in dicts:
         repeated = union.keys() & one.keys()
         if repeated:
             raise ValueError(
-                f"functorch_ext.functional_call: {_quote(repeated)} in more than one of the dicts; "
-                "give each value once"
+                f"functorch_ext.functional_call: {_quote(repeated)} appeared in multiple "
+                "dictionaries; give each value once"
             )
         union.update(one)
     return union
@@ -258,14 +260,13 @@ def _check_names(root: nn.Module, values: dict[str, Tensor]) -> None:
     unexpected, missing = values.keys() - names, names - values.keys()
     problems = []
     if unexpected:
-        problems.append(f"unexpected {_quote(unexpected)}")
+        problems.append(f"Unexpected key(s): {_quote(unexpected)}")
     if missing:
-        problems.append(f"missing {_quote(missing)}")
+        problems.append(f"Missing key(s): {_quote(missing)}")
     if problems:
         raise RuntimeError(
             "functorch_ext.functional_call: with strict=True the names must be those of the "
-            "parameters and "
-            f"buffers of {type(root).__name__}: {', '.join(problems)}"
+            f"parameters and buffers of {type(root).__name__}. {'. '.join(problems)}"
         )
 
 
@@ -363,9 +364,8 @@ def _stack(name: str, tensors: list[Tensor]) -> Tensor:
         ):
             if mine != others:
                 raise RuntimeError(
-                    f"functorch_ext.stack_module_state: expected '{name}' to have the same {what} "
-                    "in all "
-                    f"models, but it is {mine} in model 0 and {others} in model {index}"
+                    f"functorch_ext.stack_module_state: Expected '{name}' from each model to have "
+                    f"the same .{what}, but it is {mine} in model 0 and {others} in model {index}"
                 )
     return torch.stack(tensors).detach().requires_grad_(first.requires_grad)
 

@@ -15,7 +15,7 @@ from functorch_ext._arguments import (
     selected,
     split_aux,
 )
-from functorch_ext._describing import kind_of, structure_of
+from functorch_ext._describing import structure_of
 from functorch_ext._dynamo.entry import EAGER, call_transform
 from functorch_ext._pytree import Tree, flatten, map_tensors, unflatten
 
@@ -130,15 +130,14 @@ def _gradient_function(
 def _check_number(transform: str, output: Any) -> None:
     if not isinstance(output, Tensor):
         raise RuntimeError(
-            f"functorch_ext.{transform}: the function must return a tensor, but it returned "
-            f"{kind_of(output)}. Use has_aux=True to return more than the value to "
-            "differentiate."
+            f"functorch_ext.{transform}: Expected f(*args) to return a Tensor, got {type(output)}. "
+            "Use has_aux=True to return more than the value to differentiate."
         )
     if output.dim() != 0:
         raise RuntimeError(
-            f"functorch_ext.{transform}: the function must return a scalar (a tensor without "
-            f"dimensions), but it returned a tensor of shape {tuple(output.shape)}. Reduce it (for "
-            "example with .sum()), or use vjp or jacrev."
+            f"functorch_ext.{transform}: Expected f(*args) to return a scalar Tensor, got tensor "
+            f"with {output.dim()} dims, of shape {tuple(output.shape)}. Reduce it (for example "
+            "with .sum()), or use vjp or jacrev."
         )
 
 
@@ -192,17 +191,19 @@ def _checked_cotangents(given: Tree, structure: Any, outputs: list[Tensor]) -> l
     leaves, given_structure = flatten(given)
     if given_structure != structure:
         raise RuntimeError(
-            "functorch_ext.vjp: the cotangent must have the structure of the output: expected "
-            f"{structure_of(structure)}, but got {structure_of(given_structure)}."
+            "functorch_ext.vjp: Expected pytree structure of cotangents to be the same as pytree "
+            f"structure of outputs, {structure_of(structure)}, but got "
+            f"{structure_of(given_structure)}."
         )
     for cotangent, output in zip(leaves, outputs, strict=True):
         if not isinstance(cotangent, Tensor):
-            raise RuntimeError(
-                f"functorch_ext.vjp: a cotangent must be a tensor, but got {kind_of(cotangent)}."
+            raise TypeError(
+                "functorch_ext.vjp: a cotangent must be a tensor: gradients can be either Tensors "
+                f"or None, but got {type(cotangent).__name__}."
             )
         if cotangent.shape != output.shape:
             raise RuntimeError(
-                f"functorch_ext.vjp: a cotangent must have the shape of its output: expected "
-                f"{tuple(output.shape)}, but got {tuple(cotangent.shape)}."
+                "functorch_ext.vjp: Mismatch in shape: a cotangent has the shape "
+                f"{tuple(cotangent.shape)} and its output {tuple(output.shape)}."
             )
     return leaves

@@ -10,7 +10,7 @@ from functorch_ext import _C
 from functorch_ext._chunking import call_in_chunks
 from functorch_ext._describing import returned_leaf, structure_of
 from functorch_ext._dynamo.entry import EAGER, call_transform
-from functorch_ext._pytree import Tree, broadcast_prefix, flatten, name_of_leaf, unflatten
+from functorch_ext._pytree import Tree, broadcast_prefix, flatten, is_leaf, name_of_leaf, unflatten
 from functorch_ext._vmap_inputs import MappedInputs
 
 _Params = ParamSpec("_Params")
@@ -58,8 +58,9 @@ def vmap(
         A function of the arguments of ``func`` with a batch dimension added.
 
     Raises:
-        ValueError: ``in_dims`` or ``out_dims`` don't fit the arguments or outputs, a dimension is
-            out of range, batch sizes differ, or no input is mapped and ``axis_size`` is not given.
+        ValueError: ``in_dims`` or ``out_dims`` don't fit the arguments or outputs, batch sizes
+            differ, or no input is mapped and ``axis_size`` is not given.
+        IndexError: an entry of ``out_dims`` is out of range.
 
     Example::
 
@@ -73,9 +74,8 @@ def vmap(
         if value is not None and (
             not isinstance(value, int | SymInt) or not least <= value < 1 << 63
         ):
-            raise ValueError(
-                f"functorch_ext.vmap: {name} must be None or a positive int, but got {value!r}."
-            )
+            wanted = "None or greater than 0" if least else "None or a number of samples"
+            raise ValueError(f"functorch_ext.vmap: {name} should be {wanted}, but got {value!r}.")
     if kwarg_dims is not None and not isinstance(kwarg_dims, dict):
         raise ValueError(
             "functorch_ext.vmap: kwarg_dims must be None or a dict from names of keyword arguments "
@@ -123,8 +123,8 @@ def checked_randomness(transform: str, randomness: str) -> _C.Randomness:
     """The engine's name for an option that must be one of three words."""
     if not isinstance(randomness, str) or randomness not in _RANDOMNESS:
         raise RuntimeError(
-            f"functorch_ext.{transform}: randomness must be 'error', 'same' or 'different', "
-            f"but got {randomness!r}."
+            f"functorch_ext.{transform}: Only allowed values for randomness are 'error', "
+            f"'different', or 'same', but got {randomness!r}."
         )
     return _RANDOMNESS[randomness]
 
@@ -148,15 +148,11 @@ def output_dims(out_dims: Tree, outputs: Tree) -> list[int | None]:
         return broadcast_prefix(out_dims, outputs)
     except ValueError:
         pass
-    if isinstance(out_dims, tuple) and len(out_dims) == 1:
-        # One entry stands for a single output, as (0,) for a tensor.
-        try:
-            return broadcast_prefix(out_dims[0], outputs)
-        except ValueError:
-            pass
+    if isinstance(out_dims, tuple) and len(out_dims) == 1 and is_leaf(outputs):
+        return [out_dims[0]]  # (0,) for a tensor
     raise ValueError(
-        "functorch_ext.vmap: out_dims must be an int, None or a container of them that is a prefix "
-        f"of the output's structure, but got out_dims={out_dims!r} for an output of structure "
+        "functorch_ext.vmap: out_dims is not compatible with the structure of `outputs`, nor with "
+        f"a part of it from the root: out_dims={out_dims!r}, outputs "
         f"{structure_of(flatten(outputs)[1])}."
     )
 
@@ -166,28 +162,29 @@ def _unwrap(level: _C.Level, outputs: Tree, index: int, leaf: Any, dim: int | No
         if dim is None:
             return leaf
         raise ValueError(
-            f"functorch_ext.vmap: the function returned {returned_leaf(outputs, index)}, which "
-            f"can't be stacked along out_dim {dim}. Return tensors, or give that output the "
-            "out_dim None."
+            f"functorch_ext.vmap: the function must only return Tensors, got type {type(leaf)}: "
+            f"{returned_leaf(outputs, index)}, which can't be stacked along out_dim {dim}. Give "
+            "that output the out_dim None."
         )
     if dim is None:
         if level.is_batched(leaf):
             raise ValueError(
-                f"functorch_ext.vmap: {name_of_leaf('output', outputs, index)} has the out_dim "
-                "None and must be the same for all samples, but it depends on a mapped input. "
+                "functorch_ext.vmap: the function can not return a BatchedTensor when out_dim is "
+                f"None: {name_of_leaf('output', outputs, index)} depends on a mapped input. "
                 "Give it an int as its out_dim."
             )
         return level.unwrap(leaf)[0]
     if not isinstance(dim, int):
         raise ValueError(
-            "functorch_ext.vmap: out_dims must hold ints or None, but got "
-            f"{dim!r} of type {type(dim).__name__} for {name_of_leaf('output', outputs, index)}."
+            "functorch_ext.vmap: `out_dims` must be an int, None or a python collection of ints, "
+            f"but got {dim!r} of type {type(dim).__name__} for "
+            f"{name_of_leaf('output', outputs, index)}."
         )
     if not -leaf.dim() - 1 <= dim <= leaf.dim():
-        raise ValueError(
-            f"functorch_ext.vmap: out_dim {dim!r} is out of range for "
-            f"{name_of_leaf('output', outputs, index)} of shape {tuple(leaf.shape)} per sample: "
-            "expected out_dims in "
+        raise IndexError(
+            f"functorch_ext.vmap: Dimension out of range: got out_dim {dim!r} for "
+            f"{name_of_leaf('output', outputs, index)} of shape {tuple(leaf.shape)} per sample, "
+            "expected one in "
             f"[{-leaf.dim() - 1}, {leaf.dim()}]."
         )
     return level.stacked(leaf, dim if dim >= 0 else dim + leaf.dim() + 1)

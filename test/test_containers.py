@@ -222,7 +222,7 @@ def test_modules():
 def test_registration_counts_from_then_on():
     cls = type(f"Late{uuid.uuid4().hex}", (), {"__init__": lambda self, x: setattr(self, "x", x)})
     x = torch.randn(3)
-    with pytest.raises(ValueError, match="is a Late"):
+    with pytest.raises(ValueError, match="is of type .*Late"):
         vmap(lambda late: late.x)(cls(x))
     torch_pytree.register_pytree_node(cls, lambda c: ([c.x], None), lambda v, _: cls(v[0]))
     assert_same(vmap(lambda late: cls(late.x * 2))(cls(x)).x, x * 2)
@@ -238,7 +238,7 @@ def test_registration_that_replaces_or_ends():
     register = torch_pytree._private_register_pytree_node
     register(Pair, lambda p: ([p.x, p.y], None), lambda v, _: Pair(*v))
     torch_pytree._deregister_pytree_node(Pair)
-    with pytest.raises(ValueError, match="is a Pair"):
+    with pytest.raises(ValueError, match="is of type .*Pair"):
         vmap(lambda pair: pair.x)(Pair(x, x))
     register(Pair, lambda p: ([p.x], p.y), lambda v, y: Pair(v[0], y))
     assert vmap(lambda pair: Pair(pair.x * 2, "new"))(Pair(x, "old")).y == "new"
@@ -249,7 +249,7 @@ def test_what_is_registered_nowhere_is_a_leaf():
         pass
 
     unknown = Unknown(x=torch.ones(3))
-    with pytest.raises(ValueError, match="is a Unknown"):
+    with pytest.raises(ValueError, match="is of type .*Unknown"):
         vmap(lambda each: each["x"])(unknown)
     result, passed = vmap(lambda x, each: (x, each), (0, None), (0, None))(torch.ones(3), unknown)
     assert passed is unknown
@@ -274,9 +274,9 @@ def test_errors_name_the_leaf():
         vmap(lambda tree: tree["s"].mean)({"s": state})
     with pytest.raises(ValueError, match=r"kwargs\['s'\]\.scale of shape \(\)"):
         vmap(lambda x, s: x, kwarg_dims={"s": 0})(torch.ones(3), s=state)
-    with pytest.raises(ValueError, match="in_dims must have the structure"):
+    with pytest.raises(ValueError, match="in_dims is not compatible"):
         vmap(lambda state: state.mean, in_dims=(Named(0, 0),))(state)
-    with pytest.raises(ValueError, match="out_dims must be"):
+    with pytest.raises(ValueError, match="out_dims is not compatible"):
         vmap(lambda x: State(x), out_dims=Named(0, 0))(torch.ones(3))
 
 

@@ -78,15 +78,15 @@ def test_stack_module_state_messages():
     frozen = nn.Linear(2, 2)
     frozen.bias.requires_grad_(False)
     assert_expected_inline(
-        failure(), """functorch_ext.stack_module_state: expected at least one model, got none"""
+        failure(), """functorch_ext.stack_module_state: Expected at least one model, got 0"""
     )
     assert_expected_inline(
         failure(nn.Linear(2, 2), nn.Linear(2, 2), nn.Conv1d(2, 2, 1)),
-        """functorch_ext.stack_module_state: expected models of one class, but model 0 is a Linear and model 2 is a Conv1d""",
+        """functorch_ext.stack_module_state: Expected all models to be of the same class, but model 0 is a Linear and model 2 is a Conv1d""",
     )
     assert_expected_inline(
         failure(nn.Linear(2, 2), nn.Linear(2, 2).eval()),
-        """functorch_ext.stack_module_state: expected models all in training mode or all in evaluation mode, but model 0 has training=True and model 1 has training=False""",
+        """functorch_ext.stack_module_state: Expected all models to have the same training/eval mode, but model 0 has training=True and model 1 has training=False""",
     )
     assert_expected_inline(
         failure(nn.Linear(2, 2), nn.Linear(2, 2, bias=False)),
@@ -94,11 +94,11 @@ def test_stack_module_state_messages():
     )
     assert_expected_inline(
         failure(nn.Linear(2, 2), nn.Linear(3, 2)),
-        """functorch_ext.stack_module_state: expected 'weight' to have the same shape in all models, but it is (2, 2) in model 0 and (2, 3) in model 1""",
+        """functorch_ext.stack_module_state: Expected 'weight' from each model to have the same .shape, but it is (2, 2) in model 0 and (2, 3) in model 1""",
     )
     assert_expected_inline(
         failure(nn.Linear(2, 2), frozen),
-        """functorch_ext.stack_module_state: expected 'bias' to have the same requires_grad in all models, but it is True in model 0 and False in model 1""",
+        """functorch_ext.stack_module_state: Expected 'bias' from each model to have the same .requires_grad, but it is True in model 0 and False in model 1""",
     )
 
 

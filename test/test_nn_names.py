@@ -73,17 +73,17 @@ def test_strict_messages():
     module, x = Scale(), torch.randn(2, 3)
     assert_expected_inline(
         message(RuntimeError, lambda: functional_call(module, {}, x, strict=True)),
-        """functorch_ext.functional_call: with strict=True the names must be those of the parameters and buffers of Scale: missing 'count', 'last', 'scale'""",
+        """functorch_ext.functional_call: with strict=True the names must be those of the parameters and buffers of Scale. Missing key(s): 'count', 'last', 'scale'""",
     )
     state = {**random_state(module), "offset": torch.ones(3), "a.b": torch.ones(3)}
     assert_expected_inline(
         message(RuntimeError, lambda: functional_call(module, state, x, strict=True)),
-        """functorch_ext.functional_call: with strict=True the names must be those of the parameters and buffers of Scale: unexpected 'a.b', 'offset'""",
+        """functorch_ext.functional_call: with strict=True the names must be those of the parameters and buffers of Scale. Unexpected key(s): 'a.b', 'offset'""",
     )
     del state["count"]
     assert_expected_inline(
         message(RuntimeError, lambda: functional_call(module, state, x, strict=True)),
-        """functorch_ext.functional_call: with strict=True the names must be those of the parameters and buffers of Scale: unexpected 'a.b', 'offset', missing 'count'""",
+        """functorch_ext.functional_call: with strict=True the names must be those of the parameters and buffers of Scale. Unexpected key(s): 'a.b', 'offset'. Missing key(s): 'count'""",
     )
     assert_expected_inline(
         message(
@@ -92,7 +92,7 @@ def test_strict_messages():
                 Tied(), {"weight": torch.ones(3, 3)}, x, tie_weights=False, strict=True
             ),
         ),
-        """functorch_ext.functional_call: with strict=True the names must be those of the parameters and buffers of Tied: missing 'linear.weight'""",
+        """functorch_ext.functional_call: with strict=True the names must be those of the parameters and buffers of Tied. Missing key(s): 'linear.weight'""",
     )
 
 
@@ -140,15 +140,15 @@ def test_bad_input_messages():
 
     assert_expected_inline(
         failure(ValueError, [{"0.bias": bias}, {"0.bias": bias}]),
-        """functorch_ext.functional_call: '0.bias' in more than one of the dicts; give each value once""",
+        """functorch_ext.functional_call: '0.bias' appeared in multiple dictionaries; give each value once""",
     )
     assert_expected_inline(
         failure(ValueError, 3),
-        """functorch_ext.functional_call: parameter_and_buffer_dicts must be a dict or a list or tuple of dicts, got int""",
+        """functorch_ext.functional_call: Expected parameter_and_buffer_dicts to be a dict, or a list/tuple of dicts, but got int""",
     )
     assert_expected_inline(
         failure(ValueError, ({}, [])),
-        """functorch_ext.functional_call: parameter_and_buffer_dicts must be a dict or a list or tuple of dicts, got a tuple of (dict, list)""",
+        """functorch_ext.functional_call: Expected all elements of parameter_and_buffer_dicts to be dictionaries, but got a tuple of (dict, list)""",
     )
     assert_expected_inline(
         failure(TypeError, {"0.bias": 3}),

@@ -95,7 +95,7 @@ def test_same_for_batched_arguments(name):
 
 @EACH
 def test_error(name):
-    with pytest.raises(RuntimeError, match=f"aten::{name} while randomness='error'") as caught:
+    with pytest.raises(RuntimeError, match=f"aten::{name} under randomness='error'") as caught:
         draw(name, "error")
     assert "'same'" in str(caught.value) and "'different'" in str(caught.value)
 

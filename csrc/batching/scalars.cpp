@@ -21,9 +21,9 @@ at::Scalar local_scalar_dense(Level& level, const at::Tensor& self) {
   const bool agree = at::eq(values, first).logical_or_(both_nan).all().item<bool>();
   TORCH_CHECK(
       agree,
-      "functorch_ext.vmap: a number is read out of a batched tensor (as .item(), bool(), "
-      "int() or an if statement on a tensor do), but the samples differ. Use torch.where or "
-      "another tensor operation instead.");
+      "functorch_ext.vmap: a number is read out of a batched tensor, by .item() on a Tensor or in "
+      "data-dependent control flow (bool(), int(), an if statement on a tensor), but the samples "
+      "differ. Use torch.where or another tensor operation instead.");
   return first.item();
 }
 

@@ -161,10 +161,12 @@ const Level* level_of_randomness() {
 }
 
 void check_randomness_allowed(const Level& level, const c10::OperatorHandle& op) {
-  TORCH_CHECK(level.randomness != Randomness::Error, "functorch_ext.vmap: called random operation ",
-              op.operator_name(),
-              " while randomness='error'. Pass randomness='different' to vmap to draw anew for "
-              "each sample, or randomness='same' to draw once for all samples.");
+  TORCH_CHECK(
+      level.randomness != Randomness::Error,
+      "functorch_ext.vmap: called random operation while in randomness error mode: ",
+      op.operator_name(),
+      " under randomness='error'. Pass randomness='different' to vmap to draw anew for each "
+      "sample, or randomness='same' to draw once for all samples.");
 }
 
 void raise_shared_target(const c10::OperatorHandle& op) {

@@ -100,7 +100,7 @@ def test_vmap_options():
 
 
 def test_vmap_outputs():
-    check(lambda bad: vmap(lambda x: bad)(X), (1, 1.5, "text", None, object()), "returned")
+    check(lambda bad: vmap(lambda x: bad)(X), (1, 1.5, "text", None, object()), "must only return")
 
 
 @pytest.mark.parametrize("transform", [grad, grad_and_value, jacrev, jacfwd, hessian])
@@ -110,13 +110,13 @@ def test_argnums(transform):
     check(lambda bad: transform(total, (bad,))(X, Y), (*NOT_INTS, *HUGE), "argnums")
     check(lambda bad: transform(total)(bad, Y), (2, 1.5, None, "text", [], {}, [1]), "argnums")
     integers = (torch.ones(3, 2, dtype=torch.int64), torch.ones(3, 2, dtype=torch.bool))
-    check(lambda bad: transform(total)(bad, Y), integers, "dtype")
+    check(lambda bad: transform(total)(bad, Y), integers, "floating point")
 
 
 @pytest.mark.parametrize("transform", [grad, grad_and_value])
 def test_what_is_differentiated_is_a_number(transform):
     for bad in (rand(2), rand(1), 1.5, None, "text", (rand(), rand())):
-        check(lambda bad: transform(lambda x: bad)(X), [bad], "must return")
+        check(lambda bad: transform(lambda x: bad)(X), [bad], "return")
     check(lambda bad: transform(lambda x: bad, has_aux=True)(X), [rand(), [rand(), 1]], "has_aux")
     check(lambda bad: transform(lambda x: bad, has_aux=True)(X), [(1,), (1, 2, 3)], "has_aux")
 
@@ -127,7 +127,7 @@ def test_jacobian_options(transform):
     check(lambda bad: transform(total, chunk_size=bad)(X, Y), (*sizes, 0, -1), "chunk_size")
     if transform is not hessian:
         for bad in (1.5, None, "text", (rand(), 1)):
-            check(lambda bad: transform(lambda x: bad)(X), [bad], "must return")
+            check(lambda bad: transform(lambda x: bad)(X), [bad], "return")
     check(lambda bad: transform(lambda x: bad, has_aux=True)(X), [rand(), [rand(), 1]], "has_aux")
 
 
@@ -146,7 +146,7 @@ def test_jvp():
     check(lambda bad: jvp(torch.sin, (X,), bad), [*wrong, None, X, 1.0, {}, (), (X, X)], "tangent")
     primals = [(1.0,), ("text",), (None,), (X.long(),), X, None, (), {}, 1.0]
     check(lambda bad: jvp(torch.sin, bad, (X,)), primals, "primals")
-    check(lambda bad: jvp(lambda x: bad, (X,), (X,)), [None, 1.0, "text", (X, 1)], "must return")
+    check(lambda bad: jvp(lambda x: bad, (X,), (X,)), [None, 1.0, "text", (X, 1)], "return")
     check(lambda bad: jvp(lambda x: bad, (X,), (X,), has_aux=True), [X, [X, 1]], "has_aux")
 
 
@@ -159,7 +159,7 @@ def test_vjp():
     pairs = [(X,), (X, X), (X, {"b": X}), (X, {"a": X[0]}), (X, {"a": None}), (X, {"a": X}, X)]
     check(lambda bad: of_pair(*bad), pairs, "cotangent")
     check(lambda bad: vjp(torch.sin, bad), [1.0, "text", None, X.long(), [], {}], "primals")
-    check(lambda bad: vjp(lambda x: bad, X), [None, 1.0, "text", (X, 1)], "must return")
+    check(lambda bad: vjp(lambda x: bad, X), [None, 1.0, "text", (X, 1)], "return")
     check(lambda bad: vjp(lambda x: bad, X, has_aux=True), [X, [X, 1]], "has_aux")
 
 
@@ -168,7 +168,7 @@ def test_linearize():
     check(push, (*WRONG_TENSORS, *WRONG_TREES), "tangent")
     check(lambda bad: push(*bad), [(), (X, X)], "tangent")
     check(lambda bad: linearize(torch.sin, bad), [1.0, "text", None, X.long(), []], "primals")
-    check(lambda bad: linearize(lambda x: bad, X), [None, 1.0, (X, 1)], "must return")
+    check(lambda bad: linearize(lambda x: bad, X), [None, 1.0, (X, 1)], "return")
 
 
 def test_functionalize():
