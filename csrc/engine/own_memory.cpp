@@ -176,6 +176,35 @@ at::Tensor wrap_own(const at::Tensor& tensor, const Level* level) {
   return wrapped;
 }
 
+// Is no level functional, of those that a tensor would be wrapped for?
+bool may_own(const at::Tensor& tensor, const Level* level) {
+  const auto depth = depth_of(tensor);
+  for (; level && level->depth > depth; level = plane_from(level->parent).get()) {
+    if (level->kind == LevelKind::Functional) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// What a new tensor stands for is new as well, and belongs to the levels that lie between: that of
+// zeros_like(x) does, if x differs between the samples of an inner vmap alone.
+void own_values(const at::Tensor& tensor) {
+  if (!is_wrapper(tensor) || !wrapper_of(tensor)->level().parent) {
+    return;
+  }
+  auto& wrapper = *wrapper_of(tensor);
+  const auto value = wrapper.value();
+  own_values(value);
+  const auto below = plane_from(wrapper.level().parent);
+  if (wrapper.level().kind == LevelKind::Batch && may_own(value, below.get())) {
+    const auto own = wrap_own(value, below.get());
+    if (!own.is_same(value)) {
+      wrapper.set_value(own, wrapper.bdim());
+    }
+  }
+}
+
 }  // namespace
 
 void OwnMemory::add(const c10::intrusive_ptr<WrapperImpl>& alias) {
@@ -217,14 +246,8 @@ at::Tensor made_inside(at::Tensor tensor) {
   if (!deepest || !in_program()) {
     return tensor;
   }
-  const auto depth = depth_of(tensor);
-  for (const auto* level = deepest; level && level->depth > depth;
-       level = plane_from(level->parent).get()) {
-    if (level->kind == LevelKind::Functional) {
-      return tensor;
-    }
-  }
-  return wrap_own(tensor, deepest);
+  own_values(tensor);
+  return may_own(tensor, deepest) ? wrap_own(tensor, deepest) : tensor;
 }
 
 void share_memory(WrapperImpl& alias, WrapperImpl& source) {
