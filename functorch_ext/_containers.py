@@ -21,6 +21,10 @@ _mirrored: dict[type, Any] = {}  # PyTorch's definitions, of the classes that ha
 # Containers of Python's own, which optree knows. Named tuples it knows by their looks.
 _BUILT_IN = (tuple, list, dict, OrderedDict, defaultdict, deque)
 
+# Containers with a dimension that their children don't have: a dimension of the one isn't one of
+# the others. They stay leaves, which no transform takes for something else.
+_OF_ANOTHER_SHAPE = ("LazyStackedTensorDict",)
+
 
 def install() -> None:
     """Copies PyTorch's registry, and has what changes in it copied as well."""
@@ -48,7 +52,7 @@ def _then_mirror(change: Callable[..., None]) -> Callable[..., None]:
 def _mirror(cls: Any) -> None:
     """Gives optree the definition of a class that PyTorch has now, if any."""
     definition = torch_pytree.SUPPORTED_NODES.get(cls)
-    if definition is _mirrored.get(cls) or _is_known_to_optree(cls):
+    if definition is _mirrored.get(cls) or _is_passed_over(cls):
         return
     if _mirrored.pop(cls, None) is not None:
         optree.unregister_pytree_node(cls, namespace=NAMESPACE)
@@ -64,9 +68,10 @@ def _mirror(cls: Any) -> None:
     _mirrored[cls] = definition
 
 
-def _is_known_to_optree(cls: Any) -> bool:
+def _is_passed_over(cls: Any) -> bool:
     return (
         not isinstance(cls, type)  # PyTorch's entry of all named tuples is a function
+        or cls.__name__ in _OF_ANOTHER_SHAPE
         or cls in _BUILT_IN
         or optree.is_namedtuple_class(cls)
         or optree.is_structseq_class(cls)
