@@ -24,6 +24,12 @@ MAKERS = """
     bartlett_window blackman_window hamming_window hann_window kaiser_window
     rand rand_like randn randn_like randint randint_like randperm
 """.split()
+# What these compute of shared tensors is often made to be written to.
+COMPUTES = (
+    (torch, "stack cat concat concatenate hstack vstack dstack column_stack normal"),
+    (torch.Tensor, "to float double half bfloat16 int long bool repeat"),
+    (torch._C._nn, "one_hot"),
+)
 METHODS = "new_empty new_empty_strided new_full new_ones new_zeros".split()
 # These give memory to those who expect to see what is written to it later.
 HANDS_OUT = (
@@ -46,7 +52,7 @@ _STAND_INS = {
 _WHY = {
     "MAKES": "a tensor made inside a transform is the transform's own",
     "COPIES": "a copy made inside a transform is the transform's own",
-    "CONVERTS": "lists may hold tensors of a transform",
+    "COMPUTES": "a new tensor made inside a transform is the transform's own",
     "HANDS_OUT": "memory that is handed out stays valid and is written to",
     "HANDS_POINTER": "memory that is handed out stays valid",
     "READS": "a tensor that stands for samples has no memory, and the error says so",
@@ -57,12 +63,15 @@ def install() -> None:
     """Tells the engine of PyTorch's functions that make tensors, or hand out their memory."""
     for name in MAKERS:
         _watch(torch, name, "MAKES")
-    for name, role in (("tensor", "MAKES"), ("as_tensor", "CONVERTS"), ("asarray", "CONVERTS")):
+    for name, role in (("tensor", "MAKES"), ("as_tensor", "COMPUTES"), ("asarray", "COMPUTES")):
         _watch(torch, name, role, functools.partial(_of_elements, getattr(torch, name)))
     for name in METHODS:
         _watch(torch.Tensor, name, "MAKES")
     for owner in (torch, torch.Tensor):
         _watch(owner, "clone", "COPIES")
+    for owner, names in COMPUTES:
+        for name in names.split():
+            _watch(owner, name, "COMPUTES")
     _C.set_type_of_fakes(FakeTensor)
     for owner, name in HANDS_OUT:
         _watch(owner, name, "HANDS_OUT")

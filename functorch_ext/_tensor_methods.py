@@ -30,8 +30,15 @@ def _install_new_tensor() -> None:
     def new_tensor(self, data, *, dtype=None, device=None, requires_grad=False, **options):
         if _C.describe(self) is None:
             try:
-                return plain(
-                    self, data, dtype=dtype, device=device, requires_grad=requires_grad, **options
+                return _C.own_tensor(
+                    plain(
+                        self,
+                        data,
+                        dtype=dtype,
+                        device=device,
+                        requires_grad=requires_grad,
+                        **options,
+                    )
                 )
             except RuntimeError:  # the elements of a list may be wrappers: see _makers.py
                 if not isinstance(data, (list, tuple)):
@@ -84,7 +91,10 @@ def _install_deepcopy() -> None:
 
     @functools.wraps(plain)
     def __deepcopy__(self, memo):  # noqa: N807
-        if _C.describe(self) is None or id(self) in memo or not self.is_leaf:
+        # Copied by itself inside a transform, a shared tensor becomes one of the transform's own.
+        alone = not memo and type(self) is torch.Tensor and self.layout is torch.strided
+        becomes_own = alone and _C.running_level() is not None
+        if (_C.describe(self) is None and not becomes_own) or id(self) in memo or not self.is_leaf:
             return plain(self, memo)
         with torch.no_grad():
             memo[id(self)] = result = _copied(self, self.detach().clone())

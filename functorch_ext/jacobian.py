@@ -142,10 +142,9 @@ def jacfwd(
         >>> functorch_ext.jacfwd(torch.cos)(torch.zeros(1))
         tensor([[-0.]])
     """
-    checked_randomness("jacfwd", randomness)
-    push = _push_columns_anew if randomness == "different" else _push_columns
+    mode = checked_randomness("jacfwd", randomness)
     traced = ("jacfwd", func, (argnums, has_aux, chunk_size, randomness))
-    return _by_columns("jacfwd", func, argnums, has_aux, chunk_size, push, traced)
+    return _by_columns("jacfwd", func, argnums, has_aux, chunk_size, mode, traced)
 
 
 def _by_columns(
@@ -154,10 +153,12 @@ def _by_columns(
     argnums: Argnums,
     has_aux: bool,
     chunk_size: int | None,
-    push: Callable[..., _Pushed],
+    randomness: _C.Randomness,
     traced: tuple[str, Callable[..., Any], tuple[Any, ...]],
 ) -> Callable[..., Any]:
     check_chunk_size(transform, chunk_size)
+    anew = randomness == _C.Randomness.DIFFERENT
+    push = _push_columns_anew if anew else functools.partial(_push_columns, randomness)
 
     def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves, structure = flatten(selected(transform, argnums, args))
@@ -170,7 +171,7 @@ def _by_columns(
             basis = _C.standard_basis(leaves, start, count)
             return push(transform, flat, leaves, basis, count, has_aux)
 
-        pushed = each_chunk(push_chunk, leaves, chunk_size, push is _push_columns)
+        pushed = each_chunk(push_chunk, leaves, chunk_size, not anew)
         output_leaves, output_structure, _, aux = pushed[-1]
         parts = split_columns([tangents for _, _, tangents, _ in pushed], output_leaves, leaves)
         result = unflatten(output_structure, [unflatten(structure, part) for part in parts])
@@ -188,6 +189,7 @@ def _by_columns(
 
 
 def _push_columns(
+    randomness: _C.Randomness,
     transform: str,
     func: Callable[[list[Tensor]], Any],
     primals: list[Tensor],
@@ -212,9 +214,10 @@ def _push_columns(
             primal_outputs.append(primal)
         return primal_outputs, flatten(outputs)[1], columns, aux
 
-    return _C.run_forward(
-        lambda forward: _C.run_basis(functools.partial(body, forward), count), primals
-    )
+    def run(forward: _C.ForwardFrame) -> _Pushed:
+        return _C.run_basis(functools.partial(body, forward), count, randomness=randomness)
+
+    return _C.run_forward(run, primals)
 
 
 def _push_columns_anew(
@@ -245,7 +248,8 @@ def hessian(
     """The matrix of second derivatives: forward mode over reverse mode.
 
     Args:
-        func: Returns a tensor or a container of tensors; usually a number.
+        func: Returns a tensor or a container of tensors; usually a number. Random operators in it
+            draw once for all columns.
         argnums: The positional argument to differentiate by, or a tuple of several.
         has_aux: ``func`` returns ``(output, aux)``; aux is passed on, not differentiated.
         chunk_size: Compute this many columns at a time, to bound memory; all at once if ``None``.
@@ -266,4 +270,5 @@ def hessian(
     """
     gradient = _by_rows("hessian", func, argnums, has_aux, None)
     traced = ("hessian", func, (argnums, has_aux, chunk_size))
-    return _by_columns("hessian", gradient, argnums, has_aux, chunk_size, _push_columns, traced)
+    same = _C.Randomness.SAME
+    return _by_columns("hessian", gradient, argnums, has_aux, chunk_size, same, traced)

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from test import oracle
 from test.oracle import assert_close, loop, rand
+from test.state import assert_failure, failure
 
 BOTH = pytest.mark.parametrize("jacobian", [jacrev, jacfwd])
 
@@ -138,6 +140,22 @@ def test_jacrev_chunk_size(chunk_size):
         plain(lambda x, y, i=i: function(x, y)[i], *args, argnums=(0, 1)) for i in range(2)
     )
     assert_close(jacrev(function, (0, 1), chunk_size=chunk_size)(*args), expected)
+
+
+def test_jacfwd_that_forbids_to_draw():
+    x = rand(4)
+    noisy = lambda x: x * torch.rand(4)
+    message = """functorch_ext.jacfwd: called random operation aten::rand while randomness='error'. Pass randomness='same' to jacfwd to draw once for all columns, or randomness='different' to draw anew for each."""
+    assert_failure(lambda: jacfwd(noisy)(x), RuntimeError, message)
+    assert_failure(lambda: jacfwd(noisy, chunk_size=2)(x), RuntimeError, message)
+    mapped = lambda: vmap(jacfwd(noisy), randomness="different")(rand(2, 4))
+    assert_failure(mapped, RuntimeError, message)
+    inner = lambda x: vmap(lambda x: F.dropout(x, 0.5), randomness="different")(x)
+    assert "while randomness='error'" in failure(lambda: jacfwd(inner)(x), RuntimeError)
+
+    assert jacfwd(lambda x: F.dropout(x, 0.5, training=False))(x).equal(torch.eye(4).double())
+    assert hessian(lambda x: F.dropout(x, 0.5).sum() ** 2)(x).shape == (4, 4)
+    assert jacfwd(lambda x: jacfwd(noisy, randomness="same")(x), randomness="same")(x).eq(0).all()
 
 
 @pytest.mark.parametrize("randomness", ["same", "different"])

@@ -1,8 +1,11 @@
 """Tensors that a function under vmap makes: they take values that differ between samples."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vmap
 from test.oracle import assert_close, loop, rand
@@ -30,6 +33,17 @@ MAKERS = {
     "made of one": lambda x: torch.arange(3).double() * 2,
     "clone": lambda x: NUMBERS.clone(),
     "transposed clone": lambda x: NUMBERS.expand(3, 3).clone().t()[0],
+    "deepcopy": lambda x: copy.deepcopy(NUMBERS),
+    "stack": lambda x: torch.stack([NUMBERS])[0],
+    "cat": lambda x: torch.cat([NUMBERS[:1], NUMBERS[1:]]),
+    "hstack": lambda x: torch.hstack([NUMBERS[:1], NUMBERS[1:]]),
+    "as_tensor": lambda x: torch.as_tensor([1.0, 2.0, 3.0], dtype=torch.float64),
+    "asarray": lambda x: torch.asarray(NUMBERS, copy=True),
+    "new_tensor of a shared one": lambda x: NUMBERS.new_tensor([1.0, 2.0, 3.0]),
+    "one_hot": lambda x: F.one_hot(torch.tensor(1), 3).double(),
+    "to": lambda x: NUMBERS.to(NUMBERS.dtype, copy=True),
+    "double": lambda x: NUMBERS.float().double(),
+    "repeat": lambda x: NUMBERS.repeat(1),
     "of the batched one": lambda x: torch.zeros_like(x),
 }
 
@@ -211,6 +225,24 @@ def test_a_tensor_from_outside_is_not_written_to():
         vmap(outside.add_)(rand(4, 3))
     with pytest.raises(RuntimeError, match="into a tensor from outside"):
         vmap(lambda x: outside[:2].copy_(x[:2]))(rand(4, 3))
+    assert not outside.any()
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        torch.as_tensor,
+        torch.asarray,
+        lambda x: x.to(x.dtype),
+        lambda x: x.double(),
+        lambda x: torch.from_numpy(x.numpy()),
+        lambda x: torch.as_tensor(x.numpy()),
+    ],
+)
+def test_what_shares_memory_with_a_tensor_from_outside_is_not_written_to(same):
+    outside = torch.zeros(3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="into a tensor from outside"):
+        vmap(lambda x: same(outside).add_(x))(rand(4, 3))
     assert not outside.any()
 
 

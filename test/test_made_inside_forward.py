@@ -32,6 +32,7 @@ def zeros(u):
 WRITES = {
     "copy_": (lambda u: zeros(u).copy_(u), lambda u: u),
     "add_": (lambda u: zeros(u).add_(u), lambda u: u),
+    "add_ and mul_": (lambda u: zeros(u).add_(u).mul_(u), lambda u: u * u),
     "setitem": (lambda u: by_row(zeros(u), u), lambda u: u),
     "index_put_": (lambda u: zeros(u).index_put_((torch.tensor([1, 0]),), u), lambda u: u.flip(0)),
     "masked_fill_": (
@@ -68,6 +69,13 @@ NESTS = {
     "vmap(jvp(jvp))": lambda f, x: vmap(
         lambda x: jvp(lambda x: jvp(f, (x,), (x.sin(),)), (x,), (x,))
     )(torch.stack([x, x * 2])),
+    "vmap(jvp(jacfwd))": lambda f, x: vmap(lambda x: jvp(jacfwd(f), (x,), (x,)))(
+        torch.stack([x, x * 2])
+    ),
+    "vmap(vmap(jvp(jacfwd)))": lambda f, x: vmap(vmap(lambda x: jvp(jacfwd(f), (x,), (x,))))(
+        torch.stack([x, x * 2])[None]
+    ),
+    "vmap(jacfwd(jacfwd))": lambda f, x: vmap(jacfwd(jacfwd(f)))(torch.stack([x, x * 2])),
     "jvp(vmap(jvp))": lambda f, x: jvp(
         lambda x: vmap(lambda x: jvp(f, (x,), (x.sin(),)))(torch.stack([x, x * 2])), (x,), (x,)
     ),

@@ -11,7 +11,7 @@ STEP = 1e-6
 
 def rand(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 WEIGHT, BIAS = rand(3, seed=1), rand(3, seed=2)
@@ -51,6 +51,8 @@ FUNCTIONS = {
     "std": torch.std,
     "std along a dimension": lambda x: torch.std(x, 1, correction=0, keepdim=True),
     "std_mean": lambda x: torch.stack(torch.std_mean(x, 0)),
+    "copysign": lambda x: torch.copysign(x, x.sin()),
+    "copysign of a number": lambda x: torch.copysign(x, -1),
     "renorm": lambda x: torch.renorm(x, 2, 0, 0.5),
     "normalize": lambda x: F.normalize(x, dim=-1),
     "cumprod": lambda x: x.cumprod(-1),
@@ -155,7 +157,9 @@ def test_third_derivatives_of_eigenvectors(name):
     torch.testing.assert_close(third, along(second, x, t), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["std", "std_mean", "vector_norm", "softmax", "cumprod", "glu"])
+@pytest.mark.parametrize(
+    "name", ["std", "std_mean", "copysign", "vector_norm", "softmax", "cumprod", "glu"]
+)
 def test_gradients_of_tangents_of_gradients(name):
     f, x, t = FUNCTIONS[name], rand(3, 3), rand(3, 3, seed=5)
 
@@ -166,6 +170,49 @@ def test_gradients_of_tangents_of_gradients(name):
     torch.testing.assert_close(actual, along(second, x, t), rtol=1e-6, atol=1e-6)
     push = linearize(second, x)[1]
     torch.testing.assert_close(push(t), actual)
+
+
+REFUSED = {
+    "det": (torch.linalg.det, (2, 3)),
+    "slogdet": (lambda x: torch.linalg.slogdet(x)[1], (2, 3)),
+    "eigvalsh": (torch.linalg.eigvalsh, (1, 3)),
+    "householder_product": (lambda x: torch.linalg.householder_product(x, x[0]), (2, 3)),
+    "householder_product, tau": (lambda x: torch.linalg.householder_product(x, x), (3, 3)),
+    "renorm": (lambda x: torch.renorm(x, 2, 0, 1.0), (3,)),
+    "renorm, norm": (lambda x: torch.renorm(x, -1, 0, 1.0), (3, 3)),
+    "renorm, largest": (lambda x: torch.renorm(x, 2, 0, -1.0), (3, 3)),
+    "cumprod": (lambda x: x.cumprod(1), ()),
+    "logcumsumexp": (lambda x: x.logcumsumexp(1), ()),
+    "glu": (F.glu, (3,)),
+    "glu of one number": (F.glu, (1,)),
+    "layer_norm": (lambda x: F.layer_norm(x, (3,)), (2,)),
+    "layer_norm, weight": (lambda x: F.layer_norm(x, (2,), WEIGHT), (3, 2)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_pytorch_refuses_is_refused(name):
+    """What the operator is computed from might take it."""
+    f, shape = REFUSED[name]
+    x = rand(*shape)
+    with pytest.raises((RuntimeError, IndexError)) as plain:
+        f(x)
+    for order in ORDERS.values():
+        with pytest.raises(type(plain.value)):
+            order(f, x)(x)
+        with pytest.raises(type(plain.value)):
+            vmap(lambda x: order(f, x)(x))(x[None])
+
+
+def test_copysign_of_zero():
+    """As PyTorch's formula: the derivative is 0 there."""
+    zeros = torch.tensor([0.0, -0.0]).double()
+    f = lambda x: torch.copysign(x, torch.tensor([-1.0, 1.0]).double())
+    assert jvp(lambda x: jvp(f, (x,), (x + 1,))[0], (zeros,), (zeros,))[0].signbit().tolist() == [
+        True,
+        False,
+    ]
+    assert jvp(grad(lambda x: f(x).sum()), (zeros,), (zeros + 1,))[1].eq(0).all()
 
 
 def test_the_deviation_of_equal_numbers():

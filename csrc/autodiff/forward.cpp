@@ -167,8 +167,9 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
   std::vector<at::Tensor> duals;
   duals.reserve(primals.size());
   for (size_t i = 0; i < primals.size(); ++i) {
-    const bool mapped = plane_ && plane_->kind == LevelKind::Batch;
-    auto tangent = mapped ? own_tangent(tangents[i], plane_) : lift_below(tangents[i], plane_);
+    const bool functional = plane_ && plane_->kind == LevelKind::Functional;
+    const auto own = functional ? tangents[i] : own_tangent(tangents[i], plane_);
+    auto tangent = lift_below(own, plane_);
     auto primal = lift_to(without_overlap(normal_tensor(primals[i])), plane_);
     // PyTorch's views of dual tensors insist that the two agree in this.
     if (primal.is_conj() != tangent.is_conj() || primal.is_neg() != tangent.is_neg()) {

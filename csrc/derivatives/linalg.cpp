@@ -8,9 +8,18 @@ namespace functorch_ext {
 
 namespace {
 
+// LU factorizations and products would take other matrices as well.
+void check_square(const at::Tensor& matrix, const char* name) {
+  TORCH_CHECK(matrix.dim() >= 2, name, ": The input tensor A must have at least 2 dimensions.");
+  TORCH_CHECK(matrix.sym_size(-1) == matrix.sym_size(-2), name,
+              ": A must be batches of square matrices, but they are ", matrix.sym_size(-2), " by ",
+              matrix.sym_size(-1), " matrices");
+}
+
 // The diagonal of U, and the sign of the permutation, of A = P L U.
 struct Factors {
-  explicit Factors(const at::Tensor& matrix) {
+  Factors(const at::Tensor& matrix, const char* name) {
+    check_square(matrix, name);
     std::tie(lu, pivots) = at::linalg_lu_factor(matrix);
     diagonal = lu.diagonal(0, -2, -1);
     const auto unmoved = at::arange(1, pivots.sym_size(-1) + 1, pivots.options());
@@ -24,12 +33,12 @@ struct Factors {
 };
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> det(const at::Tensor& matrix) {
-  const Factors factors(matrix);
+  const Factors factors(matrix, "linalg.det");
   return {factors.diagonal.prod(-1) * factors.sign, factors.lu.detach(), factors.pivots};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> slogdet(const at::Tensor& matrix) {
-  const Factors factors(matrix);
+  const Factors factors(matrix, "linalg.slogdet");
   return {factors.diagonal.sgn().prod(-1) * factors.sign, factors.diagonal.abs().log().sum(-1),
           factors.lu.detach(), factors.pivots};
 }
@@ -93,6 +102,7 @@ std::tuple<at::Tensor, at::Tensor> refined(const at::Tensor& matrix, const at::T
 }
 
 std::tuple<at::Tensor, at::Tensor> eigh(const at::Tensor& matrix, c10::string_view triangle, bool) {
+  check_square(matrix, "linalg.eigh");
   const auto full = hermitian(matrix, triangle);
   auto [values, vectors] = at::_linalg_eigh(full.detach(), triangle, /*compute_v=*/true);
   // Derivatives hold up to the third order after the second step.
@@ -123,7 +133,17 @@ std::tuple<at::Tensor, at::Tensor> eig(const at::Tensor& self) {
 
 // The first columns of the product of I - tau_i v_i v_i^H, where v_i is column i below a 1.
 at::Tensor householder_product(const at::Tensor& input, const at::Tensor& tau) {
+  constexpr auto name = "torch.linalg.householder_product";
+  TORCH_CHECK(input.dim() >= 2, name, ": input must have at least 2 dimensions.");
   const auto rows = input.size(-2), columns = input.size(-1);
+  TORCH_CHECK(rows >= columns, name,
+              ": input.shape[-2] must be greater than or equal to input.shape[-1]");
+  TORCH_CHECK(columns >= tau.size(-1), name,
+              ": input.shape[-1] must be greater than or equal to tau.shape[-1]");
+  TORCH_CHECK(input.dim() - tau.dim() == 1 &&
+                  tau.sizes().slice(0, tau.dim() - 1) == input.sizes().slice(0, tau.dim() - 1),
+              name, ": Expected batch dimensions of tau to be those of input, but got ",
+              tau.sizes(), " and ", input.sizes());
   const auto identity = at::eye(rows, columns, input.options());
   const auto reflectors = input.tril(-1) + identity;
   auto product = identity.expand_as(input);

@@ -132,8 +132,24 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_with_updat
   return {output, mean, scale, at::empty({0}, input.options().dtype(at::kByte))};
 }
 
+// Broadcasting would take other shapes as well.
+void check_normalized_shape(const at::Tensor& input, c10::SymIntArrayRef shape,
+                            const OptionalTensor& weight, const OptionalTensor& bias) {
+  const auto sizes = input.sym_sizes();
+  TORCH_CHECK(!shape.empty() && sizes.size() >= shape.size() &&
+                  sizes.slice(sizes.size() - shape.size()) == shape,
+              "Given normalized_shape=", shape, ", expected input with that shape at the end, but ",
+              "got input of size ", sizes);
+  for (const auto& [name, tensor] : {std::pair("weight", &weight), std::pair("bias", &bias)}) {
+    TORCH_CHECK(!*tensor || !(*tensor)->defined() || (*tensor)->sym_sizes() == shape, "Expected ",
+                name, " to be of same shape as normalized_shape, but got ", name, " of shape ",
+                (*tensor)->sym_sizes(), " and normalized_shape = ", shape);
+  }
+}
+
 Three layer_norm(const at::Tensor& input, c10::SymIntArrayRef normalized_shape,
                  const OptionalTensor& weight, const OptionalTensor& bias, double epsilon) {
+  check_normalized_shape(input, normalized_shape, weight, bias);
   const Normalized normal(input, last_dims(normalized_shape.size()), epsilon);
   return {affine(normal.x, weight, bias, {}), normal.mean, normal.scale};
 }

@@ -66,6 +66,10 @@ at::Tensor dist(const at::Tensor& self, const at::Tensor& other, const at::Scala
 // Slices along `dim` whose norm is larger than `largest` are scaled down to it.
 at::Tensor renorm(const at::Tensor& self, const at::Scalar& p, int64_t dim,
                   const at::Scalar& largest) {
+  TORCH_CHECK(self.dim() > 1, "renorm: input needs at least 2 dimensions, got ", self.dim(),
+              " dimensions");
+  TORCH_CHECK(p.toDouble() > 0, "renorm: non-positive-norm not supported");
+  TORCH_CHECK(largest.toDouble() >= 0, "renorm: expected maxnorm to be >= 0 but got ", largest);
   constexpr double epsilon = 1e-7;  // PyTorch's
   c10::DimVector others;
   for (int64_t other = 0; other < self.dim(); ++other) {
@@ -92,18 +96,35 @@ std::tuple<at::Tensor, at::Tensor> deviation_and_mean(const at::Tensor& self,
   return {power(variance, 0.5), std::move(mean)};
 }
 
+// Each number times 1 or -1. PyTorch's formula writes in place to the quotient, too.
+at::Tensor copysign_of_tensor(const at::Tensor& self, const at::Tensor& other) {
+  const auto values = at::copysign(self.detach(), other.detach());
+  const auto x = self.to(values.scalar_type());
+  const auto constant = x.detach();
+  return at::where(constant == 0, values, x * (constant.sgn() * values.sgn()));
+}
+
+at::Tensor copysign_of_number(const at::Tensor& self, const at::Scalar& other) {
+  return copysign_of_tensor(self, at::scalar_tensor(other, self.options()));
+}
+
 at::Tensor cumulative_product(const at::Tensor& self, int64_t dim,
                               std::optional<at::ScalarType> dtype) {
   const auto x = dtype ? self.to(*dtype) : self;
   if (x.dim() == 0) {
+    at::maybe_wrap_dim(dim, 0);  // raises if there is none such
     return x.clone();
   }
   return numbers_up_to_each(x, dim, 1).prod(-1).movedim(-1, dim);
 }
 
 at::Tensor glu(const at::Tensor& self, int64_t dim) {
-  const auto halves = self.chunk(2, dim);
-  return halves[0] * halves[1].sigmoid();
+  TORCH_CHECK(self.dim() > 0, "glu does not support 0-dimensional tensors");
+  const auto size = self.sym_size(dim);
+  TORCH_CHECK(size % 2 == 0, "Halving dimension must be even, but dimension ", dim, " is size ",
+              size);
+  const auto half = size / 2;
+  return self.narrow_symint(dim, 0, half) * self.narrow_symint(dim, half, half).sigmoid();
 }
 
 // PyTorch gives the gradient by `self` where the source was written, instead of elsewhere.
@@ -132,6 +153,8 @@ void register_norms_derivatives() {
   add_second_order<at::_ops::renorm, renorm>();
   add_second_order<at::_ops::std_correction, deviation>();
   add_second_order<at::_ops::std_mean_correction, deviation_and_mean>();
+  add_second_order<at::_ops::copysign_Tensor, copysign_of_tensor>();
+  add_second_order<at::_ops::copysign_Scalar, copysign_of_number>();
   add_second_order<at::_ops::cumprod, cumulative_product>();
   add_second_order<at::_ops::glu, glu>();
   add_derivative_kernel<at::_ops::as_strided_scatter>(as_strided_scatter);

@@ -63,6 +63,7 @@ at::Tensor logsumexp(const at::Tensor& self, at::IntArrayRef dims, bool keepdim)
 // The logarithms of the sums of the first 1, 2, ... exponentials.
 at::Tensor logcumsumexp(const at::Tensor& self, int64_t dim) {
   if (self.dim() == 0) {
+    at::maybe_wrap_dim(dim, 0);  // raises if there is none such
     return self.clone();
   }
   return numbers_up_to_each(self, dim, -std::numeric_limits<double>::infinity())

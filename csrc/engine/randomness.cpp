@@ -94,7 +94,24 @@ void drawing_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, S
   op.redispatchBoxed(after_randomness(keys), stack);
 }
 
+// Does a Jacobian whose columns the caller is one of forbid it to draw?
+bool columns_forbid_draws() {
+  const auto& state = thread_state();
+  const Level* level = state.computing ? state.computing->parent.get() : state.innermost.get();
+  while (level && (level->kind != LevelKind::Batch || level->is_basis)) {
+    if (level->is_basis && level->randomness == Randomness::Error) {
+      return true;
+    }
+    level = level->parent.get();
+  }
+  return false;
+}
+
 void random_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  TORCH_CHECK(!columns_forbid_draws() || !draws(op, *stack),
+              "functorch_ext.jacfwd: called random operation ", op.operator_name(),
+              " while randomness='error'. Pass randomness='same' to jacfwd to draw once for all "
+              "columns, or randomness='different' to draw anew for each.");
   RepeatedDraws::note(op, *stack);
   const auto onwards = after_randomness(keys);
   const Level* level = level_of_randomness();

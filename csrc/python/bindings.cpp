@@ -194,7 +194,7 @@ PYBIND11_MODULE(_C, module) {
       .value("HANDS_OUT", BuiltinRole::HandsOut)
       .value("HANDS_POINTER", BuiltinRole::HandsPointer)
       .value("READS", BuiltinRole::Reads)
-      .value("CONVERTS", BuiltinRole::Converts);
+      .value("COMPUTES", BuiltinRole::Computes);
   module.def("watch_builtin", &watch_builtin, py::arg("function"), py::arg("role"),
              py::arg("of_elements") = py::none());
   module.def("set_watched", &set_watched);

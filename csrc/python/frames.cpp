@@ -47,8 +47,9 @@ py::object run_batch(const py::function& body, const c10::SymInt& batch_size, Ra
   });
 }
 
-py::object run_basis(const py::function& body, const c10::SymInt& count, const Tensors& above) {
-  const BatchFrame frame(count, Randomness::Same, /*is_plane=*/false, above);
+py::object run_basis(const py::function& body, const c10::SymInt& count, const Tensors& above,
+                     Randomness randomness) {
+  const BatchFrame frame(count, randomness, /*is_plane=*/false, above);
   return body(frame.level());
 }
 
@@ -140,7 +141,8 @@ void bind_frames(py::module_& module) {
   // than all tensors `above`.
   module.def("run_batch", &run_batch, py::arg("body"), py::arg("batch_size"), py::arg("randomness"),
              no_tensors);
-  module.def("run_basis", &run_basis, py::arg("body"), py::arg("count"), no_tensors);
+  module.def("run_basis", &run_basis, py::arg("body"), py::arg("count"), no_tensors,
+             py::arg("randomness") = Randomness::Same);
 
   // With the frame as the function's argument.
   using ReversePtr = std::shared_ptr<ReverseFrame>;

@@ -17,7 +17,7 @@ namespace {
 // The functions stay the objects that they are (programs and compilers know them by identity): only
 // the C function behind each is replaced, by one that calls it and looks at the result. Operators
 // can't be told apart from here on down: kernels call them too, and mustn't get wrappers.
-constexpr size_t capacity = 64;
+constexpr size_t capacity = 96;
 std::array<PyCFunction, capacity> originals{};
 std::array<BuiltinRole, capacity> roles{};
 std::array<PyObject*, capacity> of_elements_functions{};
@@ -40,6 +40,19 @@ at::Tensor owned(const at::Tensor& tensor) {
   }
   auto leaf = made_inside(tensor.detach());
   return is_wrapper(leaf) ? leaf.set_requires_grad(true) : tensor;
+}
+
+// Does nobody else know the tensor, nor its memory?
+bool is_new(const py::object& made) {
+  if (Py_REFCNT(made.ptr()) != 1 || !THPVariable_CheckExact(made.ptr())) {
+    return false;
+  }
+  const auto& tensor = THPVariable_Unpack(made.ptr());
+  if (is_wrapper(tensor) || !tensor.has_storage()) {
+    return false;
+  }
+  const auto& storage = tensor.storage();
+  return storage.use_count() == 1 && storage.allocator();  // else the memory of a NumPy array, say
 }
 
 // A copy that is part of a graph stays in it, for hooks on it and for whoever asks whether it is.
@@ -90,12 +103,14 @@ PyObject* explained(const Call& call, PyObject* self, PyObject* args) {
 }
 
 PyObject* watched(PyObject* result, PyObject* self, PyObject* args, BuiltinRole role) {
-  if (!result || role == BuiltinRole::Converts || role == BuiltinRole::Reads ||
-      !is_in_transform()) {
+  if (!result || role == BuiltinRole::Reads || !is_in_transform()) {
     return result;
   }
   auto given = py::reinterpret_steal<py::object>(result);
   try {
+    if (role == BuiltinRole::Computes) {
+      return (is_new(given) ? own_result(std::move(given), role) : given).release().ptr();
+    }
     if (role == BuiltinRole::Makes || role == BuiltinRole::Copies) {
       return own_result(std::move(given), role).release().ptr();
     }

@@ -11,7 +11,7 @@ enum class BuiltinRole : uint8_t {
   HandsOut,      // the memory of a tensor, to somebody who expects to see later writes
   HandsPointer,  // the address of a tensor's memory
   Reads,         // what is in a tensor's memory
-  Converts,      // something that may be a tensor of the program already
+  Computes,      // a tensor that may be new, or one of the program's, or share memory with one
 };
 
 // Tells the engine of a builtin function, or a method of a builtin type (see engine/own_memory.h).
