@@ -233,6 +233,17 @@ torch.testing.assert_close(functorch_ext.hessian(loss)(x), plain)
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_primals_whose_elements_lie_in_one_place():
+    x, tangent = rand(3), rand(2, 2)
+    shared = x.as_strided((2, 2), (1, 1))
+    expected = oracle.jacobian(lambda x: x * x.sum())(shared.clone())
+    assert_close(jacfwd(lambda x: x * x.sum())(shared), expected)
+    assert_close(jvp(lambda x: x * x, (shared,), (tangent,))[1], 2 * shared * tangent)
+    xs = rand(4, 3).as_strided((4, 2, 2), (3, 1, 1))
+    mapped = vmap(lambda x: jvp(lambda x: x * x, (x,), (tangent,))[1])(xs)
+    assert_close(mapped, 2 * xs * tangent)
+
+
 def test_expanded_primals():
     """Several elements of one are one in memory, those of its tangent are not."""
     x, tangent = rand(1, 2).expand(3, 2), rand(3, 2)

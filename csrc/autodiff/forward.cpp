@@ -12,7 +12,10 @@
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 #include <torch/csrc/autograd/forward_grad.h>
 
+#include <algorithm>
 #include <mutex>
+#include <utility>
+#include <vector>
 
 #include "autodiff/plane.h"
 #include "engine/below_all_levels.h"
@@ -103,9 +106,32 @@ at::Tensor lift_below(const at::Tensor& tangent, const LevelPtr& plane) {
 
 // PyTorch lays a tangent out as its primal is, which can't be where several elements of the primal
 // are one in memory, as those of an expanded tensor.
+bool may_overlap(const at::Tensor& primal) {
+  const auto overlap = at::has_internal_overlap(primal);
+  if (overlap != at::MemOverlap::TooHard ||
+      primal.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
+    return overlap == at::MemOverlap::Yes;
+  }
+  // Not if each stride goes beyond all that smaller strides reach, as in a view of each second row.
+  std::vector<std::pair<int64_t, int64_t>> dims;
+  for (int64_t dim = 0; dim < primal.dim(); ++dim) {
+    if (primal.size(dim) > 1) {
+      dims.emplace_back(primal.stride(dim), primal.size(dim));
+    }
+  }
+  std::sort(dims.begin(), dims.end());
+  int64_t reach = 0;
+  for (const auto& [stride, size] : dims) {
+    if (stride <= reach) {
+      return true;
+    }
+    reach += stride * (size - 1);
+  }
+  return false;
+}
+
 at::Tensor without_overlap(const at::Tensor& primal) {
-  const bool overlaps = at::has_internal_overlap(primal) == at::MemOverlap::Yes;
-  return overlaps ? primal.clone(at::MemoryFormat::Contiguous) : primal;
+  return may_overlap(primal) ? primal.clone(at::MemoryFormat::Contiguous) : primal;
 }
 
 // With its numbers in memory as they are, neither to be conjugated nor to be negated yet.
