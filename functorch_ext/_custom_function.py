@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
@@ -67,7 +68,9 @@ def install() -> None:
             if (functional := _C.level_of_tensors(args)) is not None:
                 _check_functionalized(functional, cls, args)
             return plain(cls, *args, **kwargs)
-        return _apply(plain, level, cls, args, kwargs)
+        # If transforms of torch.func's run, they are around the level: its tensors aren't theirs.
+        around = torch._C._are_functorch_transforms_active()
+        return _apply(_past_torch_func if around else plain, level, cls, args, kwargs)
 
     # Programs keep `op = MyFunction.apply`, perhaps since before this import. So it is the code of
     # the function that is replaced, not the attribute.
@@ -82,6 +85,12 @@ def install() -> None:
             functools.partial(setattr, apply, "__code__", plain.__code__),
         )
     )
+
+
+def _past_torch_func(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+    """What ``Function.apply`` does where no transform of torch.func's runs."""
+    with enable_single_level_autograd_function():
+        return super(Function, cls).apply(*args, **kwargs)
 
 
 def _of_samples(cls: type[Function], args: tuple[Any, ...]) -> type[Function]:

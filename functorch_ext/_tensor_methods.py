@@ -9,7 +9,8 @@ from functorch_ext import _C, _patches
 
 
 def install() -> None:
-    """Teaches ``repr``, ``new``, ``register_hook``, ``copy`` and ``pickle`` about wrappers."""
+    """Teaches indexing, ``repr``, ``new``, hooks, ``copy`` and ``pickle`` about wrappers."""
+    _install_indexing()
     _install_repr()
     _install_register_hook()
     _install_new_tensor()
@@ -21,6 +22,12 @@ def install() -> None:
 
 def _replace(name, method, why):
     _patches.replace(torch.Tensor, name, method, why)
+
+
+def _install_indexing() -> None:
+    for name, method in _C.indexing_methods(torch.Tensor).items():
+        why = "an index without dimensions may differ between samples"
+        _patches.replace(torch.Tensor, name, method, why, "one look at the type of each index")
 
 
 def _install_new_tensor() -> None:

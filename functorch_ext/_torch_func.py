@@ -1,48 +1,40 @@
 """Transforms of ``torch.func`` inside those of this package.
 
-They know nothing of each other's tensors: PyTorch would stop at a failed assertion, or crash. So
-one of theirs can't start inside one of ours that has tensors of its own. (The engine refuses the
-other way around. Where only plain tensors are differentiated, both nest.)
+The engine lets each see operators in the order in which the transforms began. What is left to do
+here is forward mode: PyTorch has one dual level for all, which may be open already.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any
+import threading
 
-from torch._functorch import eager_transforms, vmap
+import torch
+from torch._functorch import predispatch
+from torch.autograd import forward_ad
 
 from functorch_ext import _C, _patches
 
-# What starts a transform of theirs, where they look it up.
-_STARTS = (
-    (vmap, "_vmap_increment_nesting"),
-    (eager_transforms, "_grad_increment_nesting"),
-    (eager_transforms, "enter_jvp_nesting"),
-    (eager_transforms, "_func_increment_nesting"),
-)
+_joined = threading.local()
 
 
 def install() -> None:
-    """Lets torch.func refuse to start where it can't run."""
-    for module, name in _STARTS:
-        _patches.replace(
-            module,
-            name,
-            _outside_ours(getattr(module, name)),
-            "torch.func inside a transform of ours would crash",
-        )
+    """Lets ``torch.func.jvp`` share the dual level that a ``jvp`` of this package has opened."""
+    plain_enter = predispatch._enter_dual_level_impl
+    plain_leave = predispatch._exit_dual_level_impl
 
+    def enter() -> int:
+        # Their tensors have tangents of their own; a dual level of the program's wouldn't.
+        of_theirs = forward_ad._current_level < 0 and torch._C._are_functorch_transforms_active()
+        if of_theirs and _C.join_dual_level():
+            _joined.count = getattr(_joined, "count", 0) + 1
+            return 0
+        return plain_enter()
 
-def _outside_ours(start: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(start)
-    def start_or_refuse(*args: Any, **kwargs: Any) -> Any:
-        started = start(*args, **kwargs)
-        if _C.running_level() is not None:  # what the caller ends in a `finally`, it has to start
-            raise RuntimeError(
-                "torch.func's transforms can't run inside functorch_ext's (vmap, functionalize, or "
-                "forward mode in forward mode): they know nothing of its tensors. Use "
-                "functorch_ext's in both places."
-            )
-        return started
+    def leave(*, level: int) -> None:
+        if level == 0 and getattr(_joined, "count", 0):
+            _joined.count -= 1
+            _C.leave_dual_level()
+        else:
+            plain_leave(level=level)
 
-    return start_or_refuse
+    why, cost = "torch.func.jvp inside jvp shares its dual level", "one look at two flags"
+    _patches.replace(predispatch, "_enter_dual_level_impl", enter, why, cost)
+    _patches.replace(predispatch, "_exit_dual_level_impl", leave, why, cost)

@@ -93,13 +93,12 @@ def _by_rows(
             output_leaves = check_outputs(transform, outputs)
             if len(output_leaves) == 1 and output_leaves[0].dim() == 0:
                 # The Jacobian of a number is its gradient.
-                parts = [frame.pull_back(output_leaves, [None], False)]
+                parts = [[*map(frame.strip, frame.pull_back(output_leaves, [None], False))]]
             else:
-                rows = each_chunk(
-                    lambda start, count: frame.pull_back_basis(output_leaves, start, count),
-                    output_leaves,
-                    chunk_size,
-                )
+                pull_back = lambda *rows: [
+                    frame.strip(row) for row in frame.pull_back_basis(output_leaves, *rows)
+                ]
+                rows = each_chunk(pull_back, output_leaves, chunk_size)
                 parts = join_rows(rows, output_leaves, leaves)
             return parts, flatten(outputs)[1], aux
 

@@ -118,9 +118,9 @@ def _gradient_function(
             if has_aux:
                 output, aux = split_aux(transform, func, output)
             check(output)
-            gradients = frame.pull_back([output], [None], False)
+            gradients = map(frame.strip, frame.pull_back([output], [None], False))
             aux = map_tensors(frame.release, aux) if has_aux else None
-            return unflatten(structure, gradients), frame.release(output), aux
+            return unflatten(structure, list(gradients)), frame.release(output), aux
 
         return _C.run_reverse(body)
 

@@ -82,8 +82,8 @@ bool can_take_in_place(const at::Tensor& tensor, const at::Tensor& other) {
 }
 
 // Leaves without the gradients that they had before a pass, which are added when it is done, or
-// put back if it fails. PyTorch can't add to those that are there: it takes a tensor with the mark
-// `Batched` for one of its own old vmap.
+// put back if it fails. PyTorch would add in place to those that are there, which may be the same
+// for all samples.
 class EarlierGradients {
  public:
   explicit EarlierGradients(const std::vector<at::Tensor>& leaves) {

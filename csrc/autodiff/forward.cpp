@@ -19,6 +19,7 @@
 
 #include "autodiff/plane.h"
 #include "engine/below_all_levels.h"
+#include "engine/torch_func.h"
 
 namespace functorch_ext {
 
@@ -44,6 +45,12 @@ class DualLevel {
     }
     ++users();
     return first;
+  }
+  // Joins if one of our frames has it open.
+  static bool join() {
+    const std::lock_guard<std::mutex> lock(mutex());
+    users() += ours() ? 1 : 0;
+    return ours();
   }
   static void close() {
     // The level's end frees tangents, which may wait for the GIL, and who has that may wait for us:
@@ -79,7 +86,7 @@ at::Tensor own_tangent(const at::Tensor& tangent, const LevelPtr& level) {
     return tangent;
   }
   if (level->kind != LevelKind::Batch || level->is_basis) {
-    return own_tangent(tangent, level->parent);
+    return own_tangent(tangent, next_to(*level));
   }
   const auto depth = depth_of(tangent);
   if (depth == level->depth) {
@@ -89,7 +96,7 @@ at::Tensor own_tangent(const at::Tensor& tangent, const LevelPtr& level) {
     const auto* wrapper = wrapper_of(tangent);
     return wrap(own_tangent(wrapper->value(), level), wrapper->bdim(), wrapper->level());
   }
-  auto own = wrap(own_tangent(tangent, level->parent), no_bdim, *level);
+  auto own = wrap(own_tangent(tangent, next_to(*level)), no_bdim, *level);
   wrapper_of(own)->set_own(/*readable=*/false);
   return own;
 }
@@ -151,14 +158,13 @@ ForwardFrame::ForwardFrame(const std::vector<at::Tensor>& primals)
     : on_plane_(std::in_place, primals),
       outer_forward_mode_(c10::AutogradState::get_tls_state().get_fw_grad_mode()) {
   // What hooks of saved tensors see must not depend on who else runs: a checkpoint's function is
-  // computed again at another time.
+  // computed again at another time. And torch.func's transforms have tangents too, and tensors that
+  // can't be differentiated.
+  const bool inside_torch_func = torch_func_is_innermost();
   const bool alone = DualLevel::open();
-  if (!alone || !at::SavedTensorDefaultHooks::get_tls_state().stack.empty()) {
-    const auto& around = thread_state().innermost;
+  if (!alone || inside_torch_func || !at::SavedTensorDefaultHooks::get_tls_state().stack.empty()) {
     try {
-      pushed_.emplace(c10::make_intrusive<Level>(LevelKind::Dual, depth_of(around) + 1,
-                                                 c10::SymInt(0), Randomness::Error, around),
-                      /*is_plane=*/true);
+      pushed_.emplace(level_of_values(), /*is_plane=*/true);
     } catch (...) {
       DualLevel::close();
       throw;
@@ -224,6 +230,14 @@ std::pair<at::Tensor, at::Tensor> ForwardFrame::unpack(const at::Tensor& output)
   }
   auto [primal, tangent] = at::_unpack_dual(output, /*level=*/0);
   return {strip(primal), tangent.defined() ? strip(tangent) : tangent};
+}
+
+bool ForwardFrame::join_dual_level() {
+  return DualLevel::join();
+}
+
+void ForwardFrame::leave_dual_level() {
+  DualLevel::close();
 }
 
 at::Tensor ForwardFrame::strip(const at::Tensor& tensor) const {

@@ -12,8 +12,8 @@
 namespace functorch_ext {
 
 // One running forward-mode transform (jvp, jacfwd): PyTorch's own forward mode on the current
-// plane, or that of the deepest primal. While another such transform runs, it is on a Dual level
-// above that plane.
+// plane, or that of the deepest primal. While another such transform runs, or inside one of
+// torch.func's, it is on a Dual level above that plane.
 class ForwardFrame {
  public:
   explicit ForwardFrame(const std::vector<at::Tensor>& primals);
@@ -29,6 +29,11 @@ class ForwardFrame {
   // The primal and the tangent of an output; the tangent is undefined where the output doesn't
   // depend on the inputs.
   std::pair<at::Tensor, at::Tensor> unpack(const at::Tensor& output) const;
+
+  // Opens and closes PyTorch's dual level for a transform of torch.func's, if a frame has it open
+  // already: the tensors of its layer have tangents of their own. False if none has.
+  static bool join_dual_level();
+  static void leave_dual_level();
 
   // What a tensor of this frame's plane stands for on the plane outside.
   at::Tensor strip(const at::Tensor& tensor) const;

@@ -62,6 +62,16 @@ LevelPtr plane_of(const std::vector<at::Tensor>& tensors) {
   return plane;
 }
 
+at::Tensor without_level(const at::Tensor& tensor, const Level& level) {
+  if (depth_of(tensor) < level.depth) {
+    return tensor;
+  }
+  const auto* wrapper = wrapper_of(tensor);
+  return &wrapper->level() == &level
+             ? wrapper->value()
+             : wrap(without_level(wrapper->value(), level), wrapper->bdim(), wrapper->level());
+}
+
 bool is_differentiated_anywhere(const at::Tensor& tensor) {
   return tensor.requires_grad() || tensor._fw_grad(0).defined() ||
          (is_wrapper(tensor) && is_differentiated_anywhere(wrapper_of(tensor)->value()));

@@ -37,6 +37,9 @@ inline at::Tensor value_on(at::Tensor tensor, const LevelPtr& plane) {
   return tensor;
 }
 
+// The tensor without the wrapper of a level that stands for its value.
+at::Tensor without_level(const at::Tensor& tensor, const Level& level);
+
 // Makes a level the thread's plane for as long as this lives, or the level of the deepest tensor,
 // if the thread's plane isn't as deep. Code in a backward pass, a hook or another thread gets
 // tensors of planes that its thread isn't on: what it differentiates are these tensors.
@@ -73,16 +76,8 @@ class RecordingAllowed {
   std::optional<c10::impl::ForceDispatchKeyGuard> with_autograd_;
 };
 
-// An inference tensor can't take part in autograd; a copy of it can. A tensor of torch.func's vmap
-// or functionalize can't either.
+// An inference tensor can't take part in autograd; a copy of it can.
 inline at::Tensor normal_tensor(const at::Tensor& tensor) {
-  constexpr auto foreign =
-      c10::DispatchKeySet({c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::Functionalize});
-  TORCH_CHECK(
-      !tensor.key_set().has_any(foreign) || !c10::impl::tls_is_dispatch_key_included(
-                                                c10::DispatchKey::FuncTorchDynamicLayerFrontMode),
-      "functorch_ext's transforms can't differentiate tensors of torch.func's vmap or "
-      "functionalize. Use functorch_ext's in both places.");
   return tensor.is_inference() ? tensor.clone() : tensor;
 }
 

@@ -12,14 +12,50 @@
 #include "autodiff/graph.h"
 #include "autodiff/private_leaf.h"
 #include "engine/frames.h"
+#include "engine/torch_func.h"
 
 namespace functorch_ext {
 
 using torch::autograd::Node;
 
+namespace {
+
+// Goes back to a level that stands for its values and has ended, for as long as this lives.
+class Again {
+ public:
+  explicit Again(const LevelPtr& level)
+      : level_(level && level->kind == LevelKind::Dual && !level->is_running() ? level.get()
+                                                                               : nullptr) {
+    if (level_) {
+      ++level_->runners;
+    }
+  }
+  ~Again() {
+    if (level_) {
+      --level_->runners;
+    }
+  }
+  Again(const Again&) = delete;
+  Again& operator=(const Again&) = delete;
+
+  // A result as it is after: without the level.
+  at::Tensor outside(const at::Tensor& tensor) const {
+    return level_ ? without_level(tensor, *level_) : tensor;
+  }
+
+ private:
+  Level* const level_;
+};
+
+}  // namespace
+
 ReverseFrame::ReverseFrame()
-    : plane_(thread_state().plane),
-      outer_grad_mode_(c10::GradMode::is_enabled() && allowed_->was_allowed()) {
+    : outer_grad_mode_(c10::GradMode::is_enabled() && allowed_->was_allowed()) {
+  if (C10_UNLIKELY(torch_func_is_innermost())) {
+    pushed_.emplace(level_of_values(), /*is_plane=*/true);
+    keep_depth((*pushed_)->depth);
+  }
+  plane_ = thread_state().plane;
   begin_differentiation(plane_, Direction::Reverse, outer_grad_mode_);
   grad_mode_.emplace(true);
 }
@@ -37,8 +73,15 @@ void ReverseFrame::exit() {
     grad_mode_.reset();
     end_differentiation(plane_, Direction::Reverse);
     on_plane_.reset();
+    if (pushed_) {
+      pushed_->exit();
+    }
     allowed_.reset();
   }
+}
+
+at::Tensor ReverseFrame::strip(const at::Tensor& tensor) const {
+  return pushed_ ? without_level(tensor, **pushed_) : tensor;
 }
 
 void ReverseFrame::enter_plane_of(const std::vector<at::Tensor>& inputs) {
@@ -99,9 +142,9 @@ bool ReverseFrame::graph_is_used(const std::vector<at::Tensor>& outputs) const {
 
 at::Tensor ReverseFrame::release(const at::Tensor& output) const {
   if (!output.requires_grad() || !on_plane(output, plane_) || graph_is_used({output})) {
-    return output;
+    return strip(output);
   }
-  return without_graph(output, plane_);
+  return strip(without_graph(output, plane_));
 }
 
 bool ReverseFrame::depends_on_inputs(const at::Tensor& tensor) const {
@@ -125,6 +168,7 @@ void ReverseFrame::check_within_reach(const at::Tensor& output) const {
 std::vector<at::Tensor> ReverseFrame::pull_back(
     const std::vector<at::Tensor>& outputs,
     const std::vector<std::optional<at::Tensor>>& cotangents, bool keep_graph) const {
+  const Again again(plane_);
   torch::autograd::variable_list roots;
   torch::autograd::variable_list seeds;
   bool record = false;
@@ -153,6 +197,7 @@ std::vector<at::Tensor> ReverseFrame::pull_back(
       const c10::AutoGradMode constant(false);
       gradients[i] = at::zeros_like(inputs_[i]);
     }
+    gradients[i] = again.outside(gradients[i]);
   }
   return gradients;
 }

@@ -8,13 +8,15 @@
 #include <vector>
 
 #include "autodiff/plane.h"
+#include "engine/frames.h"
 
 namespace functorch_ext {
 
 struct PrivateLeaf;
 
 // One running reverse-mode transform (grad, vjp, jacrev): PyTorch's own autograd on the current
-// plane, or that of the deepest input, on aliases of the inputs.
+// plane, or that of the deepest input, on aliases of the inputs. Inside a transform of torch.func's
+// it is on a level of its own, which a later pull_back() goes back to.
 class ReverseFrame {
  public:
   // Starts: grad mode is on until exit().
@@ -39,6 +41,9 @@ class ReverseFrame {
   std::vector<at::Tensor> pull_back_basis(const std::vector<at::Tensor>& outputs,
                                           const c10::SymInt& start, const c10::SymInt& count) const;
 
+  // What a tensor of this frame's own level, if it has one, stands for outside.
+  at::Tensor strip(const at::Tensor& tensor) const;
+
   // An output as the caller gets it: without a link to the private aliases.
   at::Tensor release(const at::Tensor& output) const;
 
@@ -52,6 +57,7 @@ class ReverseFrame {
   void check_within_reach(const at::Tensor& output) const;
 
   std::optional<RecordingAllowed> allowed_{std::in_place};
+  std::optional<RunningLevel> pushed_;  // a level of this frame's own
   LevelPtr plane_;
   std::vector<at::Tensor> inputs_;
   std::vector<c10::intrusive_ptr<PrivateLeaf>> leaves_;  // of the inputs, if not connected_

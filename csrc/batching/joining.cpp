@@ -70,10 +70,6 @@ struct Composed<Return(Parameters...)> {
   static Return rule(const Operator<Return(Parameters...)>& op, Level&, Parameters... arguments) {
     return op.redispatch(c10::DispatchKeySet(key_without_kernels), arguments...);
   }
-
- private:
-  // A device that no build of PyTorch has kernels for: the dispatcher takes the composition.
-  static constexpr auto key_without_kernels = c10::DispatchKey::MAIA;
 };
 
 // Functional and in-place.

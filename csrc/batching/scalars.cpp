@@ -51,8 +51,7 @@ at::Scalar item_of_list_element(const at::Tensor&) {
 }  // namespace
 
 void register_scalars_rules() {
-  register_kernel(c10::Dispatcher::singleton().findSchemaOrThrow("aten::item", ""),
-                  c10::DispatchKey::Batched,
+  register_kernel(c10::Dispatcher::singleton().findSchemaOrThrow("aten::item", ""), wrapper_key,
                   c10::KernelFunction::makeFromUnboxedRuntimeFunction(&item_of_list_element));
   add<at::_ops::_local_scalar_dense>(local_scalar_dense);
   add<at::_ops::equal>(functorch_ext::equal);

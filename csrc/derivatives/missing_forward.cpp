@@ -48,6 +48,9 @@ bool tangent_flows(const OperatorHandle& op, c10::DispatchKeySet keys, const Sta
   if (C10_LIKELY(!any)) {
     return false;
   }
+  if (keys.has_any(torch_func_modes) && is_inside_torch_func(deepest_level(op, stack))) {
+    return false;
+  }
   const auto tensors = tensors_on(op, stack);
   const auto plane = plane_of(tensors);
   const bool is_strided = std::all_of(tensors.begin(), tensors.end(), [](const at::Tensor& tensor) {

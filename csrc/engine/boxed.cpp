@@ -125,6 +125,18 @@ DeepestLevel deepest_level(const c10::OperatorHandle& op, const Stack& stack) {
 }
 
 void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  if (C10_UNLIKELY(keys.has_any(torch_func_wrappers))) {
+    const auto each = each_on(op, *stack);
+    if (any_tensor(each, outlived_its_layer)) {
+      rewrite_stack(*stack, op.schema().arguments().size(), without_ended_layers);
+      op.callBoxed(stack);
+      return;
+    }
+    if (!any_tensor(each, is_wrapper)) {  // one that took over the keys of its value
+      op.redispatchBoxed(keys_below(entry_key, keys), stack);
+      return;
+    }
+  }
   const auto deepest = deepest_level(op, *stack);
   if (handle_outlived(op, deepest, stack)) {
     return;

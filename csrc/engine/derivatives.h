@@ -7,15 +7,12 @@
 #include "engine/arguments.h"
 #include "engine/randomness.h"
 #include "engine/registration.h"
+#include "engine/torch_func.h"
 
 // Kernels ahead of PyTorch's derivatives. While a transform differentiates, on any plane, or a vmap
 // runs, they see some operators first, and compute the same in another way where PyTorch's formulas
 // are missing (fused operators), wrong (second derivatives) or slow (tangents of zeros, layers).
 namespace functorch_ext {
-
-// In thread-local state while a transform differentiates; the key of random operators serves for
-// these too. Few operators have kernels on it: the others fall through at no cost.
-constexpr auto derivative_key = randomness_key;
 
 // Calls of these nest.
 void include_derivative_key();
@@ -27,7 +24,21 @@ bool is_differentiating();
 
 // What is left of an operator's keys below ours.
 inline c10::DispatchKeySet below_derivatives(c10::DispatchKeySet keys) {
-  return keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, derivative_key);
+  return keys_below(derivative_key, keys);
+}
+
+// Is a call torch.func's, because one of its transforms runs inside the levels of the arguments?
+inline bool is_inside_torch_func(const DeepestLevel& deepest) {
+  return !deepest.level || running_layers() > deepest.level->layers;
+}
+template <class... Arguments>
+bool is_for_torch_func(c10::DispatchKeySet keys, const Arguments&... arguments) {
+  if (C10_LIKELY(!keys.has_any(torch_func_modes))) {
+    return false;
+  }
+  DeepestLevel deepest;
+  (for_each_tensor(arguments, deepest), ...);
+  return is_inside_torch_func(deepest);
 }
 
 // Has any of the arguments a tangent? (Forward mode keeps them all at PyTorch's dual level 0.)
@@ -53,11 +64,34 @@ bool any_differentiated(const Arguments&... arguments) {
   return found || any_tangent(arguments...);
 }
 
+// A kernel on our key, unless the call is torch.func's.
+template <class Op, class Signature = typename Op::schema>
+class DerivativeKernel;
+template <class Op, class Return, class... Parameters>
+class DerivativeKernel<Op, Return(Parameters...)> final : public c10::OperatorKernel {
+ public:
+  using Function = Return(c10::DispatchKeySet, Parameters...);
+  explicit DerivativeKernel(Function* function) : function_(function) {}
+
+  Return operator()(c10::DispatchKeySet keys, Parameters... arguments) const {
+    if (C10_UNLIKELY(is_for_torch_func(keys, arguments...))) {
+      return Op::redispatch(below_derivatives(keys), std::forward<Parameters>(arguments)...);
+    }
+    return function_(keys, std::forward<Parameters>(arguments)...);
+  }
+
+ private:
+  Function* const function_;
+};
+
 // Gives an operator a kernel on our key: a function of the dispatch keys and its arguments.
-template <class Op, class Kernel>
-void add_derivative_kernel(Kernel* kernel) {
+template <class Op>
+void add_derivative_kernel(typename DerivativeKernel<Op>::Function* function) {
+  using Kernel = DerivativeKernel<Op>;
   register_kernel(c10::Dispatcher::singleton().findSchemaOrThrow(Op::name, Op::overload_name),
-                  derivative_key, c10::KernelFunction::makeFromUnboxedRuntimeFunction(kernel));
+                  derivative_key,
+                  c10::KernelFunction::makeFromUnboxedFunctor<false, Kernel>(
+                      std::make_unique<Kernel>(function)));
 }
 
 // Computes an operator by `same`, a function of its arguments, whenever `when(arguments...)` holds.

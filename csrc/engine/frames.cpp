@@ -12,19 +12,10 @@ namespace functorch_ext {
 
 namespace {
 
-// torch.func's transforms, which this key belongs to, take the level's tensors for their own.
-void check_no_foreign_transform() {
-  TORCH_CHECK(
-      !c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode),
-      "functorch_ext's transforms with tensors of their own (vmap, functionalize, or forward "
-      "mode in forward mode) can't run inside torch.func's, which know nothing of such "
-      "tensors. Use functorch_ext's in both places.");
-}
-
 int64_t depth_above(const std::vector<at::Tensor>& tensors) {
-  int64_t depth = depth_of(thread_state().innermost);
+  int64_t depth = next_depth();
   for (const auto& tensor : tensors) {
-    depth = std::max(depth, depth_of(tensor));
+    depth = std::max(depth, depth_of(tensor) + 1);
   }
   return depth;
 }
@@ -32,13 +23,17 @@ int64_t depth_above(const std::vector<at::Tensor>& tensors) {
 }  // namespace
 
 RunningLevel::RunningLevel(LevelPtr level, bool is_plane) : level_(std::move(level)) {
-  check_no_foreign_transform();
   outer_.emplace();
   auto& state = thread_state();
   state.innermost = level_;
   if (is_plane) {
     state.plane = level_;
   }
+}
+
+LevelPtr level_of_values() {
+  return c10::make_intrusive<Level>(LevelKind::Dual, next_depth(), c10::SymInt(0),
+                                    Randomness::Error, thread_state().innermost);
 }
 
 RunningLevel::~RunningLevel() {
@@ -55,8 +50,8 @@ void RunningLevel::exit() {
 BatchFrame::BatchFrame(c10::SymInt batch_size, Randomness randomness, bool is_plane,
                        const std::vector<at::Tensor>& above)
     : level_(
-          c10::make_intrusive<Level>(LevelKind::Batch, depth_above(above) + 1,
-                                     std::move(batch_size), randomness, thread_state().innermost),
+          c10::make_intrusive<Level>(LevelKind::Batch, depth_above(above), std::move(batch_size),
+                                     randomness, thread_state().innermost),
           is_plane) {
   level_->is_basis = !is_plane;
   if (is_plane) {

@@ -36,6 +36,10 @@ class RunningLevel {
   std::optional<SavedPosition> outer_;  // none once it has returned
 };
 
+// A new level, deeper than what runs on this thread, whose tensors stand for their values: a plane
+// for derivatives of its own.
+LevelPtr level_of_values();
+
 // One running vmap (or a Jacobian's basis): a Batch level, for as long as this lives.
 class BatchFrame {
  public:

@@ -156,6 +156,15 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
 
   Return operator()(c10::DispatchKeySet keys, Parameters... arguments) const {
     const auto each = [&](auto&& visit) { (for_each_tensor(arguments, visit), ...); };
+    if (C10_UNLIKELY(keys.has_any(torch_func_wrappers))) {
+      if (any_tensor(each, outlived_its_layer)) {
+        return call_rewritten<Return, Parameters...>(op_.call, without_ended_layers,
+                                                     std::forward<Parameters>(arguments)...);
+      }
+      if (!any_tensor(each, is_wrapper)) {  // one that took over the keys of its value
+        return op_.redispatch(keys_below(entry_key, keys), std::forward<Parameters>(arguments)...);
+      }
+    }
     DeepestLevel deepest;
     each(deepest);
     if (C10_UNLIKELY(deepest.any_outlived)) {

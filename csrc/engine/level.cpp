@@ -1,11 +1,17 @@
 #include "engine/level.h"
 
+#include <algorithm>
 #include <utility>
+
+#include "engine/torch_func.h"
 
 namespace functorch_ext {
 
 namespace {
 std::atomic<int64_t> live_levels{0};
+
+// How deep the levels are that may be gone back to while torch.func's transforms run.
+thread_local int64_t kept_depth = 0;
 }  // namespace
 
 Level::Level(LevelKind kind_, int64_t depth_, c10::SymInt batch_size_, Randomness randomness_,
@@ -15,7 +21,8 @@ Level::Level(LevelKind kind_, int64_t depth_, c10::SymInt batch_size_, Randomnes
       batch_size(std::move(batch_size_)),
       randomness(randomness_),
       parent(std::move(parent_)),
-      remove_views(remove_views_) {
+      remove_views(remove_views_),
+      layers(running_layers()) {
   ++live_levels;
 }
 
@@ -56,6 +63,17 @@ OutsideRules::~OutsideRules() {
   if (outer_) {
     thread_state().computing = computing_;
   }
+}
+
+int64_t next_depth() {
+  if (running_layers() == 0) {
+    kept_depth = 0;
+  }
+  return std::max(depth_of(thread_state().innermost), kept_depth) + 1;
+}
+
+void keep_depth(int64_t depth) {
+  kept_depth = std::max(kept_depth, depth);
 }
 
 }  // namespace functorch_ext

@@ -35,6 +35,7 @@ struct Level final : c10::intrusive_ptr_target {
   const Randomness randomness;             // of a Batch level
   const c10::intrusive_ptr<Level> parent;  // the running level around this one
   const bool remove_views;                 // of a Functional level
+  const int64_t layers;                    // how many transforms of torch.func's are around it
 
   // Who runs it: the transform, until it returns, and those who run again what ran in it.
   std::atomic<int32_t> runners{1};
@@ -82,6 +83,12 @@ inline const LevelPtr& plane_from(const LevelPtr& level) {
   return *found;
 }
 
+// The level around this one, or none if a transform of torch.func's is between the two.
+inline LevelPtr next_to(const Level& level) {
+  const auto& parent = level.parent;
+  return parent && parent->layers == level.layers ? parent : LevelPtr();
+}
+
 // What runs on this thread.
 struct ThreadState {
   // The innermost running level that grad, vjp and jvp differentiate on; null is plane 0.
@@ -96,6 +103,11 @@ struct ThreadState {
 };
 
 ThreadState& thread_state();
+
+// The depth of a level that begins now. It is above those that may be gone back to: of a transform
+// that ran on a level of its own inside torch.func's, and left a pullback.
+int64_t next_depth();
+void keep_depth(int64_t depth);
 
 // The plane and the innermost level of this thread, which are what they were when this ends.
 class SavedPosition {

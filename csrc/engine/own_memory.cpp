@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "engine/extent.h"
+#include "engine/torch_func.h"
 
 namespace functorch_ext {
 
@@ -171,7 +172,7 @@ at::Tensor wrap_own(const at::Tensor& tensor, const Level* level) {
   if (!level || level->depth <= depth_of(tensor)) {
     return tensor;
   }
-  auto wrapped = wrap(wrap_own(tensor, plane_from(level->parent).get()), no_bdim, *level);
+  auto wrapped = wrap(wrap_own(tensor, plane_from(next_to(*level)).get()), no_bdim, *level);
   wrapper_of(wrapped)->set_own();
   return wrapped;
 }
@@ -243,11 +244,22 @@ void OwnMemoryLock::acquire(const Level& level) {
 
 at::Tensor made_inside(at::Tensor tensor) {
   const auto* deepest = thread_state().plane.get();
-  if (!deepest || !in_program()) {
+  if (!deepest || !in_program() || torch_func_is_innermost()) {
     return tensor;
   }
+<<<<<<< HEAD
   own_values(tensor);
   return may_own(tensor, deepest) ? wrap_own(tensor, deepest) : tensor;
+=======
+  const auto depth = depth_of(tensor);
+  for (const auto* level = deepest; level && level->depth > depth;
+       level = plane_from(next_to(*level)).get()) {
+    if (level->kind == LevelKind::Functional) {
+      return tensor;
+    }
+  }
+  return wrap_own(tensor, deepest);
+>>>>>>> 8fc5d8a (torch.func's transforms nest in ours and ours in theirs; PyTorch takes none of our tensors for its own)
 }
 
 void share_memory(WrapperImpl& alias, WrapperImpl& source) {

@@ -8,6 +8,7 @@
 #include "engine/own_memory.h"
 #include "engine/registration.h"
 #include "engine/repeated_draws.h"
+#include "engine/torch_func.h"
 
 namespace functorch_ext {
 
@@ -84,14 +85,10 @@ bool writes_result(const c10::OperatorHandle& op) {
   return op.schema().is_mutable() && op.schema().name() != "aten::rrelu_with_noise";
 }
 
-c10::DispatchKeySet after_randomness(c10::DispatchKeySet keys) {
-  return keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, randomness_key);
-}
-
 // Of out= variants, which draw into a tensor that they are given.
 void drawing_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   RepeatedDraws::note(op, *stack);
-  op.redispatchBoxed(after_randomness(keys), stack);
+  op.redispatchBoxed(keys_below(randomness_key, keys), stack);
 }
 
 // Does a Jacobian whose columns the caller is one of forbid it to draw?
@@ -113,8 +110,9 @@ void random_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, St
               " while randomness='error'. Pass randomness='same' to jacfwd to draw once for all "
               "columns, or randomness='different' to draw anew for each.");
   RepeatedDraws::note(op, *stack);
-  const auto onwards = after_randomness(keys);
-  const Level* level = level_of_randomness();
+  const auto onwards = keys_below(randomness_key, keys);
+  const auto layers = running_layers();
+  const Level* level = level_of_randomness(layers);
   DeepestLevel deepest;
   bool batched = false;
   if (level) {
@@ -124,8 +122,10 @@ void random_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, St
     });
   }
   const auto depth = deepest.level ? deepest.level->depth : 0;
-  // Operators on tensors of a deeper level reach this level from the deeper one's rule.
-  if (!level || deepest.any_outlived || depth > level->depth || !draws(op, *stack)) {
+  // Operators on tensors of a deeper level reach this level from the deeper one's rule, and those
+  // inside a transform of torch.func's from that.
+  if (!level || layers > level->layers || deepest.any_outlived || depth > level->depth ||
+      !draws(op, *stack)) {
     op.redispatchBoxed(onwards, stack);
     return;
   }
@@ -168,10 +168,10 @@ bool returns_new_tensors(const c10::OperatorHandle& op) {
 
 }  // namespace
 
-const Level* level_of_randomness() {
+const Level* level_of_randomness(int64_t layers) {
   const auto& state = thread_state();
   const Level* level = state.computing ? state.computing->parent.get() : state.plane.get();
-  while (level && (level->kind != LevelKind::Batch || level->is_basis)) {
+  while (level && (level->layers > layers || level->kind != LevelKind::Batch || level->is_basis)) {
     level = level->parent.get();
   }
   return level;

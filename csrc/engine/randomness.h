@@ -2,19 +2,17 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include "engine/keys.h"
 #include "engine/level.h"
 
 // Random operators inside vmap: which level's `randomness` applies, and how operators that have
 // nothing batched among their arguments learn of it.
 namespace functorch_ext {
 
-// In thread-local state while a vmap runs. Random operators alone, and those of derivatives.h, have
-// kernels on it: the others fall through at no cost.
-constexpr auto randomness_key = c10::DispatchKey::TESTING_ONLY_GenericMode;
-
 // The vmap whose `randomness` applies to an operator called now: the innermost one around the
-// caller. A rule computes on the plane below its level, so outer vmaps apply to what it calls.
-const Level* level_of_randomness();
+// caller. A rule computes on the plane below its level, so outer vmaps apply to what it calls; so
+// it is with what torch.func's transforms around a level call. `layers`: how many of theirs run.
+const Level* level_of_randomness(int64_t layers);
 
 // Raises for an operator under randomness='error'.
 void check_randomness_allowed(const Level& level, const c10::OperatorHandle& op);

@@ -35,17 +35,6 @@ std::vector<Registered>& registered() {
 
 }  // namespace
 
-void check_keys_are_free() {
-  auto& dispatcher = c10::Dispatcher::singleton();
-  for (const auto key : {entry_key, landing_key}) {
-    const bool taken = dispatcher.hasBackendFallbackForDispatchKey(key) ||
-                       !dispatcher.getAllOpNamesForDispatchKey(key).empty();
-    TORCH_CHECK(!taken, "functorch_ext can't be imported: another extension (torchdistx?) has ",
-                "registered kernels on the dispatch key ", key,
-                ", which functorch_ext needs for itself. Use the two in separate processes.");
-  }
-}
-
 void register_kernel(const c10::OperatorHandle& op, c10::DispatchKey key,
                      c10::KernelFunction kernel) {
   TORCH_INTERNAL_ASSERT(operators_with(key).insert(op.operator_name()).second, "two rules for ",

@@ -9,10 +9,6 @@
 
 namespace functorch_ext {
 
-// Raises if another extension has kernels on the dispatch keys that wrappers carry; call it before
-// anything is registered.
-void check_keys_are_free();
-
 // Registers a kernel for as long as the process lives.
 void register_kernel(const c10::OperatorHandle& op, c10::DispatchKey key,
                      c10::KernelFunction kernel);

@@ -93,7 +93,8 @@ bool needs_lift(const at::Tensor& tensor, const Level& level) {
   // On any plane below: autograd of this plane may call formulas without grad mode, which is left
   // in place for the planes below only while a rule of this plane runs.
   return tensor.requires_grad() || has_tangent(tensor) ||
-         tensor.key_set().has(c10::DispatchKey::Python) ||
+         tensor.key_set().has_any(torch_func_wrappers |
+                                  c10::DispatchKeySet(c10::DispatchKey::Python)) ||
          (is_wrapper(tensor) && needs_lift(wrapper_of(tensor)->value(), level));
 }
 

@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "engine/arguments.h"
+#include "engine/keys.h"
 #include "engine/own_memory.h"
+#include "engine/torch_func.h"
 #include "engine/views.h"
 
 // Which way an operator goes: the decisions that entry and landing kernels share, typed and boxed.

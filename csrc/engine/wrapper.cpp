@@ -9,28 +9,26 @@ namespace functorch_ext {
 
 namespace {
 
-// The mark `Batched` makes at::isTensorSubclassLike true, so that PyTorch's own derivative formulas
-// choose the form that works on any tensor; the mark `BatchedNestedTensor` keeps indexing from
-// reading an index without dimensions as a Python number. The constructor of TensorImpl adds the
-// autograd keys.
-c10::DispatchKeySet wrapper_keys(const at::Tensor& value) {
-  constexpr c10::DispatchKeySet always(
-      {entry_key, landing_key, c10::DispatchKey::Batched, c10::DispatchKey::BatchedNestedTensor,
-       c10::DispatchKey::AutogradOther, c10::DispatchKey::ADInplaceOrView});
+// The constructor of TensorImpl adds the autograd keys.
+c10::DispatchKeySet wrapper_keys(const at::Tensor& value, const Level& level) {
+  constexpr c10::DispatchKeySet always({entry_key, landing_key, wrapper_key,
+                                        c10::DispatchKey::AutogradOther,
+                                        c10::DispatchKey::ADInplaceOrView});
+  const auto keys = C10_LIKELY(level.layers == 0) ? always : always.add(ahead_key);
   switch (value.device().type()) {
     case c10::DeviceType::CPU:
-      return always.add(c10::DispatchKey::AutocastCPU);
+      return keys.add(c10::DispatchKey::AutocastCPU);
     case c10::DeviceType::CUDA:
-      return always.add(c10::DispatchKey::AutocastCUDA);
+      return keys.add(c10::DispatchKey::AutocastCUDA);
     default:
-      return always | (value.key_set() & c10::autocast_dispatch_keyset);
+      return keys | (value.key_set() & c10::autocast_dispatch_keyset);
   }
 }
 
 }  // namespace
 
 WrapperImpl::WrapperImpl(at::Tensor value, int64_t bdim, LevelPtr level)
-    : c10::TensorImpl(wrapper_keys(value), value.dtype(), value.device()),
+    : c10::TensorImpl(wrapper_keys(value, *level), value.dtype(), value.device()),
       value_(std::move(value)),
       level_(std::move(level)),
       bdim_(bdim) {
@@ -38,6 +36,8 @@ WrapperImpl::WrapperImpl(at::Tensor value, int64_t bdim, LevelPtr level)
               "functorch_ext: a tensor of layout ", value_.layout(),
               " can't be batched, nor differentiated inside vmap. Use to_sparse_coo() or "
               "to_dense() of it.");
+  // Not given to TensorImpl's constructor, which would add the autograd key of the backend.
+  key_set_ = key_set_ | c10::DispatchKeySet(subclass_mark);
   set_storage_access_should_throw();
   refresh();
 }

@@ -6,13 +6,10 @@
 #include <atomic>
 #include <utility>
 
+#include "engine/keys.h"
 #include "engine/level.h"
 
 namespace functorch_ext {
-
-// The two dispatch keys that wrappers carry and that have no kernels of PyTorch's own.
-constexpr auto entry_key = c10::DispatchKey::DeferredInit;  // above autograd, autocast, Python
-constexpr auto landing_key = c10::DispatchKey::FPGA;        // below autograd
 
 struct WrapperImpl;
 
@@ -128,7 +125,7 @@ struct WrapperImpl final : c10::TensorImpl {
 constexpr int64_t no_bdim = -1;
 
 inline bool is_wrapper(const at::Tensor& tensor) {
-  return tensor.unsafeGetTensorImpl()->key_set().has(entry_key);
+  return tensor.unsafeGetTensorImpl()->key_set().has(wrapper_key);
 }
 
 inline WrapperImpl* wrapper_of(const at::Tensor& tensor) {

@@ -12,7 +12,7 @@ namespace {
 
 LevelPtr functional_level(bool remove_views) {
   const auto& around = thread_state().innermost;
-  return c10::make_intrusive<Level>(LevelKind::Functional, depth_of(around) + 1, c10::SymInt(0),
+  return c10::make_intrusive<Level>(LevelKind::Functional, next_depth(), c10::SymInt(0),
                                     Randomness::Error, around, remove_views);
 }
 

@@ -4,6 +4,7 @@
 
 #include "engine/boxed.h"
 #include "engine/registration.h"
+#include "engine/torch_func.h"
 #include "functionalization/memory.h"
 
 namespace functorch_ext {
@@ -12,38 +13,45 @@ namespace {
 
 thread_local int64_t depth_limit = std::numeric_limits<int64_t>::max();
 
-const Level* deepest_functional_level() {
+const Level* deepest_functional_level(int64_t layers) {
   const auto* level = thread_state().innermost.get();
-  while (level && (level->kind != LevelKind::Functional || level->depth >= depth_limit)) {
+  while (level && (level->kind != LevelKind::Functional || level->depth >= depth_limit ||
+                   level->layers > layers)) {
     level = level->parent.get();
   }
   return level;
 }
 
-bool belongs_to_plane(const at::Tensor& tensor, const Level& level) {
-  return is_wrapper(tensor) && wrapper_of(tensor)->level().is_running() &&
-         wrapper_of(tensor)->level().depth >= level.depth;
-}
-
-void functional_mode(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
-  const auto below_mode =
-      keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, functional_mode_key);
-  const auto* level = deepest_functional_level();
-  const auto traits = OperatorTraits::of(op);
-  bool ours = false;
-  if (level) {
-    for_each_tensor_on_stack(op, *stack, [&](const at::Tensor& tensor) {
-      ours = ours || belongs_to_plane(tensor, *level);
-    });
+// On the key that is ahead of torch.func's: operators on wrappers of levels inside its transforms,
+// and all operators while functionalize runs.
+void ahead_of_torch_func(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  const auto below_mode = keys_below(ahead_key, keys);
+  const auto layers = running_layers();
+  const auto deepest = deepest_level(op, *stack);
+  if (deepest.any_outlived) {
+    rewrite_stack(*stack, op.schema().arguments().size(), resolve_outlived);
+    op.callBoxed(stack);
+    return;
   }
+  if (deepest.level && layers > deepest.level->layers) {
+    op.redispatchBoxed(below_mode, stack);
+    return;
+  }
+  const auto* level = deepest_functional_level(layers);
+  const bool ours = level && deepest.level && deepest.level->depth >= level->depth;
+  if (deepest.level && (ours || !level) && layers > 0) {
+    op.redispatchBoxed(keys_below(c10::DispatchKey::FuncTorchDynamicLayerFrontMode, keys), stack);
+    return;
+  }
+  const auto traits = OperatorTraits::of(op);
   // Python is left out while a tensor is made from a list: its memory is filled in directly.
   const bool raw = c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::Python);
-  if (!level || ours || (traits.composite && !raw)) {
+  if (!level || ours || layers > level->layers || (traits.composite && !raw)) {
     op.redispatchBoxed(below_mode, stack);
     return;
   }
   const FunctionalBelow below(raw ? 0 : level->depth);
-  const bool outer = c10::impl::tls_is_dispatch_key_included(functional_mode_key);
+  const bool outer = c10::impl::tls_is_dispatch_key_included(ahead_key);
   if (!raw && op.schema().name() == "aten::lift_fresh") {
     const auto tensor = torch::jit::pop(*stack).toTensor();
     stack->emplace_back(allocate(at::lift_fresh_copy(tensor), *level));
@@ -66,22 +74,22 @@ void functional_mode(const c10::OperatorHandle& op, c10::DispatchKeySet keys, St
 void register_functional_mode() {
   static auto* handle =
       new c10::RegistrationHandleRAII(c10::Dispatcher::singleton().registerFallback(
-          functional_mode_key, c10::KernelFunction::makeFromBoxedFunction<&functional_mode>(),
+          ahead_key, c10::KernelFunction::makeFromBoxedFunction<&ahead_of_torch_func>(),
           "functorch_ext"));
   (void)handle;
 }
 
 FunctionalBelow::FunctionalBelow(int64_t depth)
     : outer_limit_(depth_limit),
-      outer_included_(c10::impl::tls_is_dispatch_key_included(functional_mode_key)) {
+      outer_included_(c10::impl::tls_is_dispatch_key_included(ahead_key)) {
   depth_limit = depth;
-  c10::impl::tls_set_dispatch_key_included(functional_mode_key,
-                                           deepest_functional_level() != nullptr);
+  c10::impl::tls_set_dispatch_key_included(ahead_key,
+                                           deepest_functional_level(running_layers()) != nullptr);
 }
 
 FunctionalBelow::~FunctionalBelow() {
   depth_limit = outer_limit_;
-  c10::impl::tls_set_dispatch_key_included(functional_mode_key, outer_included_);
+  c10::impl::tls_set_dispatch_key_included(ahead_key, outer_included_);
 }
 
 }  // namespace functorch_ext

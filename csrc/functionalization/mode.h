@@ -1,15 +1,11 @@
 #pragma once
 
-#include <c10/core/DispatchKey.h>
-
 #include "engine/level.h"
 
 // While functionalize runs, operators that get none of its tensors matter too: what torch.zeros()
-// returns may be written to, so it has to be a tensor of the Functional level. A dispatch key that
-// tests of PyTorch alone use is switched on meanwhile; it is above all others but Python's own.
+// returns may be written to, so it has to be a tensor of the Functional level. `ahead_key` is
+// switched on meanwhile.
 namespace functorch_ext {
-
-constexpr auto functional_mode_key = c10::DispatchKey::TESTING_ONLY_GenericWrapper;
 
 void register_functional_mode();
 

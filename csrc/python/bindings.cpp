@@ -21,13 +21,16 @@
 #include "engine/boxed.h"
 #include "engine/derivatives.h"
 #include "engine/frames.h"
+#include "engine/keys.h"
 #include "engine/registration.h"
+#include "engine/torch_func.h"
 #include "functionalization/mode.h"
 #include "python/call_differentiated.h"
 #include "python/call_mapped.h"
 #include "python/frames.h"
 #include "python/functions.h"
 #include "python/gradient_edges.h"
+#include "python/indexing.h"
 #include "python/makers.h"
 #include "python/module_state.h"
 #include "python/objects.h"
@@ -74,8 +77,11 @@ LevelPtr level_of_tensors(const py::tuple& arguments) {
 }
 
 // The same, but for functionalize's; or the vmap that draws random numbers for each sample,
-// whatever the arguments.
+// whatever the arguments. None if a transform of torch.func's is inside, which comes first.
 LevelPtr level_of(const py::tuple& arguments) {
+  if (torch_func_is_innermost()) {
+    return {};
+  }
   auto level = level_of_tensors(arguments);
   const auto& running = thread_state().plane;
   if (running && running->kind == LevelKind::Batch &&
@@ -145,7 +151,8 @@ void bind_level(py::module_& module) {
       .def("restore", &SavedPlanes::restore);
   module.def("call_outside_rules", &call_outside_rules);
   // The innermost level that runs on this thread, or none.
-  module.def("is_differentiating", &is_differentiating);
+  module.def("is_differentiating",
+             [] { return is_differentiating() && !torch_func_is_innermost(); });
   module.def("running_level", [] { return thread_state().innermost; });
   // function(*args) of PyTorch's, on what a transform computes with: what it makes is nobody's own.
   module.def("run_outside_levels", [](const py::function& function, const py::args& args) {
@@ -213,6 +220,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("live_levels", &Level::count);
   module.def("memory_refusals", [] { return thread_state().memory_refusals; });
   module.def("describe", &describe);
+  module.def("indexing_methods", &indexing_methods);
+  module.def("join_dual_level", &ForwardFrame::join_dual_level);
+  module.def("leave_dual_level", &ForwardFrame::leave_dual_level,
+             py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace functorch_ext

@@ -58,6 +58,9 @@ py::object call_differentiated(const py::object& func, const py::tuple& args,
   {
     const py::gil_scoped_release no_gil;
     gradients = frame.pull_back({value}, {std::nullopt}, /*keep_graph=*/false);
+    for (auto& gradient : gradients) {
+      gradient = frame.strip(gradient);
+    }
   }
   return py::make_tuple(with_leaves(structure, gradients),
                         with_value ? python_tensor(frame.release(value)) : py::none());

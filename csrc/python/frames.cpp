@@ -151,6 +151,7 @@ void bind_frames(py::module_& module) {
       .def("pull_back", &pull_back)
       .def("pull_back_basis", &ReverseFrame::pull_back_basis,
            py::call_guard<py::gil_scoped_release>())
+      .def("strip", &ReverseFrame::strip)
       .def("release", &ReverseFrame::release);
   module.def("run_reverse", [](const py::function& body) {
     return recorded_after_dispatch(

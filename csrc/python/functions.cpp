@@ -23,7 +23,7 @@ namespace {
 
 // Does a tangent flow into a function of these arguments, on the deepest plane among them?
 bool tangent_flows(const py::tuple& arguments) {
-  if (!is_differentiating()) {
+  if (!is_differentiating() || torch_func_is_innermost()) {
     return false;
   }
   const auto tensors = tensors_in(arguments);
