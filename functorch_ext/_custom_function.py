@@ -90,7 +90,16 @@ def install() -> None:
 def _past_torch_func(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
     """What ``Function.apply`` does where no transform of torch.func's runs."""
     with enable_single_level_autograd_function():
-        return super(Function, cls).apply(*args, **kwargs)
+        return super(Function, cls).apply(*args, **kwargs)  # type: ignore[misc]
+
+
+def _check_not_in_torch_func(cls: type[Function]) -> None:
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            f"functorch_ext: {cls.__name__} is applied inside a vmap inside a transform of "
+            "torch.func's that differentiates it. Give it a vmap staticmethod, or use "
+            "functorch_ext's transforms in both places."
+        )
 
 
 def _of_samples(cls: type[Function], args: tuple[Any, ...]) -> type[Function]:
@@ -145,6 +154,7 @@ def _apply(
         outputs = _C.run_below(level, cls.apply, *unflatten(structure, values))
         out_dims = [None] * len(as_tuple(outputs))
     else:
+        _check_not_in_torch_func(cls)
         call = _C.run_below(level, _Call, cls, level, args, structure, dims)
         outputs = _C.run_below(level, _OfBatches.apply, call, *values)
         out_dims = call.out_dims + call.recording.extra_dims

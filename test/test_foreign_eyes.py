@@ -115,7 +115,6 @@ DISTRIBUTIONS = {
     "StudentT": lambda p: torch.distributions.StudentT(p + 2),
     "Uniform": lambda p: torch.distributions.Uniform(p, p + 1),
     "Weibull": lambda p: torch.distributions.Weibull(p + 1, p + 1),
-    "Wishart": lambda p: torch.distributions.Wishart(p + 3, torch.eye(2).to(p)),
 }
 
 

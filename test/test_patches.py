@@ -70,7 +70,7 @@ def test_patches_can_be_taken_off_and_put_on_again():
         made = vmap(lambda x: x + torch.zeros(2))(torch.ones(3, 2))
         assert made.tolist() == [[1, 1]] * 3
         try:
-            _gradients()
+            vmap(lambda x: x.new(2))(torch.ones(3, 2))
             raise AssertionError("a patch is still on")
         except RuntimeError:
             pass
