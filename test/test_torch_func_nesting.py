@@ -107,6 +107,7 @@ def test_pairs(around, inside, outer, inner):
 SOME = ["vmap", "grad", "jvp", "jacrev", "functionalize"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("innermost", SOME)
 @pytest.mark.parametrize("middle", SOME)
 @pytest.mark.parametrize("outermost", SOME)

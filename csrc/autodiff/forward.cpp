@@ -214,6 +214,9 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
 }
 
 std::pair<at::Tensor, at::Tensor> ForwardFrame::unpack(const at::Tensor& output) const {
+  if (C10_UNLIKELY(outlived_its_layer(output))) {
+    return unpack(without_ended_layers(output));
+  }
   if (depth_of(output) > depth_of(plane_)) {
     // The function closes over a tensor of a deeper plane: so it combines values, duals of this
     // one.

@@ -124,15 +124,23 @@ DeepestLevel deepest_level(const c10::OperatorHandle& op, const Stack& stack) {
   return deepest;
 }
 
+bool call_without_ended_layers(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
+                               Stack* stack) {
+  if (C10_LIKELY(!keys.has(c10::DispatchKey::FuncTorchGradWrapper)) ||
+      !any_tensor(each_on(op, *stack), outlived_its_layer)) {
+    return false;
+  }
+  rewrite_stack(*stack, op.schema().arguments().size(), without_ended_layers);
+  op.callBoxed(stack);
+  return true;
+}
+
 void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   if (C10_UNLIKELY(keys.has_any(torch_func_wrappers))) {
-    const auto each = each_on(op, *stack);
-    if (any_tensor(each, outlived_its_layer)) {
-      rewrite_stack(*stack, op.schema().arguments().size(), without_ended_layers);
-      op.callBoxed(stack);
+    if (call_without_ended_layers(op, keys, stack)) {
       return;
     }
-    if (!any_tensor(each, is_wrapper)) {  // one that took over the keys of its value
+    if (!any_tensor(each_on(op, *stack), is_wrapper)) {  // one that took over the keys of its value
       op.redispatchBoxed(keys_below(entry_key, keys), stack);
       return;
     }

@@ -14,6 +14,11 @@ DeepestLevel deepest_level(const c10::OperatorHandle& op, const Stack& stack);
 void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack);
 void boxed_landing(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack);
 
+// Calls the operator again with tensors replaced that outlived a transform of torch.func's. False
+// if there are none.
+bool call_without_ended_layers(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
+                               Stack* stack);
+
 // Bookkeeping after an operator wrote to some of the arguments.
 void after_boxed_write(const c10::OperatorHandle& op, c10::ArrayRef<c10::IValue> arguments,
                        const Level& level);

@@ -27,18 +27,25 @@ inline c10::DispatchKeySet below_derivatives(c10::DispatchKeySet keys) {
   return keys_below(derivative_key, keys);
 }
 
-// Is a call torch.func's, because one of its transforms runs inside the levels of the arguments?
+// Is a call torch.func's, because one of its transforms runs inside the levels of the arguments, or
+// has ended and left one of them?
 inline bool is_inside_torch_func(const DeepestLevel& deepest) {
   return !deepest.level || running_layers() > deepest.level->layers;
 }
 template <class... Arguments>
 bool is_for_torch_func(c10::DispatchKeySet keys, const Arguments&... arguments) {
-  if (C10_LIKELY(!keys.has_any(torch_func_modes))) {
+  constexpr auto theirs = torch_func_modes.add(c10::DispatchKey::FuncTorchGradWrapper);
+  if (C10_LIKELY(!keys.has_any(theirs))) {
     return false;
   }
   DeepestLevel deepest;
-  (for_each_tensor(arguments, deepest), ...);
-  return is_inside_torch_func(deepest);
+  bool any_ended = false;
+  const auto visit = [&](const at::Tensor& tensor) {
+    deepest(tensor);
+    any_ended = any_ended || outlived_its_layer(tensor);
+  };
+  (for_each_tensor(arguments, visit), ...);
+  return any_ended || (keys.has_any(torch_func_modes) && is_inside_torch_func(deepest));
 }
 
 // Has any of the arguments a tangent? (Forward mode keeps them all at PyTorch's dual level 0.)

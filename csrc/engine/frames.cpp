@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "engine/randomness.h"
+#include "engine/torch_func.h"
 #include "engine/wrapper.h"
 
 namespace functorch_ext {
@@ -80,6 +81,9 @@ BelowFrame::BelowFrame(LevelPtr level) : level_(std::move(level)), below_(*level
 }
 
 at::Tensor stacked(const at::Tensor& tensor, int64_t out_dim, const Level& level) {
+  if (C10_UNLIKELY(tensor.key_set().has_any(torch_func_wrappers)) && outlived_its_layer(tensor)) {
+    return stacked(without_ended_layers(tensor), out_dim, level);
+  }
   const auto* wrapper = wrapper_at(tensor, level);
   if (wrapper && wrapper->is_batched()) {
     return wrapper->bdim() == out_dim ? wrapper->value()

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "engine/torch_func.h"
 #include "functionalization/memory.h"
 
 namespace functorch_ext {
@@ -45,7 +46,7 @@ at::Tensor FunctionalFrame::wrap(const at::Tensor& input) {
 
 at::Tensor FunctionalFrame::unwrap(const at::Tensor& output) const {
   const FunctionalBelow below(level_->depth);
-  return current_value(output, *level_);
+  return current_value(without_ended_layers(output), *level_);
 }
 
 void FunctionalFrame::write_back() {

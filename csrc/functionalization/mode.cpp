@@ -25,6 +25,9 @@ const Level* deepest_functional_level(int64_t layers) {
 // On the key that is ahead of torch.func's: operators on wrappers of levels inside its transforms,
 // and all operators while functionalize runs.
 void ahead_of_torch_func(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  if (call_without_ended_layers(op, keys, stack)) {
+    return;
+  }
   const auto below_mode = keys_below(ahead_key, keys);
   const auto layers = running_layers();
   const auto deepest = deepest_level(op, *stack);
