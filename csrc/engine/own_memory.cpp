@@ -180,7 +180,7 @@ at::Tensor wrap_own(const at::Tensor& tensor, const Level* level) {
 // Is no level functional, of those that a tensor would be wrapped for?
 bool may_own(const at::Tensor& tensor, const Level* level) {
   const auto depth = depth_of(tensor);
-  for (; level && level->depth > depth; level = plane_from(level->parent).get()) {
+  for (; level && level->depth > depth; level = plane_from(next_to(*level)).get()) {
     if (level->kind == LevelKind::Functional) {
       return false;
     }
@@ -197,7 +197,7 @@ void own_values(const at::Tensor& tensor) {
   auto& wrapper = *wrapper_of(tensor);
   const auto value = wrapper.value();
   own_values(value);
-  const auto below = plane_from(wrapper.level().parent);
+  const auto below = plane_from(next_to(wrapper.level()));
   if (wrapper.level().kind == LevelKind::Batch && may_own(value, below.get())) {
     const auto own = wrap_own(value, below.get());
     if (!own.is_same(value)) {
@@ -247,19 +247,8 @@ at::Tensor made_inside(at::Tensor tensor) {
   if (!deepest || !in_program() || torch_func_is_innermost()) {
     return tensor;
   }
-<<<<<<< HEAD
   own_values(tensor);
   return may_own(tensor, deepest) ? wrap_own(tensor, deepest) : tensor;
-=======
-  const auto depth = depth_of(tensor);
-  for (const auto* level = deepest; level && level->depth > depth;
-       level = plane_from(next_to(*level)).get()) {
-    if (level->kind == LevelKind::Functional) {
-      return tensor;
-    }
-  }
-  return wrap_own(tensor, deepest);
->>>>>>> 8fc5d8a (torch.func's transforms nest in ours and ours in theirs; PyTorch takes none of our tensors for its own)
 }
 
 void share_memory(WrapperImpl& alias, WrapperImpl& source) {

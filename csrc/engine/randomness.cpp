@@ -105,16 +105,13 @@ bool columns_forbid_draws() {
 }
 
 void random_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
-<<<<<<< HEAD
+  if (call_without_ended_layers(op, keys, stack)) {
+    return;
+  }
   TORCH_CHECK(!columns_forbid_draws() || !draws(op, *stack),
               "functorch_ext.jacfwd: called random operation ", op.operator_name(),
               " while randomness='error'. Pass randomness='same' to jacfwd to draw once for all "
               "columns, or randomness='different' to draw anew for each.");
-=======
-  if (call_without_ended_layers(op, keys, stack)) {
-    return;
-  }
->>>>>>> 5fa4f53 (Tensors that a transform of torch.func's has left behind are unwrapped ahead of every kernel)
   RepeatedDraws::note(op, *stack);
   const auto onwards = keys_below(randomness_key, keys);
   const auto layers = running_layers();
