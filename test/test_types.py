@@ -27,11 +27,11 @@ def test_the_stub_names_the_members_of_classes():
     for node in _stub():
         if not isinstance(node, ast.ClassDef):
             continue
-        stubbed = {
+        stubbed = _public(
             each.name if isinstance(each, ast.FunctionDef) else each.target.id
             for each in node.body
             if isinstance(each, (ast.FunctionDef, ast.AnnAssign))
-        }
+        )
         has = _public(vars(getattr(_C, node.name)))
         # pybind11 gives every enumeration a name and a value.
         assert stubbed <= has and has - stubbed <= {"name", "value"}, node.name
