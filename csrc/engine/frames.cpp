@@ -50,10 +50,9 @@ void RunningLevel::exit() {
 
 BatchFrame::BatchFrame(c10::SymInt batch_size, Randomness randomness, bool is_plane,
                        const std::vector<at::Tensor>& above)
-    : level_(
-          c10::make_intrusive<Level>(LevelKind::Batch, depth_above(above), std::move(batch_size),
-                                     randomness, thread_state().innermost),
-          is_plane) {
+    : level_(c10::make_intrusive<Level>(LevelKind::Batch, depth_above(above), std::move(batch_size),
+                                        randomness, thread_state().innermost),
+             is_plane) {
   level_->is_basis = !is_plane;
   if (is_plane) {
     random_kernels_.emplace(randomness_key);

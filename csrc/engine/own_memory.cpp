@@ -191,7 +191,7 @@ bool may_own(const at::Tensor& tensor, const Level* level) {
 // What a new tensor stands for is new as well, and belongs to the levels that lie between: that of
 // zeros_like(x) does, if x differs between the samples of an inner vmap alone.
 void own_values(const at::Tensor& tensor) {
-  if (!is_wrapper(tensor) || !wrapper_of(tensor)->level().parent) {
+  if (!is_wrapper(tensor) || !next_to(wrapper_of(tensor)->level())) {
     return;
   }
   auto& wrapper = *wrapper_of(tensor);
