@@ -9,21 +9,7 @@ from functorch_ext._version_check import check_torch_version as _check_torch_ver
 
 _check_torch_version(_TORCH_VERSION)
 
-from functorch_ext import (  # noqa: E402
-    _checkpoint,
-    _containers,
-    _custom_function,
-    _custom_loop,
-    _dynamo,
-    _forward_formulas,
-    _makers,
-    _module_hooks,
-    _recording,
-    _sharded_modules,
-    _tensor_methods,
-    _torch_func,
-    _user_autograd,
-)
+from functorch_ext import _containers, _custom_functions, _dynamo, _patches  # noqa: E402
 from functorch_ext._patches import patches  # noqa: E402
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
@@ -40,18 +26,9 @@ from functorch_ext.reverse import grad, grad_and_value, vjp  # noqa: E402
 from functorch_ext.vmap import vmap  # noqa: E402
 
 _containers.install()
-_makers.install()
-_tensor_methods.install()
-_torch_func.install()
-_custom_function.install()
-_custom_loop.install()
-_forward_formulas.install()
-_user_autograd.install()
-_checkpoint.install()
-_module_hooks.install()
-_sharded_modules.install()
+_patches.install()
+_custom_functions.install()
 _dynamo.install()
-_recording.install()
 
 __all__ = [
     "FallbackWarning",

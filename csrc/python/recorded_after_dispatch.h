@@ -18,7 +18,7 @@ pybind11::object recorded_after_dispatch(Body&& body) {
   if (C10_LIKELY(!records_before_dispatch())) {
     return body();
   }
-  return pybind11::module_::import("functorch_ext._recording")
+  return pybind11::module_::import("functorch_ext._patches.recording")
       .attr("record_after_dispatch")(pybind11::cpp_function([&body] { return body(); }));
 }
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from functorch_ext import _C, _patches
-from functorch_ext._custom_context import Context, as_tuple, call_forward
+from functorch_ext._custom_functions.context import Context, as_tuple, call_forward
 from functorch_ext._pytree import flatten, leaves_of, unflatten
 from functorch_ext._warnings import warn_of_loop
 

@@ -47,7 +47,7 @@ def _install_new_tensor() -> None:
                         **options,
                     )
                 )
-            except RuntimeError:  # the elements of a list may be wrappers: see _makers.py
+            except RuntimeError:  # the elements of a list may be wrappers: see makers.py
                 if not isinstance(data, (list, tuple)):
                     raise
         return torch.tensor(

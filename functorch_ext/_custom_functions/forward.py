@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from functorch_ext import _C
-from functorch_ext._custom_context import as_tuple
+from functorch_ext._custom_functions.context import as_tuple
 
 _no_jvp = Function.jvp
 

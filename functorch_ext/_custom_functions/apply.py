@@ -19,7 +19,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from functorch_ext import _C, _patches
-from functorch_ext._custom_context import (
+from functorch_ext._custom_functions.context import (
     Context,
     Dim,
     Recording,
@@ -29,8 +29,8 @@ from functorch_ext._custom_context import (
     has_setup,
     is_once_differentiable,
 )
-from functorch_ext._custom_forward import lacks_jvp, push_forward
-from functorch_ext._custom_loop import (
+from functorch_ext._custom_functions.forward import lacks_jvp, push_forward
+from functorch_ext._custom_functions.loop import (
     all_or_each,
     differs_between_samples,
     forward_of_each,

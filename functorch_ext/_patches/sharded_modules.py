@@ -10,7 +10,6 @@ before its backward pass, and one on its inputs frees them after. Transforms mee
 """
 
 import functools
-import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from functorch_ext import _C, _patches
+from functorch_ext._patches.after_import import when_imported
 from functorch_ext._pytree import map_tensors
 
 _PACKAGE = "torch.distributed.fsdp._fully_shard."
@@ -30,36 +30,8 @@ _Hook = Callable[[Tensor], Any]
 
 def install() -> None:
     """Teaches sharded modules about transforms; once they are imported, which takes long."""
-    for name, teach in (("_fsdp_param_group", _teach_group), ("_fsdp_state", _teach_state)):
-        if module := sys.modules.get(_PACKAGE + name):
-            teach(module)
-        else:
-            sys.meta_path.insert(0, _AfterImport(_PACKAGE + name, teach))
-
-
-class _AfterImport:
-    """A finder of modules that does something to one of them when it has been imported."""
-
-    def __init__(self, name: str, then: Callable[[ModuleType], None]) -> None:
-        self.name, self.then = name, then
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name != self.name:
-            return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next(filter(None, (each.find_spec(name, path, target) for each in others)), None)
-        if spec is None or spec.loader is None:
-            return None
-        loader: Any = spec.loader
-        execute = loader.exec_module
-
-        def execute_then(module: ModuleType) -> None:
-            execute(module)
-            self.then(module)
-            sys.meta_path.remove(self)  # at last: what is interrupted before is imported anew
-
-        loader.exec_module = execute_then
-        return spec
+    when_imported(_PACKAGE + "_fsdp_param_group", _teach_group)
+    when_imported(_PACKAGE + "_fsdp_state", _teach_state)
 
 
 def _teach_group(module: ModuleType) -> None:
