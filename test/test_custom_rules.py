@@ -170,7 +170,7 @@ def test_what_is_not_an_operator(op, error, message):
         (lambda x: x, TypeError, r"must return \(output, out_dims\), got a Tensor"),
         (lambda x: (x, 5), ValueError, "out_dim 5 for a tensor of shape"),
         (lambda x: (x, 1), ValueError, "with out_dim 1, but there are 3 samples"),
-        (lambda x: (1.0, None), TypeError, "must return tensors, got float"),
+        (lambda x: (1.0, None), TypeError, "must return tensors, got a float"),
     ],
 )
 def test_what_a_rule_may_return(returned, error, message):

@@ -230,7 +230,7 @@ def _stacked(level: _C.Level, each: Sequence[Tensor | None]) -> Tensor | None:
     if len(present) < len(each):
         zeros = _C.run_below(level, torch.zeros_like, present[0])
         present = [zeros if one is None else one for one in each]
-    return level.wrap(torch.stack(present), 0)
+    return level.wrap(_C.run_below(level, torch.stack, present), 0)
 
 
 def _all_equal(each: Sequence[Any]) -> bool:

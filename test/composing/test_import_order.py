@@ -37,7 +37,7 @@ from torch.distributed.fsdp._fully_shard import _fsdp_param_group as groups, _fs
 {}
 
 for func in (groups.FSDPParamGroup.unshard, states.FSDPState._register_pre_backward_hook):
-    print(func.__code__.co_filename.endswith("_sharded_modules.py"))
+    print(func.__code__.co_filename.endswith("_patches/sharded_modules.py"))
 """
 
 
