@@ -109,7 +109,7 @@ SOME = ["vmap", "grad", "jvp", "jacrev", "functionalize"]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("innermost", SOME)
-@pytest.mark.parametrize("middle", SOME)
+@pytest.mark.parametrize("middle", [name for name in SOME if name != "functionalize"])
 @pytest.mark.parametrize("outermost", SOME)
 @pytest.mark.parametrize(
     ("around", "inside"), [(OURS, THEIRS), (THEIRS, OURS)], ids=["in_ours", "in_theirs"]
