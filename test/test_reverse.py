@@ -325,3 +325,20 @@ def test_per_sample_gradients_in_inference_mode():
         assert_close(closed_over(x), expected)
         plain = vmap(product, (None, 0))(weight, x)
     assert plain.is_inference()
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_a_table_of_bags_that_requires_grad_outside(mode):
+    """PyTorch takes an operator without a derivative for a table that doesn't require grad."""
+    table, x = rand(3, 2, requires_grad=True), rand(4, 2)
+
+    def bags():
+        return torch.nn.functional.embedding_bag(torch.tensor([[0, 1]]), table, mode=mode)
+
+    values = vmap(grad_and_value(lambda x: (bags() * x).sum()))(x)
+    expected = bags().expand(4, 2), (bags() * x).sum(1)
+    assert_close(values, expected)
+    found, wanted = (
+        torch.autograd.grad(sum(y.sum() for y in v), table)[0] for v in (values, expected)
+    )
+    assert_close(found, wanted)

@@ -127,8 +127,8 @@ at::Tensor gradient_of_weights(const at::Tensor& grad, const at::Tensor& weight,
 void register_bags_derivatives() {
   using namespace at::_ops;
   add_computed_when<_embedding_bag, has_tangents, embedding_bag<_embedding_bag>>();
-  add_computed_when<_embedding_bag_forward_only, has_tangents,
-                    embedding_bag<_embedding_bag_forward_only>>();
+  // PyTorch calls this one where the table doesn't require grad: it may on a plane below.
+  add_computed_when<_embedding_bag_forward_only, is_differentiated_here, _embedding_bag::call>();
   add_computed_when<_embedding_bag_backward, is_differentiated_here, backward>();
   add_computed_when<_embedding_bag_per_sample_weights_backward, is_differentiated_here,
                     gradient_of_weights>();
