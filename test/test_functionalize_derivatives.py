@@ -151,3 +151,50 @@ def test_as_strided_of_what_lies_between_the_elements_of_an_input(remove):
         jvp(lambda x: functional(x * 1), (every_other(memory[0]),), (memory[0][::2],))[1],
         jvp(lambda x: function(x * 1), (every_other(memory[0]),), (memory[0][::2],))[1],
     )
+
+
+COMPLEX = torch.tensor([1 + 2j, -0.5 + 1j])
+CONJUGATED = {
+    "conj": lambda z: z.conj(),
+    "conj of a part": lambda z: z.conj()[:1],
+    "part of conj": lambda z: z[1:].conj(),
+    "conj twice": lambda z: z.conj()[:1].conj(),
+    "imag of conj": lambda z: z.conj().imag,
+    "real": lambda z: z.real,
+    "imag": lambda z: z.imag,
+    "plain": lambda z: z[:1],
+}
+WRITES = {
+    "copy_": lambda part, u: part.copy_(u),
+    "add_": lambda part, u: part.add_(u),
+    "mul_": lambda part, u: part.mul_(u),
+}
+
+
+@pytest.mark.parametrize("has_tangent", [False, True])
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+@pytest.mark.parametrize("view", CONJUGATED.values(), ids=CONJUGATED)
+def test_tangents_written_through_views_of_complex_numbers(view, write, has_tangent):
+    """As without functionalize, or an error; never another tangent."""
+
+    def func(u):
+        z = torch.ones(2, dtype=COMPLEX.dtype) * (u if has_tangent else COMPLEX)
+        part = view(z)
+        number = u[: part.numel()]
+        write(part, number if part.is_complex() else number.real)
+        return z
+
+    def pushed(f):
+        return jvp(f, (COMPLEX,), (COMPLEX * 1j,))
+
+    expected = pushed(func)
+    for call in (
+        lambda: pushed(functionalize(func)),
+        lambda: functionalize(lambda u: jvp(func, (u,), (u * 1j,)))(COMPLEX),
+    ):
+        try:
+            found = call()
+        except (NotImplementedError, RuntimeError) as error:
+            assert "functorch_ext.functionalize" in str(error)
+            continue
+        assert_close(found, expected)

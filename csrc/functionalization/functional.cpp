@@ -39,6 +39,38 @@ void collect_tensors(const c10::IValue& value, std::vector<at::Tensor>& tensors)
   }
 }
 
+// Does a write through a view make the numbers of its memory other ones?
+bool is_conjugated(const Place& place) {
+  bool conjugated = false;
+  bool negated = false;
+  for (const auto& view : place.chain) {
+    conjugated = conjugated != (view.op.schema().name() == "aten::_conj");
+    negated = negated != (view.op.schema().name() == "aten::_neg_view");
+  }
+  return conjugated || negated;
+}
+
+// The first tangent that comes to a tensor through a view is written to zeros made for its base, by
+// strides alone.
+void check_tangents(const c10::OperatorHandle& op, const Arguments& arguments,
+                    const std::vector<at::Tensor>& written, const Level& level) {
+  const auto has_tangent = [](const at::Tensor& tensor) {
+    return tensor._fw_grad(/*level=*/0).defined();
+  };
+  bool any = false;
+  for (const auto& argument : arguments) {
+    visit_tensors(argument, [&](const at::Tensor& tensor) { any = any || has_tangent(tensor); });
+  }
+  for (const auto& tensor : written) {
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        !any || !tensor.defined() || has_tangent(tensor) ||
+            !is_conjugated(*place_of(tensor, level)),
+        "functorch_ext.functionalize: ", op.operator_name(),
+        " would write a tangent through a conjugated or negated view of a tensor that has none. "
+        "Write to the tensor itself, what is conjugated or negated: x.copy_(y.conj()).");
+  }
+}
+
 std::vector<at::Tensor> written_tensors(const c10::OperatorHandle& op, const Arguments& arguments,
                                         const Level& level) {
   std::vector<at::Tensor> tensors;
@@ -53,6 +85,7 @@ std::vector<at::Tensor> written_tensors(const c10::OperatorHandle& op, const Arg
                 " would write to a tensor from outside the function. Pass it as an argument, or "
                 "use the out-of-place form of the operator.");
   }
+  check_tangents(op, arguments, tensors, level);
   return tensors;
 }
 
