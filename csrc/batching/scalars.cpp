@@ -39,7 +39,8 @@ bool allclose(Level& level, const at::Tensor& self, const at::Tensor& other, dou
 }
 
 // Functions that make a tensor of nested lists read its elements with our kernels switched off, so
-// that they end here. torch.tensor and its like stack them instead (functorch_ext/_patches/makers.py).
+// that they end here. torch.tensor and its like stack them instead
+// (functorch_ext/_patches/makers.py).
 at::Scalar item_of_list_element(const at::Tensor&) {
   TORCH_CHECK(
       false,
