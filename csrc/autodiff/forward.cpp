@@ -80,9 +80,10 @@ class DualLevel {
 
 // The tangent, or the value of one from a deeper plane (a basis), as a tensor of the vmap and of
 // all around it, which may become batched when its dual tensor is written to: no other tensor knows
-// the dual's tangent. But its memory is that of the given one.
+// the dual's tangent. But its memory is that of the given one, which functionalize keeps account
+// of.
 at::Tensor own_tangent(const at::Tensor& tangent, const LevelPtr& level) {
-  if (!level) {
+  if (!level || level->kind == LevelKind::Functional) {
     return tangent;
   }
   if (level->kind != LevelKind::Batch || level->is_basis) {
@@ -199,9 +200,7 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
   std::vector<at::Tensor> duals;
   duals.reserve(primals.size());
   for (size_t i = 0; i < primals.size(); ++i) {
-    const bool functional = plane_ && plane_->kind == LevelKind::Functional;
-    const auto own = functional ? tangents[i] : own_tangent(tangents[i], plane_);
-    auto tangent = lift_below(own, plane_);
+    auto tangent = lift_below(own_tangent(tangents[i], plane_), plane_);
     auto primal = lift_to(without_overlap(normal_tensor(primals[i])), plane_);
     // PyTorch's views of dual tensors insist that the two agree in this.
     if (primal.is_conj() != tangent.is_conj() || primal.is_neg() != tangent.is_neg()) {
