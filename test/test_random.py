@@ -115,6 +115,15 @@ def test_bernoulli_follows_the_probabilities_of_each_sample():
     assert means[0] == 0 and means[2] == 1 and 0.4 < means[1] < 0.6
 
 
+@pytest.mark.parametrize("randomness", ["same", "different"])
+def test_normal_is_a_constant_to_derivatives_as_without_vmap(randomness):
+    draw = vmap(lambda m, d: torch.normal(m, d), randomness=randomness)
+    x = torch.rand(3) + 1
+    for by in (0, 1):
+        gradient = grad(lambda m, d: draw(m, d).sum(), argnums=by)(x, x)
+        assert torch.equal(gradient, torch.zeros(3))
+
+
 def test_normal_follows_the_moments_of_each_sample():
     mean, deviation = torch.tensor([-100.0, 0.0, 100.0]), torch.tensor([1.0, 0.1, 0.01])
     draws = vmap(lambda m, d: torch.normal(m.expand(2000), d.expand(2000)), randomness="different")(

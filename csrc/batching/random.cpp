@@ -205,9 +205,12 @@ at::Tensor& bernoulli_in_place(const Operator<at::_ops::bernoulli__Tensor::schem
   return self;
 }
 
-// A normal draw for all samples, moved and scaled for each.
-at::Tensor same_normal(const at::Tensor& mean, const at::Tensor& deviation,
+// A normal draw for all samples, moved and scaled for each. It is a constant to derivatives, as
+// PyTorch's is.
+at::Tensor same_normal(const at::Tensor& given_mean, const at::Tensor& given_deviation,
                        const Generator& generator, Level& level) {
+  const auto mean = given_mean.detach();
+  const auto deviation = given_deviation.detach();
   const auto like = at::add(mean, deviation);  // for the shape and dtype of one sample
   const auto draw = at::randn_symint(like.sym_sizes(), generator, value_of(like, level).options());
   return at::add(mean, at::mul(deviation, wrap(draw, no_bdim, level)));
