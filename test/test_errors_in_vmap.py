@@ -41,12 +41,12 @@ def test_control_flow_on_data():
     assert_failure(
         over_samples(branch, rand(3)),
         RuntimeError,
-        """functorch_ext.vmap: a number is read out of a batched tensor (as .item(), bool(), int() or an if statement on a tensor do), but the samples differ. Use torch.where or another tensor operation instead.""",
+        """functorch_ext.vmap: a number is read out of a batched tensor, by .item() on a Tensor or in data-dependent control flow (bool(), int(), an if statement on a tensor), but the samples differ. Use torch.where or another tensor operation instead.""",
     )
     assert_failure(
         over_samples(lambda x: x * x.sum().item(), rand(3)),
         RuntimeError,
-        """functorch_ext.vmap: a number is read out of a batched tensor (as .item(), bool(), int() or an if statement on a tensor do), but the samples differ. Use torch.where or another tensor operation instead.""",
+        """functorch_ext.vmap: a number is read out of a batched tensor, by .item() on a Tensor or in data-dependent control flow (bool(), int(), an if statement on a tensor), but the samples differ. Use torch.where or another tensor operation instead.""",
     )
 
 
@@ -119,12 +119,12 @@ def test_randomness():
     assert_failure(
         over_samples(F.dropout, rand(3)),
         RuntimeError,
-        """functorch_ext.vmap: called random operation aten::dropout while randomness='error'. Pass randomness='different' to vmap to draw anew for each sample, or randomness='same' to draw once for all samples.""",
+        """functorch_ext.vmap: called random operation while in randomness error mode: aten::dropout under randomness='error'. Pass randomness='different' to vmap to draw anew for each sample, or randomness='same' to draw once for all samples.""",
     )
     assert_failure(
         over_samples(lambda x: x + torch.randn(2), rand(3)),
         RuntimeError,
-        """functorch_ext.vmap: called random operation aten::randn while randomness='error'. Pass randomness='different' to vmap to draw anew for each sample, or randomness='same' to draw once for all samples.""",
+        """functorch_ext.vmap: called random operation while in randomness error mode: aten::randn under randomness='error'. Pass randomness='different' to vmap to draw anew for each sample, or randomness='same' to draw once for all samples.""",
     )
 
 

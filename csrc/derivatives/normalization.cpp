@@ -183,8 +183,10 @@ inline constexpr auto needs_parts = [](const auto&... arguments) {
 
 // PyTorch's gradients by group norm's statistics are zero unless its output has one too.
 Three group_norm(const at::Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
-                 c10::SymInt samples, c10::SymInt, c10::SymInt, int64_t groups, double epsilon) {
-  const Normalized normal(input.reshape_symint({samples, groups, -1}), {2}, epsilon);
+                 c10::SymInt samples, c10::SymInt channels, c10::SymInt points, int64_t groups,
+                 double epsilon) {
+  const auto size = channels / groups * points;  // of a group
+  const Normalized normal(input.reshape_symint({samples, groups, size}), {2}, epsilon);
   const auto output =
       affine(normal.x.reshape_symint(input.sym_sizes()), weight, bias, ByChannel(input).shape);
   return {output, normal.mean.squeeze(2), normal.scale.squeeze(2)};

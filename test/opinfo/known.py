@@ -102,6 +102,10 @@ ERRORS = {
         [*EVERY, *TWICE],
         "nn.functional.batch_norm",
         "nn.functional.instance_norm",
+    ),
+    **rows(
+        WRITES,
+        FORWARD,
         "native_batch_norm",
         "_native_batch_norm_legit",
         "_batch_norm_with_update",
@@ -143,13 +147,17 @@ BY_VJPS = {"cholesky_inverse"}
 
 # second derivatives, which PyTorch itself has wrong or not at all: known by differences
 BY_DIFFERENCES = set(
-    """logcumsumexp native_batch_norm _native_batch_norm_legit
-    _batch_norm_with_update nn.functional.batch_norm nn.functional.instance_norm
+    """logcumsumexp nn.functional.batch_norm nn.functional.instance_norm
     nn.functional.layer_norm""".split()
 )
 
 WRONG_GRADIENT = {
     "as_strided_scatter": "PyTorch's gradient is wrong; test_second_order.py has the right one",
+    **dict.fromkeys(
+        """native_batch_norm _native_batch_norm_legit _batch_norm_with_update native_layer_norm
+        native_group_norm linalg.lstsq""".split(),
+        "PyTorch takes some outputs for constants; test_missing_derivatives.py has their gradients",
+    ),
 }
 
 NOT_TWICE = {
