@@ -43,6 +43,11 @@ CASES = {
         [(2, 4), (4,)],
         [(2, 4), (1,)],
     ),
+    "batch_norm, rank of the weight": (
+        lambda x, weight: F.batch_norm(x.mT, None, None, weight, training=True),
+        [(2, 5, 4), (4,)],
+        [(2, 5, 4), (4, 2)],
+    ),
     "conv1d, bias": (F.conv1d, [(1, 2, 5), (3, 2, 2), (3,)], [(1, 2, 5), (3, 2, 2), (1,)]),
     "conv2d, bias": (F.conv2d, [(2, 5, 5), (3, 2, 2, 2), (3,)], [(2, 5, 5), (3, 2, 2, 2), (1,)]),
     "nll_loss, weight": (

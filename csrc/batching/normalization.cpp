@@ -81,9 +81,18 @@ void check_running_statistics(const OptionalTensor& running_mean, const Optional
 
 namespace {
 
+// PyTorch's kernels take other shapes where their memory is contiguous.
+void check_per_channel(const char* name, const OptionalTensor& tensor) {
+  TORCH_CHECK(!tensor || !tensor->defined() || tensor->dim() == 1, "batch_norm: ", name,
+              " must have one number per channel, in one dimension, but got a shape of ",
+              tensor ? tensor->dim() : 0, " dimensions");
+}
+
 Three batch_norm(Level& level, const at::Tensor& input, const OptionalTensor& weight,
                  const OptionalTensor& bias, const OptionalTensor& running_mean,
                  const OptionalTensor& running_var, bool training, double momentum, double eps) {
+  check_per_channel("weight", weight);
+  check_per_channel("bias", bias);
   const bool batched_affine = is_batched(weight, level) || is_batched(bias, level);
   const bool batched_statistics = is_batched(running_mean, level) || is_batched(running_var, level);
   const bool updates = training && running_mean && running_mean->defined();
