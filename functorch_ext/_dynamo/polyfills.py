@@ -8,8 +8,8 @@ What a polyfill can't say, it leaves to the transform, by an exception: the grap
 
 # mypy: ignore-errors
 
-import torch
 from torch import Tensor
+from torch.nn.utils import stateless
 from torch.utils import _pytree as pytree
 
 from functorch_ext._dynamo.entry import call_transform
@@ -85,8 +85,16 @@ def functionalize(func, *, remove="mutations"):
 def functional_call(
     module, parameter_and_buffer_dicts, args=None, kwargs=None, *, tie_weights=True, strict=False
 ):
-    return torch.func.functional_call(
-        module, parameter_and_buffer_dicts, args, kwargs, tie_weights=tie_weights, strict=strict
+    values = parameter_and_buffer_dicts
+    if isinstance(values, (tuple, list)):
+        values = {}
+        for each in parameter_and_buffer_dicts:
+            for name in each:
+                if name in values:
+                    raise Refused
+                values[name] = each[name]
+    return stateless._functional_call(
+        module, values, args, kwargs, tie_weights=tie_weights, strict=strict
     )
 
 
