@@ -94,8 +94,12 @@ at::Tensor own_tangent(const at::Tensor& tangent, const LevelPtr& level) {
     return tangent;
   }
   if (depth > level->depth) {
+    if (tangent.requires_grad() || tangent._fw_grad(/*level=*/0).defined()) {
+      return tangent;  // part of what is differentiated on its own plane, and has to stay it
+    }
     const auto* wrapper = wrapper_of(tangent);
-    return wrap(own_tangent(wrapper->value(), level), wrapper->bdim(), wrapper->level());
+    const auto own = own_tangent(wrapper->value(), level);
+    return own.is_same(wrapper->value()) ? tangent : wrap(own, wrapper->bdim(), wrapper->level());
   }
   auto own = wrap(own_tangent(tangent, next_to(*level)), no_bdim, *level);
   wrapper_of(own)->set_own(/*readable=*/false);
