@@ -1,5 +1,7 @@
 """What the sweep over dtypes knows in advance, beyond what is known of the operator in any dtype."""
 
+from test.opinfo.known import Reason
+
 # (operator, kind): a tolerance of its own. Sums in half precision depend on their order.
 TOLERANCE = {
     **dict.fromkeys(
@@ -32,6 +34,12 @@ TOLERANCE = {
 
 
 # (operator, kind and mode): why
-ERRORS = {}
+ERRORS = {
+    ("view_as_real", f"conjugated {mode}"): Reason(
+        "PyTorch refuses a conjugated view, and so of a sample",
+        "view_as_real doesn't work on unresolved conjugated tensors",
+    )
+    for mode in ("vmap", "vmap(vjp)")
+}
 LOOPS = {}
 WRONG = {}

@@ -23,13 +23,10 @@ ERRORS = {
     "as_strided.partial_views": "it reads memory beyond its argument",
     "normal": "its tangents have the shape of one argument",
 }
-# operator: why the tangent is another one
-OTHERS = {
-    "native_layer_norm": "PyTorch takes the mean and the deviation for constants, in both modes",
-}
 # operator: how exact it is, where other than to 1e-7
 TOLERANCE = {
     "cov": 3e-3,  # weights in single precision, and hardly a degree of freedom
+    "linalg.lstsq": 1e-2,  # by differences, of singular values that lie close together
 }
 
 
@@ -63,7 +60,7 @@ def is_right(p, tolerance):
             return True
     except RuntimeError:  # it can't be differentiated twice
         pass
-    return agree(actual, differences(function, inputs, tangents), 1e-4)
+    return agree(actual, differences(function, inputs, tangents), max(tolerance, 1e-4))
 
 
 def check(name, count):
@@ -78,13 +75,13 @@ def check(name, count):
                 assert is_right(p, TOLERANCE.get(name, 1e-7))
 
 
-@pytest.mark.parametrize("name", sorted(OPERATORS.keys() - ERRORS.keys() - OTHERS.keys()))
+@pytest.mark.parametrize("name", sorted(OPERATORS.keys() - ERRORS.keys()))
 def test_operator(name):
     check(name, FEW)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(OPERATORS.keys() - ERRORS.keys() - OTHERS.keys()))
+@pytest.mark.parametrize("name", sorted(OPERATORS.keys() - ERRORS.keys()))
 def test_more_samples(name):
     check(name, MANY)
 
