@@ -165,6 +165,9 @@ at::Tensor histogramdd_of_bins_rule(Level& level, const at::Tensor& self, at::Te
 at::Tensor histc_rule(Level& level, const at::Tensor& self, int64_t bins, const at::Scalar& min,
                       const at::Scalar& max) {
   TORCH_CHECK(bins > 0, "histc: bins must be positive, got ", bins);
+  TORCH_CHECK(max.toDouble() >= min.toDouble(), "histc: max must be larger than min");
+  TORCH_CHECK_NOT_IMPLEMENTED(at::isFloatingType(self.scalar_type()),
+                              "histc is not implemented for ", self.scalar_type());
   const auto value = at_front(self, level);
   const auto row = self.dim() == 0 ? value.unsqueeze(1) : value.flatten(1);
   const auto counts = row.new_zeros_symint({level.batch_size, bins});
@@ -189,6 +192,8 @@ at::Tensor bincount_rule(Level& level, const at::Tensor& self, const Weight& wei
                          c10::SymInt minlength) {
   TORCH_CHECK(self.dim() == 1 && holds_for_all(self.ge(0)),
               "bincount only supports 1-d non-negative integral inputs.");
+  TORCH_CHECK_NOT_IMPLEMENTED(self.scalar_type() != at::kBool,
+                              "bincount is not implemented for Bool");
   auto bins = minlength;
   if (self.sym_numel() > 0) {
     const auto needed = agreed_value((self.amax() + 1).clamp_min(minlength));

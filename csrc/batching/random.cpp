@@ -248,6 +248,7 @@ at::Tensor normal_of_deviation(const Operator<at::_ops::normal_float_Tensor::sch
 at::Tensor multinomial(const Operator<at::_ops::multinomial::schema>& op, Level& level,
                        const at::Tensor& self, c10::SymInt num_samples, bool replacement,
                        Generator generator) {
+  TORCH_CHECK(self.dim() == 1 || self.dim() == 2, "prob_dist must be 1 or 2 dim");
   if (draws_same(op, level) || self.dim() != 2) {
     return OfParameters<at::_ops::multinomial::schema>::rule(op, level, self, num_samples,
                                                              replacement, generator);
