@@ -5,20 +5,11 @@ Valgrind counts them (its tool callgrind). A chain of 40 operators less a chain 
 instructions of one operator, its derivative included where there is one; what a call costs besides
 is its entry.
 
-One process counts everything, because starting PyTorch under Valgrind takes most of a minute.
-
 python -m benchmarks.instructions [--output build/benchmarks/instructions.json]
 """
 
-import gc
-import os
-import re
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -27,12 +18,12 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 import functorch_ext
+from benchmarks.callgrind import count, counts_of, is_available
 from benchmarks.part import run_part
 from benchmarks.peers import BY_HAND, OURS, TORCH_FUNC
 from benchmarks.report import table
 
 SHORT, LONG = 20, 40
-CALLS = 3  # The smallest count is taken: now and then a table or a heap grows.
 
 Function = Callable[[Tensor], Tensor]
 weight = torch.linspace(0.5, 1, 4)
@@ -110,22 +101,6 @@ def cases() -> Iterator[tuple[tuple[str, str, str, int], Callable[[], Any]]]:
                     yield (operator_name, name, side, length), lambda run=run: run(x)
 
 
-def count_here() -> None:
-    """Runs all cases under Valgrind, which dumps its counter after each call that counts."""
-    torch.set_num_threads(1)
-    gc.disable()
-    for _, run in cases():
-        run()  # Imports and initializes what is left.
-    # Valgrind is several times as fast while it doesn't prepare for counting.
-    subprocess.run(["callgrind_control", "--instr=on", str(os.getpid())], check=True)
-    for _, run in cases():
-        run()
-        for _ in range(CALLS):
-            torch._C._valgrind_toggle()
-            run()
-            torch._C._valgrind_toggle_and_dump_stats()
-
-
 def measure() -> dict[str, Any]:
     """Instructions of each operator and of the entry, by operator, transform and side.
 
@@ -133,26 +108,11 @@ def measure() -> dict[str, Any]:
         A dict from "operator, transform" to sides to ``per_operator`` and ``entry``; or a dict of a
         ``note`` alone, where there is no Valgrind.
     """
-    if shutil.which("valgrind") is None or not torch._C._valgrind_supported_platform():
+    if not is_available():
         return {"note": "Left out: no Valgrind, or a PyTorch that was built without it."}
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "counts"
-        command = [
-            *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no"),
-            *(f"--callgrind-out-file={output}", sys.executable, "-W", "ignore"),
-            *("-m", "benchmarks.instructions", "--count"),
-        ]
-        environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"Valgrind failed:\n{done.stderr}")
-        counts = {
-            key: min(
-                _total(output.with_name(f"counts.{case * CALLS + call}"))
-                for call in range(1, CALLS + 1)
-            )
-            for case, (key, _) in enumerate(cases())
-        }
+    keys = [key for key, _ in cases()]
+    counted = counts_of("benchmarks.instructions", ["--count"], len(keys))
+    counts = dict(zip(keys, counted, strict=True))
     results: dict[str, Any] = {}
     for operator, transform, side, length in counts:
         if length == SHORT:
@@ -163,13 +123,6 @@ def measure() -> dict[str, Any]:
                 "entry": round(short - SHORT * per_operator),
             }
     return results
-
-
-def _total(dump: Path) -> int:
-    found = re.search(r"^(?:totals|summary): (\d+)", dump.read_text(), re.MULTILINE)
-    if found is None:
-        raise ValueError(f"No total in Valgrind's dump:\n{dump.read_text()[:1000]}")
-    return int(found[1])
 
 
 def tables(results: dict[str, Any]) -> str:
@@ -190,6 +143,6 @@ def tables(results: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--count"]:
-        count_here()
+        count(run for _, run in cases())
     else:
         run_part("instructions", __doc__, measure, tables)

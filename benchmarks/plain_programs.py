@@ -7,23 +7,16 @@ python -m benchmarks.plain_programs [--output build/benchmarks/plain_programs.js
 """
 
 import copy
-import gc
-import os
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.callgrind import count, counts_of, is_available
 from benchmarks.part import run_part
-
-CALLS = 3  # The smallest count is taken: now and then a table or a heap grows.
 
 
 class _Square(torch.autograd.Function):
@@ -77,57 +70,34 @@ def programs() -> dict[str, Callable[[], Any]]:
 
 
 def count_here(with_package: bool) -> None:
-    """Runs all programs under Valgrind, which dumps its counter after each call that counts."""
+    """Counts all programs, in a process that Valgrind runs."""
     if with_package:
         import functorch_ext  # noqa: F401
     assert ("functorch_ext" in sys.modules) == with_package
-    torch.set_num_threads(1)
-    gc.disable()
-    calls = programs().values()
-    for run in calls:
-        for _ in range(3):
-            run()
-    subprocess.run(["callgrind_control", "--instr=on", str(os.getpid())], check=True)
-    for run in calls:
-        run()
-        for _ in range(CALLS):
-            torch._C._valgrind_toggle()
-            run()
-            torch._C._valgrind_toggle_and_dump_stats()
+    count(programs().values())
 
 
-def measure() -> dict[str, dict[str, int]]:
-    """Instructions of each program, ``without`` and ``with`` the package imported."""
-    results: dict[str, dict[str, int]] = {name: {} for name in programs()}
+def measure() -> dict[str, Any]:
+    """Instructions of each program, ``without`` and ``with`` the package imported; or a ``note``
+    alone, where there is no Valgrind.
+    """
+    if not is_available():
+        return {"note": "Left out: no Valgrind, or a PyTorch that was built without it."}
+    names = list(programs())
+    results: dict[str, Any] = {name: {} for name in names}
     for side in ("without", "with"):
-        with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "counts"
-            command = [
-                *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--collect-atstart=no"),
-                *(f"--callgrind-out-file={output}", sys.executable, "-W", "ignore"),
-                *("-m", "benchmarks.plain_programs", "--count", side),
-            ]
-            environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(f"Valgrind failed:\n{done.stderr}")
-            for case, name in enumerate(results):
-                dumps = [f"counts.{case * CALLS + call}" for call in range(1, CALLS + 1)]
-                results[name][side] = min(_total(output.with_name(dump)) for dump in dumps)
+        counted = counts_of("benchmarks.plain_programs", ["--count", side], len(names))
+        for name, instructions in zip(names, counted, strict=True):
+            results[name][side] = instructions
     return results
 
 
-def _total(dump: Path) -> int:
-    found = re.search(r"^(?:totals|summary): (\d+)", dump.read_text(), re.MULTILINE)
-    if found is None:
-        raise ValueError(f"No total in Valgrind's dump:\n{dump.read_text()[:1000]}")
-    return int(found[1])
-
-
-def tables(results: dict[str, dict[str, int]]) -> str:
+def tables(results: dict[str, Any]) -> str:
     """Instructions without and with the package, and the difference."""
     from benchmarks.report import table  # It imports the package.
 
+    if "note" in results:
+        return results["note"]
     rows = [
         [name, f"{of['without']:,}", f"{of['with']:,}", f"{of['with'] / of['without'] - 1:+.1%}"]
         for name, of in results.items()

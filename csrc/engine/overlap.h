@@ -2,8 +2,8 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include "engine/below_all_levels.h"
 #include "engine/stack.h"
-#include "engine/wrapper.h"
 
 // An operator that writes to memory that it reads from another argument, too. Plain PyTorch refuses
 // that where elements lie in the same place, but doesn't notice it in memory of several samples.
@@ -11,11 +11,8 @@ namespace functorch_ext {
 
 // The memory that a tensor lies in, below all levels; null if in none.
 inline const c10::StorageImpl* memory_of(const at::Tensor& tensor) {
-  const at::Tensor* plain = &tensor;
-  while (is_wrapper(*plain)) {
-    plain = &wrapper_of(*plain)->value();
-  }
-  return plain->unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+  const auto* impl = below_all_levels(tensor).unsafeGetTensorImpl();
+  return impl->unsafe_storage().unsafeGetStorageImpl();
 }
 
 enum class Overlap : uint8_t {

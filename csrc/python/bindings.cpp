@@ -112,6 +112,11 @@ py::object call_outside_rules(const py::function& function, const py::args& argu
   return function(*arguments);
 }
 
+// Does a transform of ours differentiate what is called now, rather than one of torch.func's?
+bool differentiates_here() {
+  return is_differentiating() && !torch_func_is_innermost();
+}
+
 // What the front-end for custom autograd functions needs of a level.
 void bind_level(py::module_& module) {
   const auto any_tensor = [](const py::tuple& arguments, auto&& holds) {
@@ -150,10 +155,10 @@ void bind_level(py::module_& module) {
       .def(py::init<const at::Tensor&>())
       .def("restore", &SavedPlanes::restore);
   module.def("call_outside_rules", &call_outside_rules);
-  // The innermost level that runs on this thread, or none.
-  module.def("is_differentiating",
-             [] { return is_differentiating() && !torch_func_is_innermost(); });
+  // The innermost level that runs on this thread, or none. (`grad` outside of vmap has no level.)
   module.def("running_level", [] { return thread_state().innermost; });
+  module.def("is_differentiating", &differentiates_here);
+  module.def("transform_runs", [] { return thread_state().innermost || differentiates_here(); });
   // function(*args) of PyTorch's, on what a transform computes with: what it makes is nobody's own.
   module.def("run_outside_levels", [](const py::function& function, const py::args& args) {
     const SavedPosition position;

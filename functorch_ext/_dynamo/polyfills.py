@@ -210,12 +210,8 @@ def _call_jacobian(transform, func, options, args, kwargs):
     return (result, aux) if has_aux else result
 
 
-def jvp(func, primals, tangents, *, strict=False, has_aux=False):
-    primals, tangents = tuple(primals), tuple(tangents)
-    leaves, structure = _tensors(primals)
-    tangent_leaves, tangent_structure = _tensors(tangents)
-    if structure != tangent_structure:
-        raise Refused
+def _of_leaves(func, structure, has_aux):
+    """The function of its arguments' leaves, which returns (output, aux)."""
 
     def body(leaves):
         output = func(*pytree.tree_unflatten(leaves, structure))
@@ -224,8 +220,19 @@ def jvp(func, primals, tangents, *, strict=False, has_aux=False):
         value, aux = output
         return value, aux
 
+    return body
+
+
+def jvp(func, primals, tangents, *, strict=False, has_aux=False):
+    primals, tangents = tuple(primals), tuple(tangents)
+    leaves, structure = _tensors(primals)
+    tangent_leaves, tangent_structure = _tensors(tangents)
+    if structure != tangent_structure:
+        raise Refused
+
     settings = (("strict", strict),)
     roles = [0] * len(leaves)
+    body = _of_leaves(func, structure, has_aux)
     pushed, (output, aux) = transform_call(
         "jvp", settings, body, leaves, roles, tangent_leaves, None
     )
@@ -236,14 +243,8 @@ def jvp(func, primals, tangents, *, strict=False, has_aux=False):
 def vjp(func, *primals, has_aux=False):
     leaves, structure = _tensors(primals)
 
-    def body(leaves):
-        output = func(*pytree.tree_unflatten(leaves, structure))
-        if not has_aux:
-            return output, None
-        value, aux = output
-        return value, aux
-
     roles = [0] * len(leaves)
+    body = _of_leaves(func, structure, has_aux)
     (pull,), (output, aux) = transform_call("vjp", (), body, leaves, roles, [], None)
     output_structure = pytree.tree_flatten(output)[1]
 

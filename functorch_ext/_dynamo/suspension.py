@@ -26,7 +26,7 @@ def install() -> None:
     of_stance = eval_frame._callback_from_stance
 
     def callback_from_stance(callback: Any) -> Any:
-        if callback is None or not _transform_runs():
+        if callback is None or not _C.transform_runs():
             return of_stance(callback)
         _expect_no_compiled_frame()
         return None  # Dynamo leaves this thread's frames alone
@@ -55,10 +55,6 @@ def install() -> None:
         "another thread may compile a function for tensors of a transform",
         always="a look at the arguments when a function is compiled",
     )
-
-
-def _transform_runs() -> bool:
-    return _C.running_level() is not None or _C.is_differentiating()
 
 
 def _has_our_tensors(frame: Any) -> bool:

@@ -149,8 +149,7 @@ def _is_seen_by_others() -> bool:
     """Do transforms or tracers follow the operators? They have to see those of the function."""
     return (
         torch.compiler.is_compiling()  # first: Dynamo knows nothing of the others
-        or _C.running_level() is not None
-        or _C.is_differentiating()
+        or _C.transform_runs()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.maybe_current_level() is not None
     )

@@ -23,7 +23,7 @@ class ClosedOver(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.tensors: list[Tensor] = []
-        self._stand_ins: list[Tensor] = []
+        self._stand_ins: dict[int, Tensor] = {}  # by the id of the tensor, which is kept
         self._before: list[tuple[bool, Tensor | None]] = []  # requires_grad, and grad
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -35,9 +35,8 @@ class ClosedOver(TorchDispatchMode):
     def _stand_in(self, tensor: Tensor) -> Tensor:
         if isinstance(tensor, FakeTensor):
             return tensor
-        for known, stand_in in zip(self.tensors, self._stand_ins):
-            if known is tensor:
-                return stand_in
+        if id(tensor) in self._stand_ins:
+            return self._stand_ins[id(tensor)]
         mode, recorder = detect_fake_mode(), get_proxy_mode()
         assert mode is not None and recorder is not None
         tracer = recorder.tracer
@@ -53,7 +52,7 @@ class ClosedOver(TorchDispatchMode):
         )
         self.tensors.append(tensor)
         self._before.append((tensor.requires_grad, tensor.grad if tensor.is_leaf else None))
-        self._stand_ins.append(stand_in)
+        self._stand_ins[id(tensor)] = stand_in
         return stand_in
 
     def restore(self) -> str | None:

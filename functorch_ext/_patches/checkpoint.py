@@ -90,7 +90,7 @@ def _install_reentrant() -> None:
     unchanged = checkpoint.checkpoint
 
     def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
-        if not _in_a_transform():
+        if not _C.transform_runs():
             return plain(function, preserve_rng_state, *args)
         return unchanged(
             function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state
@@ -102,8 +102,3 @@ def _install_reentrant() -> None:
         staticmethod(apply),
         "use_reentrant=True becomes the other variant inside transforms",
     )
-
-
-def _in_a_transform() -> bool:
-    """Is one of our transforms running on this thread? (``grad`` outside of vmap has no level.)"""
-    return _C.running_level() is not None or _C.is_differentiating()

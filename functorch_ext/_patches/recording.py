@@ -46,7 +46,7 @@ def _outside_levels(dispatch: Callable[..., Any]) -> Callable[..., Any]:
     def dispatch_outside(
         self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if _C.running_level() is None and not _C.is_differentiating():
+        if not _C.transform_runs():
             return dispatch(self, func, types, args, kwargs)
         if type(self) is ProxyTorchDispatchMode:
             if func in _QUESTIONS:
