@@ -4,7 +4,7 @@ import torch
 from torch.autograd import Function
 
 from test.composing.rows import ALL, BOTH, REVERSE, TWICE, sample, uses
-from test.custom_functions import Doubled, Exponential, NumpyBackward, NumpySine, Once
+from test.custom_functions.functions import Doubled, Exponential, NumpyBackward, NumpySine, Once
 
 
 class OldStyle(Function):

@@ -9,7 +9,7 @@ import torch
 from benchmarks import memory
 from benchmarks.peers import LOOP, OURS
 from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
-from test.interrupted_jobs import JOBS
+from test.interrupts.jobs import JOBS
 from test.oracle import rand
 from test.state import live_levels
 

@@ -2,7 +2,7 @@
 
 import torch.nn.functional as F
 
-from test.batching_cases import Argument, constant, family, ints, probabilities, t, unit
+from test.rules.batching_cases import Argument, constant, family, ints, probabilities, t, unit
 
 family(
     "convolution",

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from functorch_ext import functional_call
-from test.modules import Scale, Symmetric, Tied, loaded, message, random_state, tensors_of
+from test.nn.modules import Scale, Symmetric, Tied, loaded, message, random_state, tensors_of
 
 # ---- functional_call: tied weights ----
 

@@ -9,8 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import linear
 
 from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
-
-from .oracle import assert_close, rand
+from test.oracle import assert_close, rand
 
 SHAPES = [(3,), (4, 3), (2, 4, 3), (0, 3)]
 

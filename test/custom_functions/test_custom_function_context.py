@@ -5,7 +5,7 @@ import torch
 from torch.autograd import Function
 
 from functorch_ext import grad, jvp, vjp, vmap
-from test.custom_functions import Doubled, NumpySine, Once, Product, Scaled
+from test.custom_functions.functions import Doubled, NumpySine, Once, Product, Scaled
 from test.oracle import assert_close, rand
 from test.state import failure
 

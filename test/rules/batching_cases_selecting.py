@@ -3,7 +3,17 @@
 import torch
 import torch.nn.functional as F
 
-from test.batching_cases import Argument, bools, constant, family, ints, lengths, t, unit, written
+from test.rules.batching_cases import (
+    Argument,
+    bools,
+    constant,
+    family,
+    ints,
+    lengths,
+    t,
+    unit,
+    written,
+)
 
 
 def increasing(n):

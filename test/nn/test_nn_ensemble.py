@@ -12,7 +12,7 @@ from functorch_ext import (
     stack_module_state,
     vmap,
 )
-from test.modules import message, network
+from test.nn.modules import message, network
 
 # ---- with the transforms ----
 

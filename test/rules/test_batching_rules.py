@@ -12,13 +12,13 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch.utils import _pytree as pytree
 
-import test.batching_cases_linear
-import test.batching_cases_nn
-import test.batching_cases_selecting
-import test.batching_cases_sequences  # noqa: F401
+import test.rules.batching_cases_linear
+import test.rules.batching_cases_nn
+import test.rules.batching_cases_selecting
+import test.rules.batching_cases_sequences  # noqa: F401
 from functorch_ext import FallbackWarning, grad, jvp, vmap
-from test.batching_cases import FAMILIES
 from test.oracle import assert_close, loop
+from test.rules.batching_cases import FAMILIES
 
 BATCH = 3
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import functorch_ext
-from test.bad_calls import CALLS
+from test.errors.bad_calls import CALLS
 
 
 @pytest.mark.parametrize(("phrase", "call"), [c[1:] for c in CALLS], ids=[c[0] for c in CALLS])

@@ -7,7 +7,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from functorch_ext import FallbackWarning, grad, jacrev, jvp, vmap
-from test.custom_functions import NumpyBackward
+from test.custom_functions.functions import NumpyBackward
 from test.oracle import assert_close, loop
 
 X = torch.tensor([[0.3, -1.0, 2.0], [1.5, 0.2, -0.7]], dtype=torch.float64)

@@ -1,15 +1,9 @@
-"""Interrupts transforms at every instruction, and looks at what is left.
+"""Interrupts a job at every instruction of the package's, and says what differs afterwards."""
 
-``python -m test.interrupts [--job NAME] [--signals SECONDS]`` interrupts each job at each of its
-instructions; with ``--signals`` also at random times, as Ctrl-C does.
-"""
-
-import argparse
 import contextlib
 import dis
 import gc
 import os
-import random
 import signal
 import sys
 import time
@@ -164,36 +158,3 @@ def _seconds(job):
     started = time.perf_counter()
     job.run()
     return time.perf_counter() - started
-
-
-def main():
-    from test.interrupted_jobs import JOBS
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--job", help="only this one")
-    parser.add_argument("--signals", type=float, default=0, help="seconds of signals per job")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    total = failed = 0
-    for name, job in JOBS.items():
-        if options.job not in (None, name):
-            continue
-        job.run()  # imports and caches
-        count = count_steps(job)
-        failures = interrupt_at_steps(job, range(1, count + 1))
-        text = f"{name}: {count} steps"
-        if options.signals and not failures:
-            signals, by_signal = interrupt_by_signals(
-                job, options.signals, random.Random(options.seed)
-            )
-            count += signals
-            failures = failures or by_signal
-            text += f", {signals} signals"
-        total, failed = total + count, failed + bool(failures)
-        print(text + (f" FAILS {failures}" if failures else ""), flush=True)
-    print(f"{total} interrupts, {failed} jobs fail")
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

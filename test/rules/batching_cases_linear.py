@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from test.batching_cases import (
+from test.rules.batching_cases import (
     bools,
     constant,
     family,

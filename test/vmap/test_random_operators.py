@@ -7,7 +7,15 @@ import torch
 
 from functorch_ext import vmap
 from test.oracle import assert_close, loop, rand
-from test.random_operators import CALLS, ELEMENTS, FACTORIES, IN_PLACE, NOT_CALLED, QUIET, tagged
+from test.vmap.random_operators import (
+    CALLS,
+    ELEMENTS,
+    FACTORIES,
+    IN_PLACE,
+    NOT_CALLED,
+    QUIET,
+    tagged,
+)
 
 BATCH = 32
 EACH = pytest.mark.parametrize("name", CALLS)

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from test.interrupted_jobs import JOBS
-from test.interrupts import count_steps, interrupt_at_steps, interrupt_by_signals
+from test.interrupts.injection import count_steps, interrupt_at_steps, interrupt_by_signals
+from test.interrupts.jobs import JOBS
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from test.batching_cases import family, ints, lengths, t
+from test.rules.batching_cases import family, ints, lengths, t
 
 
 def starts(total, parts):

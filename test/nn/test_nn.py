@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from functorch_ext import functional_call
-from test.modules import Raises, Scale, loaded, network, random_state, tensors_of
+from test.nn.modules import Raises, Scale, loaded, network, random_state, tensors_of
 
 # ---- functional_call: values ----
 

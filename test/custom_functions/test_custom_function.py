@@ -7,7 +7,7 @@ import torch
 
 import functorch_ext
 from functorch_ext import grad, jacfwd, jacrev, jvp, vjp, vmap
-from test.custom_functions import (
+from test.custom_functions.functions import (
     UNARY,
     Exponential,
     ExponentialWithSetup,

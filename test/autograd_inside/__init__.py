@@ -1,0 +1,1 @@
+"""PyTorch's own autograd inside transforms: calls of it, hooks, checkpoints."""

@@ -1,0 +1,1 @@
+"""Reverse and forward mode, Jacobians, and what PyTorch's formulas lack."""

@@ -1,0 +1,1 @@
+"""Interrupts at any instruction: nothing is left behind."""

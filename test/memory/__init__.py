@@ -1,0 +1,1 @@
+"""Tensors made inside a transform: writes, views, memory that others know."""

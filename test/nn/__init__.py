@@ -1,0 +1,1 @@
+"""Modules: ``functional_call``, ensembles, hooks."""

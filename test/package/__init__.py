@@ -1,0 +1,1 @@
+"""The package itself: signatures, types, documentation, patches of PyTorch."""

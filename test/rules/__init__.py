@@ -1,0 +1,1 @@
+"""Batching rules and kernels, operator by operator, against loops."""

@@ -1,0 +1,1 @@
+"""Beside torch.func's transforms."""

@@ -1,0 +1,1 @@
+"""``vmap``: its arguments and results, chunks, randomness, values read."""
