@@ -36,7 +36,11 @@ class Timing:
 
 
 def assert_equal_results(
-    contenders: Contenders, reference: str, convert: Callable[[Any], Any] = lambda result: result
+    contenders: Contenders,
+    reference: str,
+    convert: Callable[[Any], Any] = lambda result: result,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
 ) -> None:
     """Raises an AssertionError unless all contenders return what the reference returns.
 
@@ -46,14 +50,16 @@ def assert_equal_results(
         contenders: functions without arguments, by name.
         reference: the name of the one whose result is right.
         convert: makes tensors of a result, where they aren't.
+        rtol: how far they may be apart, relative to the reference's numbers.
+        atol: the same in the numbers' own unit.
     """
     expected = convert(contenders[reference]())
     for name, run in contenders.items():
         torch.testing.assert_close(
             convert(run()),
             expected,
-            rtol=1e-4,
-            atol=1e-5,
+            rtol=rtol,
+            atol=atol,
             msg=lambda text, name=name: f"{name}: {text}",
         )
 
