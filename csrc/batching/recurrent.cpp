@@ -5,6 +5,7 @@
 
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "derivatives/linear.h"
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
@@ -43,8 +44,8 @@ RecurrentState recurrent_step(RecurrentKind kind, const at::Tensor& from_input,
 
 std::pair<at::Tensor, RecurrentState> recurrent_layer(RecurrentKind kind, const at::Tensor& input,
                                                       RecurrentState state,
-                                                      const RecurrentWeights& weights,
-                                                      bool reverse) {
+                                                      RecurrentWeights weights, bool reverse) {
+  weights.of_state = weight_of_steps(weights.of_state);
   const auto from_input = at::linear(input, weights.of_input, weights.bias_of_input).unbind(0);
   std::vector<at::Tensor> outputs(from_input.size());
   for (size_t i = 0; i < outputs.size(); ++i) {

@@ -32,8 +32,7 @@ RecurrentState recurrent_step(RecurrentKind kind, const at::Tensor& from_input,
 // A sequence (time, N, features) through one layer, in one direction: all outputs, last state.
 std::pair<at::Tensor, RecurrentState> recurrent_layer(RecurrentKind kind, const at::Tensor& input,
                                                       RecurrentState state,
-                                                      const RecurrentWeights& weights,
-                                                      bool reverse);
+                                                      RecurrentWeights weights, bool reverse);
 
 // Layers on layers, each in one direction or in both.
 struct RecurrentNetwork {

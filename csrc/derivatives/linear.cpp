@@ -16,6 +16,7 @@
 #include <torch/csrc/autograd/saved_variable.h>
 
 #include "derivatives/register.h"
+#include "derivatives/weight_of_steps.h"
 #include "engine/derivatives.h"
 #include "engine/routing.h"
 
@@ -33,7 +34,10 @@ class LinearBackward final : public torch::autograd::Node {
  public:
   LinearBackward(torch::autograd::edge_list&& edges, const at::Tensor& input,
                  const at::Tensor& weight)
-      : Node(std::move(edges)), sizes_(input.sym_sizes().vec()), is_stack_(weight.dim() == 3) {
+      : Node(std::move(edges)),
+        sizes_(input.sym_sizes().vec()),
+        is_stack_(weight.dim() == 3),
+        weight_of_steps_(dynamic_cast<WeightOfSteps*>(next_edge(for_weight).function.get())) {
     if (needs(for_weight)) {
       input_ = SavedVariable(input, /*is_output=*/false);
     }
@@ -66,7 +70,12 @@ class LinearBackward final : public torch::autograd::Node {
           is_stack_ || sizes_.size() == 2 ? gradient : gradient.view_symint(sizes_);
     }
     if (task_should_compute_output(for_weight)) {
-      gradients[for_weight] = product(rows.mT(), as_rows(input_.unpack()));
+      auto inputs = as_rows(input_.unpack());
+      if (weight_of_steps_) {
+        weight_of_steps_->add(rows, std::move(inputs));
+      } else {
+        gradients[for_weight] = product(rows.mT(), inputs);
+      }
     }
     if (task_should_compute_output(for_bias)) {
       gradients[for_bias] = rows.sum(-2);
@@ -91,6 +100,7 @@ class LinearBackward final : public torch::autograd::Node {
 
   const std::vector<c10::SymInt> sizes_;
   const bool is_stack_;
+  WeightOfSteps* const weight_of_steps_;  // kept alive by the edge to it
   SavedVariable input_;
   SavedVariable weight_;
 };

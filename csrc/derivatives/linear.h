@@ -21,4 +21,8 @@ std::optional<at::Tensor> linear_in_one_node(LinearRule rule, Level& level, cons
 at::Tensor linear_of_stacks(const at::Tensor& input, const at::Tensor& weight,
                             const at::Tensor& bias);
 
+// What the steps of a sequence use in place of a layer's `weight`, so that its gradient is one
+// product for all of them (derivatives/weight_of_steps.h); `weight` itself where none is recorded.
+at::Tensor weight_of_steps(const at::Tensor& weight);
+
 }  // namespace functorch_ext
