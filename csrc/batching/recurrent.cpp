@@ -46,6 +46,11 @@ std::pair<at::Tensor, RecurrentState> recurrent_layer(RecurrentKind kind, const 
                                                       RecurrentState state,
                                                       RecurrentWeights weights, bool reverse) {
   weights.of_state = weight_of_steps(weights.of_state);
+  if (kind != RecurrentKind::Gru && weights.bias_of_input && weights.bias_of_state) {
+    // Once for all steps; a GRU multiplies the state's part by a gate first.
+    weights.bias_of_input = *weights.bias_of_input + *weights.bias_of_state;
+    weights.bias_of_state.reset();
+  }
   const auto from_input = at::linear(input, weights.of_input, weights.bias_of_input).unbind(0);
   std::vector<at::Tensor> outputs(from_input.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
