@@ -49,9 +49,10 @@ bool others_need_grad_mode(const variable_list& outputs, const variable_list& se
 // A backward pass: grad mode and the running count are as its graph needs them.
 class BackwardPass {
  public:
-  BackwardPass(const LevelPtr& plane, bool with_grad_mode) : plane_(plane) {
-    begin_differentiation(plane_, Direction::Reverse, c10::GradMode::is_enabled());
-    without_graph_ = plane_ && !with_grad_mode;
+  BackwardPass(const LevelPtr& plane, bool with_grad_mode)
+      : plane_(plane),
+        without_graph_(plane && !with_grad_mode),
+        differentiation_(plane, Direction::Reverse, c10::GradMode::is_enabled()) {
     if (without_graph_) {
       ++plane_->backward_without_graph;
     }
@@ -60,14 +61,14 @@ class BackwardPass {
     if (without_graph_) {
       --plane_->backward_without_graph;
     }
-    end_differentiation(plane_, Direction::Reverse);
   }
   BackwardPass(const BackwardPass&) = delete;
   BackwardPass& operator=(const BackwardPass&) = delete;
 
  private:
   const LevelPtr& plane_;
-  bool without_graph_;
+  const bool without_graph_;
+  const Differentiation differentiation_;
 };
 
 // Can `tensor` take the sum with `other` in place, or are there samples that differ in `other`

@@ -83,10 +83,10 @@ class DualLevel {
 // the dual's tangent. But its memory is that of the given one, which functionalize keeps account
 // of.
 at::Tensor own_tangent(const at::Tensor& tangent, const LevelPtr& level) {
-  if (!level || level->kind == LevelKind::Functional) {
+  if (!level || level->computes_operators) {
     return tangent;
   }
-  if (level->kind != LevelKind::Batch || level->is_basis) {
+  if (!level->is_vmap()) {
     return own_tangent(tangent, next_to(*level));
   }
   const auto depth = depth_of(tangent);
@@ -176,7 +176,7 @@ ForwardFrame::ForwardFrame(const std::vector<at::Tensor>& primals)
     }
   }
   plane_ = thread_state().plane;
-  begin_differentiation(plane_, Direction::Forward, outer_forward_mode_);
+  differentiation_.emplace(plane_, Direction::Forward, outer_forward_mode_);
   c10::AutogradState::get_tls_state().set_fw_grad_mode(true);
 }
 
@@ -190,7 +190,7 @@ void ForwardFrame::exit() {
   }
   running_ = false;
   c10::AutogradState::get_tls_state().set_fw_grad_mode(outer_forward_mode_);
-  end_differentiation(plane_, Direction::Forward);
+  differentiation_.reset();
   DualLevel::close();
   if (pushed_) {
     pushed_->exit();
@@ -217,7 +217,7 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
 }
 
 std::pair<at::Tensor, at::Tensor> ForwardFrame::unpack(const at::Tensor& output) const {
-  if (C10_UNLIKELY(outlived_its_layer(output))) {
+  if (C10_UNLIKELY(is_of_ended_layer(output))) {
     return unpack(without_ended_layers(output));
   }
   if (depth_of(output) > depth_of(plane_)) {

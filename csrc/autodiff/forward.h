@@ -44,6 +44,7 @@ class ForwardFrame {
   std::optional<RunningLevel> pushed_;  // a Dual level of this frame's own
   LevelPtr plane_;                      // where forward mode runs
   bool outer_forward_mode_;
+  std::optional<Differentiation> differentiation_;
   bool running_ = true;
 };
 

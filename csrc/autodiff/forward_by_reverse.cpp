@@ -31,22 +31,17 @@ using torch::autograd::variable_list;
 // Reverse mode on a plane, for as long as this lives.
 class Recording {
  public:
-  explicit Recording(const LevelPtr& plane) : plane_(plane), grad_mode_(/*enabled=*/true) {
-    begin_differentiation(plane_, Direction::Reverse, outer_grad_mode_);
-  }
-  ~Recording() {
-    end_differentiation(plane_, Direction::Reverse);
-  }
-  Recording(const Recording&) = delete;
-  Recording& operator=(const Recording&) = delete;
+  explicit Recording(const LevelPtr& plane)
+      : differentiation_(plane, Direction::Reverse, outer_grad_mode_),
+        grad_mode_(/*enabled=*/true) {}
 
   bool outer_grad_mode() const {
     return outer_grad_mode_;
   }
 
  private:
-  const LevelPtr& plane_;
   const bool outer_grad_mode_ = c10::GradMode::is_enabled();
+  const Differentiation differentiation_;
   const c10::AutoGradMode grad_mode_;
 };
 

@@ -43,7 +43,7 @@ FreshLevels::FreshLevels(const std::vector<Layers>& layers) {
   for (const auto& each : layers) {
     for (const auto& layer : each.layers_) {
       const auto& level = layer.first;
-      const bool returned = level->kind == LevelKind::Batch && !level->is_running();
+      const bool returned = level->has_samples && !level->is_running();
       if (returned || depth_of(level) > depth_of(thread_state().innermost)) {
         levels.push_back(level);
       }

@@ -1,7 +1,5 @@
 #include "autodiff/plane.h"
 
-#include "engine/derivatives.h"
-
 namespace functorch_ext {
 
 RecordingAllowed::RecordingAllowed() {
@@ -32,22 +30,18 @@ OnPlane::OnPlane(const std::vector<at::Tensor>& tensors) {
 }
 
 void OnPlane::enter(LevelPtr level) {
-  outer_.emplace();
-  auto& state = thread_state();
-  if (depth_of(state.innermost) < level->depth) {
-    state.innermost = level;
-  }
-  if (level->kind == LevelKind::Batch) {
+  const auto& innermost = thread_state().innermost;
+  position_.emplace(level, depth_of(innermost) < level->depth ? level : innermost);
+  if (level->has_samples) {
     random_kernels_.emplace(randomness_key);
   }
   if (level->is_basis) {
     ++level->formulas_running;
   }
-  state.plane = std::move(level);
 }
 
 OnPlane::~OnPlane() {
-  if (outer_ && thread_state().plane->is_basis) {
+  if (position_ && thread_state().plane->is_basis) {
     --thread_state().plane->formulas_running;
   }
 }
@@ -77,25 +71,22 @@ bool is_differentiated_anywhere(const at::Tensor& tensor) {
          (is_wrapper(tensor) && is_differentiated_anywhere(wrapper_of(tensor)->value()));
 }
 
-void begin_differentiation(const LevelPtr& plane, Direction direction, bool mode_below) {
-  include_derivative_key();
-  if (!plane) {
-    return;
-  }
-  if (direction == Direction::Forward) {
-    if (plane->forward_running++ == 0) {
-      plane->forward_mode_below = mode_below;
-    }
-  } else if (plane->reverse_running++ == 0) {
-    plane->grad_mode_below = mode_below;
+Differentiation::Differentiation(LevelPtr plane, Direction direction, bool mode_below)
+    : plane_(std::move(plane)), direction_(direction) {
+  if (plane_ && running_on_plane()++ == 0) {
+    (direction_ == Direction::Forward ? plane_->forward_mode_below : plane_->grad_mode_below) =
+        mode_below;
   }
 }
 
-void end_differentiation(const LevelPtr& plane, Direction direction) {
-  exclude_derivative_key();
-  if (plane) {
-    --(direction == Direction::Reverse ? plane->reverse_running : plane->forward_running);
+Differentiation::~Differentiation() {
+  if (plane_) {
+    --running_on_plane();
   }
+}
+
+std::atomic<int32_t>& Differentiation::running_on_plane() const {
+  return direction_ == Direction::Forward ? plane_->forward_running : plane_->reverse_running;
 }
 
 }  // namespace functorch_ext

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "engine/derivatives.h"
 #include "engine/routing.h"
 
 namespace functorch_ext {
@@ -54,7 +55,7 @@ class OnPlane {
  private:
   void enter(LevelPtr level);
 
-  std::optional<SavedPosition> outer_;  // none if the thread was there already
+  std::optional<Position> position_;  // none if the thread was there already
   std::optional<c10::impl::IncludeDispatchKeyGuard> random_kernels_;
 };
 
@@ -89,10 +90,23 @@ inline bool is_differentiated_below(const at::Tensor& tensor, const Level& level
   return is_differentiated_anywhere(value_of(tensor, level));
 }
 
-// Counts a differentiation that runs on a plane while it is in scope; the mode (grad mode or
-// forward mode) as it is outside.
-enum class Direction { Reverse, Forward };
-void begin_differentiation(const LevelPtr& plane, Direction direction, bool mode_below);
-void end_differentiation(const LevelPtr& plane, Direction direction);
+enum class Direction : bool { Reverse, Forward };
+
+// A differentiation runs on a plane, for as long as this lives. `mode_below`: grad mode or forward
+// mode as it is outside.
+class Differentiation {
+ public:
+  Differentiation(LevelPtr plane, Direction direction, bool mode_below);
+  ~Differentiation();
+  Differentiation(const Differentiation&) = delete;
+  Differentiation& operator=(const Differentiation&) = delete;
+
+ private:
+  std::atomic<int32_t>& running_on_plane() const;
+
+  const Differentiating differentiating_;
+  const LevelPtr plane_;
+  const Direction direction_;
+};
 
 }  // namespace functorch_ext

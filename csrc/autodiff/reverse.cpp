@@ -24,8 +24,8 @@ namespace {
 class Again {
  public:
   explicit Again(const LevelPtr& level)
-      : level_(level && level->kind == LevelKind::Dual && !level->is_running() ? level.get()
-                                                                               : nullptr) {
+      : level_(level && level->stands_for_values() && !level->is_running() ? level.get()
+                                                                           : nullptr) {
     if (level_) {
       ++level_->runners;
     }
@@ -56,7 +56,7 @@ ReverseFrame::ReverseFrame()
     keep_depth((*pushed_)->depth);
   }
   plane_ = thread_state().plane;
-  begin_differentiation(plane_, Direction::Reverse, outer_grad_mode_);
+  differentiation_.emplace(plane_, Direction::Reverse, outer_grad_mode_);
   grad_mode_.emplace(true);
 }
 
@@ -71,7 +71,7 @@ void ReverseFrame::exit() {
       leaf->running = false;
     }
     grad_mode_.reset();
-    end_differentiation(plane_, Direction::Reverse);
+    differentiation_.reset();
     on_plane_.reset();
     if (pushed_) {
       pushed_->exit();
@@ -87,9 +87,8 @@ at::Tensor ReverseFrame::strip(const at::Tensor& tensor) const {
 void ReverseFrame::enter_plane_of(const std::vector<at::Tensor>& inputs) {
   on_plane_.emplace(inputs);
   if (thread_state().plane != plane_) {
-    end_differentiation(plane_, Direction::Reverse);
     plane_ = thread_state().plane;
-    begin_differentiation(plane_, Direction::Reverse, outer_grad_mode_);
+    differentiation_.emplace(plane_, Direction::Reverse, outer_grad_mode_);
   }
 }
 

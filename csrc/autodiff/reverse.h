@@ -63,6 +63,7 @@ class ReverseFrame {
   std::vector<c10::intrusive_ptr<PrivateLeaf>> leaves_;  // of the inputs, if not connected_
   bool connected_ = false;  // an input is itself differentiated by an outer transform
   bool outer_grad_mode_;    // does reverse mode outside record what is computed here?
+  std::optional<Differentiation> differentiation_;
   std::optional<c10::AutoGradMode> grad_mode_;
   std::optional<OnPlane> on_plane_;
   bool running_ = true;

@@ -29,7 +29,7 @@ at::Tensor SavedPlanes::restore(const at::Tensor& unpacked) const {
   at::Tensor value = unpacked;
   for (const auto& plane : planes_) {
     if (!is_wrapper(value) || wrapper_of(value)->level().depth != plane.level->depth ||
-        wrapper_of(value)->level().kind != plane.level->kind) {
+        !wrapper_of(value)->level().is_of_kind_of(*plane.level)) {
       return unpacked;
     }
     bdims.push_back(wrapper_of(value)->bdim());

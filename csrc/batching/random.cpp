@@ -4,6 +4,7 @@
 
 #include "batching/families.h"
 #include "batching/operators.h"
+#include "batching/random_kernels.h"
 #include "batching/rules.h"
 
 namespace functorch_ext {

@@ -141,7 +141,7 @@ template <class Op, class Return, class... Parameters,
           std::optional<Return> (*decomposition)(Level&, const at::Tensor&, Parameters...)>
 struct AtDeeperSelf<Op, decomposition> {
   static Return kernel(c10::DispatchKeySet keys, const at::Tensor& self, Parameters... arguments) {
-    if (is_wrapper(self) && wrapper_of(self)->level().kind == LevelKind::Dual) {
+    if (is_wrapper(self) && wrapper_of(self)->level().stands_for_values()) {
       if (auto result = decomposition(wrapper_of(self)->level(), self, arguments...)) {
         return std::move(*result);
       }

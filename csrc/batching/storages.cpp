@@ -22,7 +22,7 @@ void set_kernel(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* 
   const at::Tensor self = arguments[0].toTensor();
   at::Tensor source = arguments[1].toTensor();
   const auto deepest = deepest_of(self, source);
-  if (deepest.any_outlived || deepest.level->kind == LevelKind::Functional) {
+  if (deepest.any_escaped || deepest.level->computes_operators) {
     boxed_entry(op, keys, stack);
     return;
   }

@@ -154,28 +154,20 @@ Three layer_norm(const at::Tensor& input, c10::SymIntArrayRef normalized_shape,
   return {affine(normal.x, weight, bias, {}), normal.mean, normal.scale};
 }
 
-// Is this thread in a layer, which drops the statistics? PyTorch takes them for constants, and it
+// A layer drops the statistics that the operator returns. PyTorch takes them for constants, and it
 // is only the program itself that can want their derivatives.
-thread_local bool in_layer = false;
-
 template <class Layer, class Signature = typename Layer::schema>
 struct LayerKernel;
 template <class Layer, class... Parameters>
 struct LayerKernel<Layer, at::Tensor(Parameters...)> {
   static at::Tensor kernel(c10::DispatchKeySet keys, Parameters... arguments) {
-    struct Entered {
-      const bool outer = std::exchange(in_layer, true);
-      ~Entered() {
-        in_layer = outer;
-      }
-    };
-    const Entered entered;
+    const Scoped<&ThreadState::drops_statistics> in_layer(true);
     return Layer::redispatch(below_derivatives(keys), std::forward<Parameters>(arguments)...);
   }
 };
 
 inline constexpr auto needs_statistics = [](const auto&... arguments) {
-  return !in_layer && any_differentiated(arguments...);
+  return !thread_state().drops_statistics && any_differentiated(arguments...);
 };
 inline constexpr auto needs_parts = [](const auto&... arguments) {
   return has_tangents_to_differentiate(arguments...) || needs_statistics(arguments...);

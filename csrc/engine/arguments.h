@@ -120,11 +120,11 @@ inline Return call_rewritten(Function&& function, Change&& change, Parameters...
       rewritten);
 }
 
-// The deepest running level among the arguments; null if every wrapper among them outlived its
-// transform. `any_outlived` is set if any did, `any_own` if any was made inside its transform.
+// The deepest running level among the arguments; null if every wrapper among them escaped its
+// transform. `any_escaped` is set if any did, `any_own` if any was made inside its transform.
 struct DeepestLevel {
   Level* level = nullptr;
-  bool any_outlived = false;
+  bool any_escaped = false;
   bool any_own = false;
 
   void operator()(const at::Tensor& tensor) {
@@ -135,7 +135,7 @@ struct DeepestLevel {
     Level& candidate = wrapper->level();
     any_own = any_own || wrapper->is_own();
     if (C10_UNLIKELY(!candidate.is_running())) {
-      any_outlived = true;
+      any_escaped = true;
     } else if (!level || candidate.depth > level->depth) {
       level = &candidate;
     } else {

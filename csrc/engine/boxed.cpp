@@ -84,23 +84,47 @@ void compute_batched(const c10::OperatorHandle& op, const Level& level, Stack* s
 }
 
 void compute_boxed(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
-  if (level.kind == LevelKind::Functional) {
-    functional_operator(op, {}, stack);
-  } else if (any_batched(level, each_on(op, *stack))) {
-    compute_batched(op, level, stack);
-  } else {
-    compute_unbatched_boxed(op, level, stack);
+  switch (computation_of(OperatorTraits::of(op), /*has_rule=*/false, level, each_on(op, *stack))) {
+    case Computation::OfLevel:
+      level.compute(op, stack);
+      break;
+    case Computation::Unbatched:
+      compute_unbatched_boxed(op, level, stack);
+      break;
+    case Computation::Batched:
+      compute_batched(op, level, stack);
   }
 }
 
-// Calls the operator again with tensors that outlived their transforms replaced.
-bool handle_outlived(const c10::OperatorHandle& op, const DeepestLevel& deepest, Stack* stack) {
-  if (!deepest.any_outlived) {
-    return false;
+void go_elsewhere(Way way, const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  if (way == Way::Onwards) {
+    op.redispatchBoxed(keys_below(entry_key, keys), stack);
+    return;
   }
-  rewrite_stack(*stack, op.schema().arguments().size(), resolve_outlived);
+  rewrite_stack(*stack, op.schema().arguments().size(),
+                way == Way::WithoutEscaped ? without_escaped : without_ended_layers);
   op.callBoxed(stack);
-  return true;
+}
+
+// Tells autograd of the views among the arguments, and lifts those of lower planes.
+void prepare_recording(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
+  const auto arguments = op.schema().arguments().size();
+  for_each_written(op, torch::jit::last(*stack, arguments), [&](const at::Tensor& self) {
+    check_recordable(self, level, op, each_on(op, *stack));
+    if (wrapper_at(self, level)) {
+      track_view(self, /*written=*/true);
+    }
+  });
+  for_each_tensor_on_stack(op, *stack, [&](const at::Tensor& tensor) {
+    if (wrapper_at(tensor, level)) {
+      track_view(tensor, /*written=*/false);
+    }
+  });
+  rewrite_stack(*stack, arguments, [&](const at::Tensor& tensor) { return lifted(tensor, level); });
+}
+
+void computed_by_level(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
+  deepest_level(op, *stack).level->compute(op, stack);
 }
 
 // An operator that PyTorch makes of others. Its own checks may print a tensor, which wrappers
@@ -127,7 +151,7 @@ DeepestLevel deepest_level(const c10::OperatorHandle& op, const Stack& stack) {
 bool call_without_ended_layers(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
                                Stack* stack) {
   if (C10_LIKELY(!keys.has(c10::DispatchKey::FuncTorchGradWrapper)) ||
-      !any_tensor(each_on(op, *stack), outlived_its_layer)) {
+      !any_tensor(each_on(op, *stack), is_of_ended_layer)) {
     return false;
   }
   rewrite_stack(*stack, op.schema().arguments().size(), without_ended_layers);
@@ -136,17 +160,9 @@ bool call_without_ended_layers(const c10::OperatorHandle& op, c10::DispatchKeySe
 }
 
 void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
-  if (C10_UNLIKELY(keys.has_any(torch_func_wrappers))) {
-    if (call_without_ended_layers(op, keys, stack)) {
-      return;
-    }
-    if (!any_tensor(each_on(op, *stack), is_wrapper)) {  // one that took over the keys of its value
-      op.redispatchBoxed(keys_below(entry_key, keys), stack);
-      return;
-    }
-  }
-  const auto deepest = deepest_level(op, *stack);
-  if (handle_outlived(op, deepest, stack)) {
+  const auto [way, deepest] = arrival_of(keys, each_on(op, *stack));
+  if (way != Way::OnLevel) {
+    go_elsewhere(way, op, keys, stack);
     return;
   }
   const Level& level = *deepest.level;
@@ -155,44 +171,30 @@ void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack*
     lock.acquire(level);
   }
   const auto traits = OperatorTraits::of(op);
-  const auto arguments = op.schema().arguments().size();
-  const bool differentiated = differentiates(traits, keys, level, each_on(op, *stack));
-  if (differentiated) {
-    for_each_written(op, torch::jit::last(*stack, arguments), [&](const at::Tensor& self) {
-      check_recordable(self, level, op, each_on(op, *stack));
-      if (wrapper_at(self, level)) {
-        track_view(self, /*written=*/true);
-      }
-    });
-    for_each_tensor_on_stack(op, *stack, [&](const at::Tensor& tensor) {
-      if (wrapper_at(tensor, level)) {
-        track_view(tensor, /*written=*/false);
-      }
-    });
-    rewrite_stack(*stack, arguments,
-                  [&](const at::Tensor& tensor) { return lifted(tensor, level); });
+  const auto step = entry_step(traits, /*has_rule=*/false, keys, level, each_on(op, *stack));
+  if (step == EntryStep::Record) {
+    prepare_recording(op, level, stack);
   }
-  if (traits.composite) {
+  if (step == EntryStep::Compute) {
+    PlaneBelow below(level);
+    compute_boxed(op, level, stack);
+  } else if (!traits.composite) {
+    ensure_landing(op);
+    op.redispatchBoxed(below_entry(keys), stack);
+  } else {
     // What it is made of would write to tensors of its own, too.
-    const bool writes = traits.mutates && !differentiated && level.kind == LevelKind::Batch &&
-                        any_batched(level, each_on(op, *stack));
+    const bool writes =
+        traits.mutates && step == EntryStep::Decompose && any_batched(level, each_on(op, *stack));
     if (!writes || !compute_and_write(op, level, stack)) {
       decompose(op, keys, level, stack);
     }
-    return;
   }
-  if (differentiated) {
-    ensure_landing(op);
-    op.redispatchBoxed(below_entry(keys), stack);
-    return;
-  }
-  PlaneBelow below(level);
-  compute_boxed(op, level, stack);
 }
 
-void boxed_landing(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-  const auto deepest = deepest_level(op, *stack);
-  if (handle_outlived(op, deepest, stack)) {
+void boxed_landing(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  const auto [way, deepest] = arrival_of(keys, each_on(op, *stack));
+  if (way != Way::OnLevel) {
+    go_elsewhere(way, op, keys, stack);
     return;
   }
   const Level& level = *deepest.level;
@@ -218,8 +220,8 @@ void set_given_rule(GivenRule rule) {
   given_rule = rule;
 }
 
-c10::BoxedKernel functional_kernel() {
-  return c10::BoxedKernel::makeFromFunction<&functional_operator>();
+c10::BoxedKernel kernel_of_level() {
+  return c10::BoxedKernel::makeFromFunction<&computed_by_level>();
 }
 
 }  // namespace functorch_ext

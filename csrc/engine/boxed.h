@@ -14,7 +14,7 @@ DeepestLevel deepest_level(const c10::OperatorHandle& op, const Stack& stack);
 void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack);
 void boxed_landing(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack);
 
-// Calls the operator again with tensors replaced that outlived a transform of torch.func's. False
+// Calls the operator again with tensors replaced that escaped a transform of torch.func's. False
 // if there are none.
 bool call_without_ended_layers(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
                                Stack* stack);
@@ -29,9 +29,6 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet keys, St
 // An operator with out= arguments, at least one argument batched: as the operator without them,
 // whose results are written there. False if PyTorch has none.
 bool compute_and_write(const c10::OperatorHandle& op, const Level& level, Stack* stack);
-
-// functionalize's kernel for any operator.
-void functional_operator(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack);
 
 // A batching rule given at run time, for an operator without a compiled one: set by the bindings,
 // which reach Python's rules. False if there is none.

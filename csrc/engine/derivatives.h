@@ -14,13 +14,26 @@
 // are missing (fused operators), wrong (second derivatives) or slow (tangents of zeros, layers).
 namespace functorch_ext {
 
-// Calls of these nest.
-void include_derivative_key();
-void exclude_derivative_key();
+// A transform of this thread differentiates, for as long as this lives.
+class Differentiating {
+ public:
+  Differentiating();
+  ~Differentiating();
+  Differentiating(const Differentiating&) = delete;
+  Differentiating& operator=(const Differentiating&) = delete;
+
+ private:
+  const Scoped<&ThreadState::differentiations> count_;
+  // Was the key there before? (An autograd thread inherits it.)
+  const bool outer_included_;
+};
+
 // What is called when the first differentiation of a thread begins.
 void set_before_differentiation(void (*function)());
 // Does a transform of this thread differentiate?
-bool is_differentiating();
+inline bool is_differentiating() {
+  return thread_state().differentiations > 0;
+}
 
 // What is left of an operator's keys below ours.
 inline c10::DispatchKeySet below_derivatives(c10::DispatchKeySet keys) {
@@ -42,7 +55,7 @@ bool is_for_torch_func(c10::DispatchKeySet keys, const Arguments&... arguments) 
   bool any_ended = false;
   const auto visit = [&](const at::Tensor& tensor) {
     deepest(tensor);
-    any_ended = any_ended || outlived_its_layer(tensor);
+    any_ended = any_ended || is_of_ended_layer(tensor);
   };
   (for_each_tensor(arguments, visit), ...);
   return any_ended || (keys.has_any(torch_func_modes) && is_inside_torch_func(deepest));

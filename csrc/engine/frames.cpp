@@ -24,17 +24,11 @@ int64_t depth_above(const std::vector<at::Tensor>& tensors) {
 }  // namespace
 
 RunningLevel::RunningLevel(LevelPtr level, bool is_plane) : level_(std::move(level)) {
-  outer_.emplace();
-  auto& state = thread_state();
-  state.innermost = level_;
-  if (is_plane) {
-    state.plane = level_;
-  }
+  position_.emplace(is_plane ? level_ : thread_state().plane, level_);
 }
 
 LevelPtr level_of_values() {
-  return c10::make_intrusive<Level>(LevelKind::Dual, next_depth(), c10::SymInt(0),
-                                    Randomness::Error, thread_state().innermost);
+  return c10::make_intrusive<ValueLevel>(next_depth(), thread_state().innermost);
 }
 
 RunningLevel::~RunningLevel() {
@@ -42,30 +36,30 @@ RunningLevel::~RunningLevel() {
 }
 
 void RunningLevel::exit() {
-  if (outer_) {
+  if (position_) {
     --level_->runners;
-    outer_.reset();
+    position_.reset();
   }
 }
 
 BatchFrame::BatchFrame(c10::SymInt batch_size, Randomness randomness, bool is_plane,
                        const std::vector<at::Tensor>& above)
-    : level_(c10::make_intrusive<Level>(LevelKind::Batch, depth_above(above), std::move(batch_size),
-                                        randomness, thread_state().innermost),
+    : level_(c10::make_intrusive<BatchLevel>(std::move(batch_size), randomness,
+                                             /*is_basis=*/!is_plane, depth_above(above),
+                                             thread_state().innermost),
              is_plane) {
-  level_->is_basis = !is_plane;
   if (is_plane) {
     random_kernels_.emplace(randomness_key);
   }
 }
 
 RevivedFrame::RevivedFrame(LevelPtr level)
-    : level_(std::move(level)), random_kernels_(randomness_key) {
+    : level_(std::move(level)),
+      position_(plane_from(level_), level_),
+      random_kernels_(randomness_key) {
   for (auto* each = level_.get(); each; each = each->parent.get()) {
     ++each->runners;
   }
-  thread_state().innermost = level_;
-  thread_state().plane = plane_from(level_);
 }
 
 RevivedFrame::~RevivedFrame() {
@@ -74,13 +68,13 @@ RevivedFrame::~RevivedFrame() {
   }
 }
 
-BelowFrame::BelowFrame(LevelPtr level) : level_(std::move(level)), below_(*level_) {
-  thread_state().innermost = level_->parent;
-  thread_state().plane = plane_from(level_->parent);
-}
+BelowFrame::BelowFrame(LevelPtr level)
+    : level_(std::move(level)),
+      position_(plane_from(level_->parent), level_->parent),
+      below_(*level_) {}
 
 at::Tensor stacked(const at::Tensor& tensor, int64_t out_dim, const Level& level) {
-  if (C10_UNLIKELY(tensor.key_set().has_any(torch_func_wrappers)) && outlived_its_layer(tensor)) {
+  if (C10_UNLIKELY(tensor.key_set().has_any(torch_func_wrappers)) && is_of_ended_layer(tensor)) {
     return stacked(without_ended_layers(tensor), out_dim, level);
   }
   const auto* wrapper = wrapper_at(tensor, level);

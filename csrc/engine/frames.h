@@ -6,8 +6,8 @@
 #include <optional>
 #include <vector>
 
-#include "engine/level.h"
 #include "engine/routing.h"
+#include "engine/thread_state.h"
 
 namespace functorch_ext {
 
@@ -33,7 +33,7 @@ class RunningLevel {
 
  private:
   const LevelPtr level_;
-  std::optional<SavedPosition> outer_;  // none once it has returned
+  std::optional<Position> position_;  // none once it has returned
 };
 
 // A new level, deeper than what runs on this thread, whose tensors stand for their values: a plane
@@ -73,7 +73,7 @@ class RevivedFrame {
 
  private:
   const LevelPtr level_;
-  const SavedPosition outer_;
+  const Position position_;
   const c10::impl::IncludeDispatchKeyGuard random_kernels_;
 };
 
@@ -86,7 +86,7 @@ class BelowFrame {
 
  private:
   const LevelPtr level_;
-  const SavedPosition outer_;
+  const Position position_;
   const PlaneBelow below_;
 };
 

@@ -156,21 +156,9 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
 
   Return operator()(c10::DispatchKeySet keys, Parameters... arguments) const {
     const auto each = [&](auto&& visit) { (for_each_tensor(arguments, visit), ...); };
-    if (C10_UNLIKELY(keys.has_any(torch_func_wrappers))) {
-      if (any_tensor(each, outlived_its_layer)) {
-        return call_rewritten<Return, Parameters...>(op_.call, without_ended_layers,
-                                                     std::forward<Parameters>(arguments)...);
-      }
-      if (!any_tensor(each, is_wrapper)) {  // one that took over the keys of its value
-        return op_.redispatch(keys_below(entry_key, keys), std::forward<Parameters>(arguments)...);
-      }
-    }
-    DeepestLevel deepest;
-    each(deepest);
-    if (C10_UNLIKELY(deepest.any_outlived)) {
-      return call_rewritten<Return, Parameters...>(
-          op_.call, [](const at::Tensor& tensor) { return resolve_outlived(tensor); },
-          std::forward<Parameters>(arguments)...);
+    const auto [way, deepest] = arrival_of(keys, each);
+    if (C10_UNLIKELY(way != Way::OnLevel)) {
+      return go_elsewhere(way, keys, std::forward<Parameters>(arguments)...);
     }
     Level& level = *deepest.level;
     OwnMemoryLock lock;
@@ -178,8 +166,9 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
       lock.acquire(level);
     }
     if (entry_) {
-      const bool differentiated = differentiates(op_.traits, keys, level, each);
-      if (op_.decomposition && (differentiated || !op_.rule) && any_batched(level, each)) {
+      const auto step = entry_step(op_.traits, op_.rule, keys, level, each);
+      const bool recorded = step == EntryStep::Record;
+      if (op_.decomposition && (recorded || !op_.rule) && any_batched(level, each)) {
         op_.check_sample(level, arguments...);
         if constexpr (!std::is_void_v<Return>) {
           if (auto result = op_.decomposition(level, arguments...)) {
@@ -187,10 +176,10 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
           }
         }
       }
-      if (differentiated) {
+      if (recorded) {
         return record(keys, level, std::forward<Parameters>(arguments)...);
       }
-      if (op_.traits.composite && (!op_.rule || level.kind == LevelKind::Functional)) {
+      if (step == EntryStep::Decompose) {
         return op_.redispatch(below_entry(keys), std::forward<Parameters>(arguments)...);
       }
     }
@@ -199,6 +188,15 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
   }
 
  private:
+  Return go_elsewhere(Way way, c10::DispatchKeySet keys, Parameters... arguments) const {
+    if (way == Way::Onwards) {
+      return op_.redispatch(keys_below(entry_key, keys), std::forward<Parameters>(arguments)...);
+    }
+    return call_rewritten<Return, Parameters...>(
+        op_.call, way == Way::WithoutEscaped ? &without_escaped : &without_ended_layers,
+        std::forward<Parameters>(arguments)...);
+  }
+
   // A decomposition's result: that of an in-place operator is the argument it wrote to.
   template <class Result, class... Arguments>
   static Return returned(Result&& result, Arguments&... arguments) {
@@ -239,13 +237,13 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
   }
 
   Return compute(Level& level, Parameters... arguments) const {
-    if (C10_UNLIKELY(level.kind == LevelKind::Functional)) {
-      return c10::impl::BoxedKernelWrapper<Return(Parameters...)>::call(
-          functional_kernel(), op_.handle, {}, std::forward<Parameters>(arguments)...);
-    }
     const auto each = [&](auto&& visit) { (for_each_tensor(arguments, visit), ...); };
-    const bool draws = level.kind == LevelKind::Batch && op_.traits.random;
-    if (!draws && !any_batched(level, each)) {
+    const auto computation = computation_of(op_.traits, /*has_rule=*/true, level, each);
+    if (C10_UNLIKELY(computation == Computation::OfLevel)) {
+      return c10::impl::BoxedKernelWrapper<Return(Parameters...)>::call(
+          kernel_of_level(), op_.handle, {}, std::forward<Parameters>(arguments)...);
+    }
+    if (computation == Computation::Unbatched) {
       return compute_unbatched<Return, Parameters...>(op_, level,
                                                       std::forward<Parameters>(arguments)...);
     }

@@ -6,16 +6,15 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
-#include <optional>
+#include <utility>
+#include <vector>
+
+namespace c10 {
+class OperatorHandle;
+struct IValue;
+}  // namespace c10
 
 namespace functorch_ext {
-
-// What the wrappers of a level stand for.
-enum class LevelKind : uint8_t {
-  Batch,       // vmap: a stack of samples
-  Dual,        // forward mode running inside forward mode of the same plane
-  Functional,  // functionalize: a value that mutations replace
-};
 
 enum class Randomness : uint8_t { Error, Same, Different };
 
@@ -24,27 +23,45 @@ enum class Randomness : uint8_t { Error, Same, Different };
 // All tensors of one level form a plane; plane 0 (no level) is plain tensors. Each wrapper holds
 // its level, so what an operator must do follows from its arguments, not from a global stack:
 // autograd's worker threads and escaped closures see the right thing.
-struct Level final : c10::intrusive_ptr_target {
-  Level(LevelKind kind, int64_t depth, c10::SymInt batch_size, Randomness randomness,
-        c10::intrusive_ptr<Level> parent, bool remove_views = false);
+//
+// What a kind of level has of its own: two constants, which the engine asks for at every operator,
+// and what it overrides.
+struct Level : c10::intrusive_ptr_target {
   ~Level() override;
 
-  const LevelKind kind;
+  // The kind computes every operator on its tensors, and keeps account of their memory: compute()
+  // in place of rules, loops and own_memory.h.
+  const bool computes_operators;
+  virtual void compute(const c10::OperatorHandle& op, std::vector<c10::IValue>* stack) const;
+  // Its tensors stand for samples: they may be batched, and random operators draw for each.
+  const bool has_samples;
+
   const int64_t depth;                     // 1 = outermost
-  const c10::SymInt batch_size;            // of a Batch level
-  const Randomness randomness;             // of a Batch level
+  const c10::SymInt batch_size;            // of a level with samples
+  const Randomness randomness;             // of a level with samples
   const c10::intrusive_ptr<Level> parent;  // the running level around this one
-  const bool remove_views;                 // of a Functional level
   const int64_t layers;                    // how many transforms of torch.func's are around it
+  // A Jacobian's basis: random operators don't belong to it, but to the vmap around it, and what
+  // runs inside differentiates on a plane below.
+  const bool is_basis;
+
+  // A vmap: the program calls its function once for all samples.
+  bool is_vmap() const {
+    return has_samples && !is_basis;
+  }
+  // Its tensors stand for their values, and have derivatives of their own.
+  bool stands_for_values() const {
+    return !has_samples && !computes_operators;
+  }
+  bool is_of_kind_of(const Level& other) const {
+    return has_samples == other.has_samples && computes_operators == other.computes_operators;
+  }
 
   // Who runs it: the transform, until it returns, and those who run again what ran in it.
   std::atomic<int32_t> runners{1};
   bool is_running() const {
     return runners.load(std::memory_order_relaxed) > 0;
   }
-  // A Jacobian's basis: random operators don't belong to it, but to the vmap around it, and what
-  // runs inside differentiates on a plane below.
-  bool is_basis = false;
   // Backward passes and formulas of the program's own derivatives (a custom function's) that run
   // with a basis' vectors as their data: to them it is a plane like any other.
   std::atomic<int32_t> formulas_running{0};
@@ -65,6 +82,17 @@ struct Level final : c10::intrusive_ptr_target {
 
   // The number of Level objects in existence, for leak tests.
   static int64_t count();
+
+ protected:
+  // What the kinds differ in.
+  struct Kind {
+    bool computes_operators = false;
+    bool has_samples = false;
+    bool is_basis = false;
+    c10::SymInt batch_size = 0;
+    Randomness randomness = Randomness::Error;
+  };
+  Level(Kind kind, int64_t depth, c10::intrusive_ptr<Level> parent);
 };
 
 using LevelPtr = c10::intrusive_ptr<Level>;
@@ -89,58 +117,21 @@ inline LevelPtr next_to(const Level& level) {
   return parent && parent->layers == level.layers ? parent : LevelPtr();
 }
 
-// What runs on this thread.
-struct ThreadState {
-  // The innermost running level that grad, vjp and jvp differentiate on; null is plane 0.
-  LevelPtr plane;
-  // The deepest running level; deeper than `plane` while a Jacobian pushes its basis through.
-  LevelPtr innermost;
-  // The level whose rule runs right now: operators that the rule calls on that level's own tensors
-  // are part of it, and its autograd has seen them already.
-  const Level* computing = nullptr;
-  // How often somebody asked for the memory of a tensor that has none.
-  uint64_t memory_refusals = 0;
+// vmap, or a Jacobian's basis: tensors stand for a stack of samples.
+struct BatchLevel final : Level {
+  BatchLevel(c10::SymInt batch_size, Randomness randomness, bool is_basis, int64_t depth,
+             LevelPtr parent)
+      : Level({.has_samples = true,
+               .is_basis = is_basis,
+               .batch_size = std::move(batch_size),
+               .randomness = randomness},
+              depth, std::move(parent)) {}
 };
 
-ThreadState& thread_state();
-
-// The depth of a level that begins now. It is above those that may be gone back to: of a transform
-// that ran on a level of its own inside torch.func's, and left a pullback.
-int64_t next_depth();
-void keep_depth(int64_t depth);
-
-// The plane and the innermost level of this thread, which are what they were when this ends.
-class SavedPosition {
- public:
-  SavedPosition() : plane_(thread_state().plane), innermost_(thread_state().innermost) {}
-  ~SavedPosition() {
-    thread_state().plane = std::move(plane_);
-    thread_state().innermost = std::move(innermost_);
-  }
-  SavedPosition(const SavedPosition&) = delete;
-  SavedPosition& operator=(const SavedPosition&) = delete;
-
- private:
-  LevelPtr plane_;
-  LevelPtr innermost_;
-};
-
-// Does a rule run, of a level around what runs on this thread, rather than the program itself?
-bool in_rule();
-
-// The plane and the innermost level are those of the values that a rule computes with, for as long
-// as this lives. For code of the program that an operator calls: its implementation in Python, a
-// hook of saved tensors, a dispatch mode.
-class OutsideRules {
- public:
-  OutsideRules();
-  ~OutsideRules();
-  OutsideRules(const OutsideRules&) = delete;
-  OutsideRules& operator=(const OutsideRules&) = delete;
-
- private:
-  std::optional<SavedPosition> outer_;  // none if no rule runs
-  const Level* computing_ = nullptr;
+// Forward mode inside forward mode of the same plane, or a derivative inside a transform of
+// torch.func's: tensors stand for their values, and have a tangent or a graph of their own.
+struct ValueLevel final : Level {
+  ValueLevel(int64_t depth, LevelPtr parent) : Level({}, depth, std::move(parent)) {}
 };
 
 }  // namespace functorch_ext

@@ -177,11 +177,11 @@ at::Tensor wrap_own(const at::Tensor& tensor, const Level* level) {
   return wrapped;
 }
 
-// Is no level functional, of those that a tensor would be wrapped for?
+// Does no level keep account of memory by itself, of those that a tensor would be wrapped for?
 bool may_own(const at::Tensor& tensor, const Level* level) {
   const auto depth = depth_of(tensor);
   for (; level && level->depth > depth; level = plane_from(next_to(*level)).get()) {
-    if (level->kind == LevelKind::Functional) {
+    if (level->computes_operators) {
       return false;
     }
   }
@@ -198,7 +198,7 @@ void own_values(const at::Tensor& tensor) {
   const auto value = wrapper.value();
   own_values(value);
   const auto below = plane_from(next_to(wrapper.level()));
-  if (wrapper.level().kind == LevelKind::Batch && may_own(value, below.get())) {
+  if (wrapper.level().has_samples && may_own(value, below.get())) {
     const auto own = wrap_own(value, below.get());
     if (!own.is_same(value)) {
       wrapper.set_value(own, wrapper.bdim());
@@ -283,7 +283,7 @@ void disown(const at::Tensor& tensor) {
 
 bool make_batched(const at::Tensor& tensor, const Level& level) {
   auto* wrapper = wrapper_at(tensor, level);
-  if (!wrapper || level.kind != LevelKind::Batch) {
+  if (!wrapper || !level.has_samples) {
     return false;
   }
   const OwnMemoryLock lock(level);

@@ -21,6 +21,4 @@ void check_randomness_allowed(const Level& level, const c10::OperatorHandle& op)
 // Raises for one that can't draw the same for samples whose parameters differ.
 [[noreturn]] void raise_same_of_batched(const c10::OperatorHandle& op);
 
-void register_randomness_kernels();
-
 }  // namespace functorch_ext

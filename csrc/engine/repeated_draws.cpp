@@ -40,14 +40,7 @@ std::optional<at::Generator> generator_of(const c10::OperatorHandle& op,
 
 }  // namespace
 
-thread_local RepeatedDraws* RepeatedDraws::innermost = nullptr;
-
-RepeatedDraws::RepeatedDraws()
-    : outer_(std::exchange(innermost, this)), random_kernels_(randomness_key) {}
-
-RepeatedDraws::~RepeatedDraws() {
-  innermost = outer_;
-}
+RepeatedDraws::RepeatedDraws() : random_kernels_(randomness_key) {}
 
 void RepeatedDraws::rewind() {
   for (auto& [generator, state] : first_states_) {
@@ -61,7 +54,7 @@ void RepeatedDraws::note_generator(const c10::OperatorHandle& op, const torch::j
   if (!generator) {
     return;
   }
-  for (auto* each = innermost; each; each = each->outer_) {
+  for (auto* each = thread_state().repeated_draws; each; each = each->here_.outer()) {
     auto& known = each->first_states_;
     const bool is_known = std::any_of(known.begin(), known.end(),
                                       [&](const auto& one) { return one.first == *generator; });

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "engine/thread_state.h"
+
 namespace functorch_ext {
 
 // While this lives, parts of one computation run one after the other and all draw the same random
@@ -16,7 +18,6 @@ namespace functorch_ext {
 class RepeatedDraws {
  public:
   RepeatedDraws();
-  ~RepeatedDraws();
   RepeatedDraws(const RepeatedDraws&) = delete;
   RepeatedDraws& operator=(const RepeatedDraws&) = delete;
 
@@ -25,7 +26,7 @@ class RepeatedDraws {
 
   // A random operator is about to draw. Costs nothing unless draws are repeated on this thread.
   static void note(const c10::OperatorHandle& op, const torch::jit::Stack& stack) {
-    if (C10_UNLIKELY(innermost != nullptr)) {
+    if (C10_UNLIKELY(thread_state().repeated_draws != nullptr)) {
       note_generator(op, stack);
     }
   }
@@ -33,9 +34,7 @@ class RepeatedDraws {
  private:
   static void note_generator(const c10::OperatorHandle& op, const torch::jit::Stack& stack);
 
-  static thread_local RepeatedDraws* innermost;
-
-  RepeatedDraws* const outer_;
+  const Scoped<&ThreadState::repeated_draws> here_{this};
   const c10::impl::IncludeDispatchKeyGuard random_kernels_;
   std::vector<std::pair<at::Generator, at::Tensor>> first_states_;
 };

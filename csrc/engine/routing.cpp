@@ -130,10 +130,10 @@ void PlaneBelow::restore_forward_mode(const Level& level) {
   }
 }
 
-at::Tensor resolve_outlived(const at::Tensor& tensor) {
+at::Tensor without_escaped(const at::Tensor& tensor) {
   at::Tensor current = tensor;
   while (is_wrapper(current) && !wrapper_of(current)->level().is_running()) {
-    current = outlived(*wrapper_of(current));
+    current = escaped_value(*wrapper_of(current));
   }
   return current;
 }

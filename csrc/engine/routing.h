@@ -88,6 +88,69 @@ inline bool differentiates(const OperatorTraits& traits, c10::DispatchKeySet key
          (differentiates_at_all(keys, level) && any_differentiated_at(level, each));
 }
 
+// Where an operator goes that comes to one of our kernels.
+enum class Way : uint8_t {
+  OnLevel,         // what the deepest level among its arguments makes of it
+  WithoutEscaped,  // called again with what those arguments stand for that escaped their transform
+  WithoutEndedLayer,  // the same for those that escaped a transform of torch.func's
+  Onwards,            // past our keys: an argument took over those of a wrapper
+};
+struct Arrival {
+  Way way = Way::OnLevel;
+  DeepestLevel deepest;
+};
+template <class Each>
+inline Arrival arrival_of(c10::DispatchKeySet keys, const Each& each) {
+  Arrival arrival;
+  if (C10_UNLIKELY(keys.has_any(torch_func_wrappers))) {
+    if (any_tensor(each, is_of_ended_layer)) {
+      arrival.way = Way::WithoutEndedLayer;
+      return arrival;
+    }
+    if (!any_tensor(each, is_wrapper)) {
+      arrival.way = Way::Onwards;
+      return arrival;
+    }
+  }
+  each(arrival.deepest);
+  if (C10_UNLIKELY(arrival.deepest.any_escaped)) {
+    arrival.way = Way::WithoutEscaped;
+  }
+  return arrival;
+}
+
+// What the entry kernel does with it.
+enum class EntryStep : uint8_t {
+  Record,     // autocast and autograd first, which call the landing kernel in the end
+  Decompose,  // to the operators that PyTorch makes it of
+  Compute,    // at once
+};
+template <class Each>
+inline EntryStep entry_step(const OperatorTraits& traits, bool has_rule, c10::DispatchKeySet keys,
+                            const Level& level, const Each& each) {
+  if (differentiates(traits, keys, level, each)) {
+    return EntryStep::Record;
+  }
+  return traits.composite && (!has_rule || level.computes_operators) ? EntryStep::Decompose
+                                                                     : EntryStep::Compute;
+}
+
+// Who computes it on the plane below.
+enum class Computation : uint8_t {
+  OfLevel,    // the level by itself
+  Unbatched,  // the operator, once
+  Batched,    // a rule or the loop over samples
+};
+template <class Each>
+inline Computation computation_of(const OperatorTraits& traits, bool has_rule, const Level& level,
+                                  const Each& each) {
+  if (C10_UNLIKELY(level.computes_operators)) {
+    return Computation::OfLevel;
+  }
+  const bool draws = has_rule && traits.random && level.has_samples;
+  return draws || any_batched(level, each) ? Computation::Batched : Computation::Unbatched;
+}
+
 template <class Each>
 inline bool any_lifts(const Level& level, const Each& each) {
   return any_tensor(each, [&](const at::Tensor& tensor) { return needs_lift(tensor, level); });
@@ -137,9 +200,9 @@ class UnbatchedResults {
   UnbatchedResults(const OperatorTraits& traits, const Level& level, const Each& each)
       : level_(level),
         traits_(traits),
-        // On a Dual level, what was made of own tensors alone.
+        // Where tensors stand for values, what was made of own ones alone.
         own_(!traits.view && !traits.composite &&
-             (C10_LIKELY(level.kind == LevelKind::Batch) || all_own(level, each))) {}
+             (C10_LIKELY(level.has_samples) || all_own(level, each))) {}
 
   // `source`: whose memory a view shares.
   at::Tensor operator()(at::Tensor&& result, const at::Tensor& source,
@@ -176,7 +239,7 @@ template <class Each>
 inline void after_unbatched_write(const at::Tensor& self, const Level& level, const Each& each) {
   if (auto* wrapper = wrapper_at(self, level)) {
     wrapper->refresh();
-    if (C10_UNLIKELY(level.kind == LevelKind::Dual) && !UnbatchedResults::all_own(level, each)) {
+    if (C10_UNLIKELY(!level.has_samples) && !UnbatchedResults::all_own(level, each)) {
       disown(self);
     }
   }
@@ -188,8 +251,7 @@ inline void after_unbatched_write(const at::Tensor& self, const Level& level, co
 // mode).
 class PlaneBelow {
  public:
-  explicit PlaneBelow(const Level& level)
-      : computing_(std::exchange(thread_state().computing, &level)) {
+  explicit PlaneBelow(const Level& level) : computing_(&level) {
     const auto state = c10::impl::tls_local_dispatch_key_set();
     if (state.excluded_.has_any(c10::autograd_dispatch_keyset_with_ADInplaceOrView)) {
       restore_autograd(state);
@@ -202,7 +264,6 @@ class PlaneBelow {
     }
   }
   ~PlaneBelow() {
-    thread_state().computing = computing_;
     if (restored_autograd_) {
       c10::impl::_force_tls_local_dispatch_key_set(saved_keys_);
     }
@@ -221,8 +282,8 @@ class PlaneBelow {
   void restore_grad_mode(const Level& level);
   void restore_forward_mode(const Level& level);
 
+  const Scoped<&ThreadState::computing> computing_;
   c10::impl::LocalDispatchKeySet saved_keys_{c10::impl::PODLocalDispatchKeySet{}};
-  const Level* computing_;
   bool restored_autograd_ = false;
   bool restored_grad_mode_ = false;
   bool saved_grad_mode_ = false;
@@ -230,12 +291,13 @@ class PlaneBelow {
   bool forward_mode_below_ = false;
 };
 
-// Boxed kernels that any operator can use; see boxed.cpp and functionalization/.
+// Boxed kernels that any operator can use: the loop over samples, and what the deepest level among
+// the arguments computes by itself.
 c10::BoxedKernel loop_kernel();
-c10::BoxedKernel functional_kernel();
+c10::BoxedKernel kernel_of_level();
 
-// `tensor`, or what it stands for if it outlived its transform.
-at::Tensor resolve_outlived(const at::Tensor& tensor);
+// `tensor`, or what it stands for if it escaped its transform.
+at::Tensor without_escaped(const at::Tensor& tensor);
 
 // Sees to it that `self` can take a batched value in place on `level`, or raises.
 void check_mutable(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op);

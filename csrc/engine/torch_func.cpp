@@ -8,13 +8,13 @@ int64_t detail::count_layers() {
   return static_cast<int64_t>(at::functorch::getDynamicLayerStack().size());
 }
 
-bool outlived_its_layer(const at::Tensor& tensor) {
+bool is_of_ended_layer(const at::Tensor& tensor) {
   return at::functorch::isDeadTensorWrapper(tensor);
 }
 
 at::Tensor without_ended_layers(const at::Tensor& tensor) {
   auto value = tensor;
-  while (outlived_its_layer(value)) {
+  while (is_of_ended_layer(value)) {
     value = at::functorch::unwrapIfDead(value);
   }
   return value;

@@ -4,7 +4,7 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include "engine/keys.h"
-#include "engine/level.h"
+#include "engine/thread_state.h"
 
 // torch.func's transforms around ours and inside ours.
 //
@@ -34,7 +34,7 @@ inline bool torch_func_is_innermost() {
 
 // A tensor of a layer that has ended, which stands for its value. PyTorch sees to that after our
 // kernels do, which would take it for a tensor of a lower plane.
-bool outlived_its_layer(const at::Tensor& tensor);
+bool is_of_ended_layer(const at::Tensor& tensor);
 at::Tensor without_ended_layers(const at::Tensor& tensor);
 
 }  // namespace functorch_ext

@@ -4,6 +4,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include "engine/own_memory.h"
+#include "engine/thread_state.h"
 
 namespace functorch_ext {
 
@@ -57,7 +58,7 @@ void WrapperImpl::set_value(at::Tensor value, int64_t bdim, bool keep_storage) {
 
 void WrapperImpl::refresh() {
   const auto* impl = value_.unsafeGetTensorImpl();
-  if (level_->kind != LevelKind::Functional) {
+  if (!level_->computes_operators) {
     // Is the value to be conjugated or negated yet? A tensor and its tangent have to agree in that.
     constexpr c10::DispatchKeySet put_off(
         {c10::DispatchKey::Conjugate, c10::DispatchKey::Negative});
@@ -103,7 +104,9 @@ void WrapperImpl::disown() {
 
 bool WrapperImpl::has_storage() const {
   const bool has = is_own() && storage_ && value_.has_storage();
-  thread_state().memory_refusals += !has;
+  if (!has) {
+    note_memory_refusal();
+  }
   return has;
 }
 
@@ -113,7 +116,7 @@ const c10::Storage& WrapperImpl::storage() const {
 }
 
 const char* WrapperImpl::no_storage_message() const {
-  return level_->kind == LevelKind::Batch
+  return level_->has_samples
              ? "functorch_ext.vmap: the function reads the memory of a batched tensor, as "
                "x.numpy(), x.tolist() and x.data_ptr() do, but the samples may differ and have no "
                "memory of their own. Use tensor operations instead."
@@ -221,9 +224,9 @@ at::Tensor wrap(at::Tensor value, int64_t bdim, const Level& level) {
   return at::Tensor(c10::make_intrusive<WrapperImpl>(std::move(value), bdim, std::move(level_ptr)));
 }
 
-const at::Tensor& outlived(const WrapperImpl& wrapper) {
+const at::Tensor& escaped_value(const WrapperImpl& wrapper) {
   TORCH_CHECK(
-      wrapper.level().kind != LevelKind::Batch || !wrapper.is_batched(),
+      !wrapper.is_batched(),
       "functorch_ext.vmap: a batched tensor outlived its vmap: it was used after the vmap that "
       "made it had returned. "
       "Return the tensor from the mapped function instead of keeping it (in a list, an attribute "

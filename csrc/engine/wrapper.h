@@ -166,8 +166,8 @@ inline int64_t bdim_of(const at::Tensor& tensor, const Level& level) {
   return wrapper ? wrapper->bdim() : no_bdim;
 }
 
-// What a wrapper that outlived its transform stands for: a Dual or Functional one for its value;
-// a batched one has no meaning any more and raises.
-const at::Tensor& outlived(const WrapperImpl& wrapper);
+// What a wrapper that escaped its transform stands for: its value. A batched one has no meaning any
+// more and raises.
+const at::Tensor& escaped_value(const WrapperImpl& wrapper);
 
 }  // namespace functorch_ext

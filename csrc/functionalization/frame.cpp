@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "engine/torch_func.h"
+#include "functionalization/level.h"
 #include "functionalization/memory.h"
 
 namespace functorch_ext {
@@ -12,9 +13,7 @@ namespace functorch_ext {
 namespace {
 
 LevelPtr functional_level(bool remove_views) {
-  const auto& around = thread_state().innermost;
-  return c10::make_intrusive<Level>(LevelKind::Functional, next_depth(), c10::SymInt(0),
-                                    Randomness::Error, around, remove_views);
+  return c10::make_intrusive<FunctionalLevel>(remove_views, next_depth(), thread_state().innermost);
 }
 
 }  // namespace

@@ -1,10 +1,11 @@
-// functionalize's kernel: what any operator does on a Functional level, told from its schema.
+// What any operator does on a Functional level, told from its schema.
 #include <ATen/Functions.h>
 
 #include "engine/arguments.h"
 #include "engine/boxed.h"
 #include "engine/extent.h"
 #include "engine/variants.h"
+#include "functionalization/level.h"
 #include "functionalization/memory.h"
 #include "functionalization/mode.h"
 
@@ -202,8 +203,8 @@ void copy(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
     value = source.to(self.options(), given[2].toBool());
   }
   if (source.sym_sizes() != self.sym_sizes()) {
-    value = level.remove_views ? at::expand_copy_symint(value, self.sym_sizes())
-                               : value.expand_symint(self.sym_sizes()).clone();
+    value = removes_views(level) ? at::expand_copy_symint(value, self.sym_sizes())
+                                 : value.expand_symint(self.sym_sizes()).clone();
   } else if (value.is_same(source)) {
     value = source.clone();
   }
@@ -277,7 +278,7 @@ c10::OperatorHandle with_derivative(const c10::OperatorHandle& op) {
              : op;
 }
 
-void compute(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
+void compute_below(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
   rewrite_stack(*stack, op.schema().arguments().size(),
                 [&](const at::Tensor& tensor) { return current_value(tensor, level); });
   with_derivative(op).callBoxed(stack);
@@ -316,26 +317,23 @@ bool writes_statistics(const c10::OperatorHandle& op, const Stack& stack) {
 
 }  // namespace
 
-void functional_operator(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
-  DeepestLevel deepest;
-  for_each_tensor_on_stack(op, *stack, [&](const at::Tensor& tensor) { deepest(tensor); });
-  const Level& level = *deepest.level;
-  const FunctionalBelow below(level.depth);
+void FunctionalLevel::compute(const c10::OperatorHandle& op, Stack* stack) const {
+  const FunctionalBelow below(depth);
   const auto traits = OperatorTraits::of(op);
   if (writes_statistics(op, *stack)) {
-    mutate(operator_called("aten::_native_batch_norm_legit"), level, stack);
+    mutate(operator_called("aten::_native_batch_norm_legit"), *this, stack);
   } else if (changes_metadata(op)) {
-    change_metadata(op, level, stack);
+    change_metadata(op, *this, stack);
   } else if (op.schema().name() == "aten::copy_") {
-    copy(op, level, stack);
+    copy(op, *this, stack);
   } else if (op.schema().name() == "aten::_new_zeros_with_same_feature_meta") {
-    make_tangent(op, level, stack);
+    make_tangent(op, *this, stack);
   } else if (traits.mutates) {
-    mutate(op, level, stack);
+    mutate(op, *this, stack);
   } else if (traits.view) {
-    view(op, level, stack);
+    view(op, *this, stack);
   } else {
-    compute(op, level, stack);
+    compute_below(op, *this, stack);
   }
 }
 

@@ -6,6 +6,7 @@
 #include "engine/boxed.h"
 #include "engine/variants.h"
 #include "functionalization/geometry.h"
+#include "functionalization/level.h"
 
 #include <algorithm>
 
@@ -14,7 +15,7 @@ namespace functorch_ext {
 namespace {
 
 ViewStyle style_of(const Level& level) {
-  return level.remove_views ? ViewStyle::Copy : ViewStyle::View;
+  return removes_views(level) ? ViewStyle::Copy : ViewStyle::View;
 }
 
 bool is_strided(const c10::OperatorHandle& op) {

@@ -1,7 +1,5 @@
 #include "functionalization/mode.h"
 
-#include <limits>
-
 #include "engine/boxed.h"
 #include "engine/registration.h"
 #include "engine/torch_func.h"
@@ -11,11 +9,10 @@ namespace functorch_ext {
 
 namespace {
 
-thread_local int64_t depth_limit = std::numeric_limits<int64_t>::max();
-
 const Level* deepest_functional_level(int64_t layers) {
-  const auto* level = thread_state().innermost.get();
-  while (level && (level->kind != LevelKind::Functional || level->depth >= depth_limit ||
+  const auto& state = thread_state();
+  const auto* level = state.innermost.get();
+  while (level && (!level->computes_operators || level->depth >= state.functional_below ||
                    level->layers > layers)) {
     level = level->parent.get();
   }
@@ -31,8 +28,8 @@ void ahead_of_torch_func(const c10::OperatorHandle& op, c10::DispatchKeySet keys
   const auto below_mode = keys_below(ahead_key, keys);
   const auto layers = running_layers();
   const auto deepest = deepest_level(op, *stack);
-  if (deepest.any_outlived) {
-    rewrite_stack(*stack, op.schema().arguments().size(), resolve_outlived);
+  if (deepest.any_escaped) {
+    rewrite_stack(*stack, op.schema().arguments().size(), without_escaped);
     op.callBoxed(stack);
     return;
   }
@@ -83,15 +80,12 @@ void register_functional_mode() {
 }
 
 FunctionalBelow::FunctionalBelow(int64_t depth)
-    : outer_limit_(depth_limit),
-      outer_included_(c10::impl::tls_is_dispatch_key_included(ahead_key)) {
-  depth_limit = depth;
+    : depth_(depth), outer_included_(c10::impl::tls_is_dispatch_key_included(ahead_key)) {
   c10::impl::tls_set_dispatch_key_included(ahead_key,
                                            deepest_functional_level(running_layers()) != nullptr);
 }
 
 FunctionalBelow::~FunctionalBelow() {
-  depth_limit = outer_limit_;
   c10::impl::tls_set_dispatch_key_included(ahead_key, outer_included_);
 }
 

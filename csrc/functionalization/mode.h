@@ -1,6 +1,6 @@
 #pragma once
 
-#include "engine/level.h"
+#include "engine/thread_state.h"
 
 // While functionalize runs, operators that get none of its tensors matter too: what torch.zeros()
 // returns may be written to, so it has to be a tensor of the Functional level. `ahead_key` is
@@ -19,7 +19,7 @@ class FunctionalBelow {
   FunctionalBelow& operator=(const FunctionalBelow&) = delete;
 
  private:
-  const int64_t outer_limit_;
+  const Scoped<&ThreadState::functional_below> depth_;
   const bool outer_included_;
 };
 

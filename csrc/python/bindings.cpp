@@ -56,13 +56,15 @@ py::object describe(const at::Tensor& tensor) {
     return py::none();
   }
   const auto* wrapper = wrapper_of(tensor);
-  static constexpr const char* kinds[] = {"Batched", "Dual", "Functional"};
+  const auto& level = wrapper->level();
+  const auto* kind = level.has_samples           ? "Batched"
+                     : level.stands_for_values() ? "Dual"
+                                                 : "Functional";
   py::object bdim = py::none();
   if (wrapper->is_batched()) {
     bdim = py::int_(wrapper->bdim());
   }
-  return py::make_tuple(wrapper->value(), kinds[static_cast<int>(wrapper->level().kind)],
-                        wrapper->level().depth, bdim);
+  return py::make_tuple(wrapper->value(), kind, level.depth, bdim);
 }
 
 // The deepest running level that any of the arguments is a tensor of.
@@ -84,11 +86,11 @@ LevelPtr level_of(const py::tuple& arguments) {
   }
   auto level = level_of_tensors(arguments);
   const auto& running = thread_state().plane;
-  if (running && running->kind == LevelKind::Batch &&
-      running->randomness == Randomness::Different && (!level || level->depth < running->depth)) {
+  if (running && running->has_samples && running->randomness == Randomness::Different &&
+      (!level || level->depth < running->depth)) {
     return running;
   }
-  return level && level->kind != LevelKind::Functional ? level : LevelPtr();
+  return level && !level->computes_operators ? level : LevelPtr();
 }
 
 // The value that a tensor stands for on the plane below a level, and its bdim or none.
@@ -126,8 +128,7 @@ void bind_level(py::module_& module) {
   py::class_<Level, LevelPtr>(module, "Level")
       .def_property_readonly("batch_size", [](const Level& level) { return level.batch_size; })
       .def_readonly("randomness", &Level::randomness)
-      .def_property_readonly("is_batch",
-                             [](const Level& level) { return level.kind == LevelKind::Batch; })
+      .def_readonly("has_samples", &Level::has_samples)
       .def("wrap",
            [](const Level& level, const at::Tensor& value, std::optional<int64_t> bdim) {
              return wrap(value, bdim.value_or(no_bdim), level);
@@ -161,9 +162,7 @@ void bind_level(py::module_& module) {
   module.def("transform_runs", [] { return thread_state().innermost || differentiates_here(); });
   // function(*args) of PyTorch's, on what a transform computes with: what it makes is nobody's own.
   module.def("run_outside_levels", [](const py::function& function, const py::args& args) {
-    const SavedPosition position;
-    thread_state().plane.reset();
-    thread_state().innermost.reset();
+    const Position outside({}, {});
     return function(*args);
   });
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "engine/own_memory.h"
+#include "engine/thread_state.h"
 
 namespace py = pybind11;
 

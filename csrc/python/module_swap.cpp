@@ -9,7 +9,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "engine/level.h"
+#include "engine/thread_state.h"
 #include "python/module_tables.h"
 
 namespace py = pybind11;

@@ -101,7 +101,7 @@ def all_or_each(
                 raise
     saved = ctx.saved_tensors
     level = _C.level_of((*tensors, *saved, *leaves_of(dict(ctx.__dict__))))
-    if level is None or not level.is_batch or level.batch_size == 0:
+    if level is None or not level.has_samples or level.batch_size == 0:
         return function(ctx, *tensors)  # and raise again
     _warn(what, cls)
 

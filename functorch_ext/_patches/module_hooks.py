@@ -24,7 +24,7 @@ def install() -> None:
         tensors = () if level is None else tuple(arg for arg in args if isinstance(arg, Tensor))
         if (
             level is None
-            or not level.is_batch
+            or not level.has_samples
             or level.differentiates(tensors)
             or not level.is_differentiated_below(tensors)
         ):

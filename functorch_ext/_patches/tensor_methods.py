@@ -140,7 +140,7 @@ def _install_register_hook() -> None:
     @functools.wraps(plain)
     def register_hook(self, hook):
         level = None if self.requires_grad else _C.level_of((self,))
-        if level is None or not level.is_batch:
+        if level is None or not level.has_samples:
             return plain(self, hook)
         value, dim = level.unwrap(self)
         if dim is None:  # its gradient is summed over samples before a hook could see it

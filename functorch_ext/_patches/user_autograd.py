@@ -173,7 +173,7 @@ def _grad_below(
             "the vmap: its gradient can't be differentiated further by tensors of the vmap. Use "
             "functorch_ext.grad, which takes such a tensor for each sample."
         )
-    if level is None or not level.is_batch:
+    if level is None or not level.has_samples:
         raise RuntimeError(
             "torch.autograd.grad inside jvp or functionalize, by a tensor from outside of it. Use "
             "functorch_ext.grad."

@@ -1,0 +1,38 @@
+"""What docs/ says of the sources as a whole.
+
+The folders of csrc/ lie in layers: a file includes headers of its own layer and of lower ones. What
+is of a thread is in one struct.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).parents[2] / "csrc"
+# From the bottom.
+LAYERS = [["engine"], ["autodiff", "functionalization"], ["batching", "derivatives"], ["python"]]
+RANKS = {folder: rank for rank, layer in enumerate(LAYERS) for folder in layer}
+
+
+def test_every_folder_lies_in_a_layer():
+    assert {path.parent.name for path in SOURCES.glob("*/*.cpp")} == set(RANKS)
+
+
+@pytest.mark.parametrize("folder", sorted(RANKS))
+def test_no_include_goes_up(folder):
+    upward = []
+    for path in sorted((SOURCES / folder).iterdir()):
+        included = re.findall(r'^#include "([a-z_]+)/', path.read_text(), re.MULTILINE)
+        upward += [(path.name, name) for name in included if RANKS[name] > RANKS[folder]]
+    assert not upward
+
+
+def test_what_is_of_a_thread_is_in_one_struct():
+    places = [
+        f"{path.parent.name}/{path.name}"
+        for path in sorted(SOURCES.glob("*/*.[ch]*"))
+        if "thread_local" in path.read_text()
+    ]
+    # A cache, and ThreadState.
+    assert places == ["autodiff/grad_mode.cpp", "engine/thread_state.cpp"]
