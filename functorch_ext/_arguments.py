@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeGuard, cast
 
+import torch
 from torch import Tensor
 
 from functorch_ext import _C
@@ -115,6 +116,12 @@ def check_outputs(transform: str, outputs: Tree) -> list[Tensor]:
                 f"functorch_ext.{transform}: expected f(*primals) to return only tensors, got "
                 f"unsupported type {type(leaf)}: {returned_leaf(outputs, index)}. Return other "
                 "values as aux (has_aux=True)."
+            )
+        is_strided = leaf.layout is torch.strided and not leaf.is_nested
+        if not is_strided and transform in ("jacrev", "jacfwd"):
+            raise RuntimeError(
+                f"functorch_ext.{transform}: expected f to return strided tensors, got one of "
+                f"layout {leaf.layout}, which holds no rows of a Jacobian. Return a dense one."
             )
         if transform not in _FORWARD and not (leaf.is_floating_point() or leaf.is_complex()):
             raise RuntimeError(

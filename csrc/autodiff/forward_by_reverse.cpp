@@ -19,6 +19,7 @@
 #include "autodiff/layers.h"
 #include "autodiff/plane.h"
 #include "engine/below_all_levels.h"
+#include "engine/layout.h"
 
 namespace functorch_ext {
 
@@ -243,6 +244,9 @@ std::vector<at::Tensor> tangents_of(const std::vector<at::Tensor>& outputs,
   variable_list cotangents;
   for (size_t k = 0; k < outputs.size(); ++k) {
     if (is_recorded_on(outputs[k], plane)) {
+      TORCH_CHECK_NOT_IMPLEMENTED(
+          is_strided(outputs[k]),
+          "its result isn't strided, and only strided tensors have tangents.");
       positions.push_back(k);
       roots.push_back(outputs[k]);
       const c10::AutoGradMode constant(false);

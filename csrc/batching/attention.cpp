@@ -148,6 +148,9 @@ std::optional<at::Tensor> attention(Level&, const at::Tensor& query, const at::T
                                     const at::Tensor& value, const OptionalTensor& mask,
                                     double dropout_p, bool is_causal, std::optional<double> scale,
                                     bool enable_gqa) {
+  TORCH_CHECK(dropout_p >= 0 && dropout_p <= 1,
+              "scaled_dot_product_attention: expected dropout_p between 0 and 1, but got ",
+              dropout_p);
   const auto rank = query.dim();
   const bool same_leading =
       rank >= 2 && key.dim() == rank && value.dim() == rank &&

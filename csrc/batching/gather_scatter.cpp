@@ -194,6 +194,7 @@ ResultFor<Self> index_fill_tensor_rule(Level& level, Self self, int64_t dim,
     return finish(self, Op::call(value, physical, value_of(index, level), value_of(number, level)),
                   level);
   }
+  check_fits(number, value.scalar_type());
   // By a mask: where an index comes twice, the number still has one gradient.
   auto mask = value_of(index, level)
                   .new_zeros_symint({level.batch_size, value.sym_size(physical)}, at::kBool);
@@ -218,6 +219,7 @@ std::optional<at::Tensor> fill_by_mask(Level& level, const at::Tensor& self, int
     return std::nullopt;
   }
   check_list(index);
+  check_fits(number, self.scalar_type());
   const auto size = self.dim() == 0 ? c10::SymInt(1) : self.sym_size(dim);
   auto mask = index.new_zeros_symint({size}, at::kBool)
                   .scatter(0, from_front(index, size).reshape({-1}), true);
@@ -250,6 +252,7 @@ at::Tensor masked_fill_rule(const Operator<at::_ops::masked_fill_Tensor::schema>
   }
   TORCH_CHECK(number.dim() == 0, "masked_fill: the value must have no dimensions, got ",
               number.dim());
+  check_fits(number, self.scalar_type());
   const auto rank = largest_rank(self, mask);
   return wrap(
       at::where(aligned(mask, rank, level), aligned(number, rank, level).to(self.scalar_type()),

@@ -25,6 +25,7 @@ at::Tensor segment_reduce_rule(Level& level, const at::Tensor& data, c10::string
                                const Lengths& lengths, const Lengths& indices,
                                const Lengths& offsets, int64_t axis, bool unsafe,
                                const std::optional<at::Scalar>& initial) {
+  check_segments(data, lengths, offsets, axis, unsafe);
   return wrap(
       at::segment_reduce(expanded_at_front(data, level), reduce, lengths_at_front(lengths, level),
                          lengths_at_front(indices, level), lengths_at_front(offsets, level),

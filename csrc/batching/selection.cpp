@@ -80,8 +80,14 @@ at::Tensor repeat_interleave_rule(Level& level, const at::Tensor& repeats,
   return wrap(found, 0, level);
 }
 
-// Classes are checked and counted over all samples.
-std::optional<at::Tensor> one_hot(Level& level, const at::Tensor& self, int64_t num_classes) {
+void check_classes(const at::Tensor& classes, int64_t count) {
+  TORCH_CHECK(holds_for_all(classes.ge(0)), "Class values must be non-negative.");
+  TORCH_CHECK(count <= 0 || holds_for_all(classes.lt(count)),
+              "Class values must be smaller than num_classes.");
+}
+
+// Classes are counted over all samples.
+at::Tensor one_hot_rule(Level& level, const at::Tensor& self, int64_t num_classes) {
   TORCH_CHECK(self.scalar_type() == at::kLong,
               "one_hot is only applicable to index tensor of type LongTensor.");
   TORCH_CHECK(num_classes == -1 || num_classes > 0,
@@ -94,12 +100,27 @@ std::optional<at::Tensor> one_hot(Level& level, const at::Tensor& self, int64_t 
                 "the largest class differs between samples. Give num_classes.");
     num_classes = agreed->item<int64_t>();
   }
-  TORCH_CHECK(holds_for_all(self.ge(0)), "Class values must be non-negative.");
-  TORCH_CHECK(holds_for_all(self.lt(num_classes)),
-              "Class values must be smaller than num_classes.");
   const auto classes = at::arange(std::max<int64_t>(num_classes, 0), self.options());
   return self.unsqueeze(-1).eq(classes).to(at::kLong);
 }
+
+// PyTorch's own leaves its checks out for tensors whose keys say Meta, as those of wrappers do.
+template <class Signature>
+class OneHot final : public c10::OperatorKernel {
+ public:
+  OneHot(const Operator<Signature>& op, bool entry) : kernel_(op, entry) {}
+
+  at::Tensor operator()(c10::DispatchKeySet keys, const at::Tensor& self,
+                        int64_t num_classes) const {
+    if (self.scalar_type() == at::kLong) {
+      check_classes(self, num_classes);
+    }
+    return kernel_(keys, self, num_classes);
+  }
+
+ private:
+  const Kernel<Signature> kernel_;
+};
 
 // A view where the samples agree on the start, else a selection.
 std::optional<at::Tensor> narrow_at(Level&, const at::Tensor& self, int64_t dim,
@@ -182,7 +203,7 @@ void register_selection_rules() {
   add<at::_ops::masked_select>(masked_select_rule);
   add<at::_ops::nonzero_static>(nonzero_static_rule);
   add<at::_ops::repeat_interleave_Tensor>(repeat_interleave_rule);
-  add_decomposition<at::_ops::one_hot>(one_hot);
+  add<at::_ops::one_hot, OneHot>(one_hot_rule);
   add_decomposed_at<at::_ops::narrow_Tensor, narrow_at>();
   add_decomposed_at<at::_ops::tensor_split_tensor_indices_or_sections,
                     functorch_ext::tensor_split>();

@@ -1,5 +1,7 @@
 #include "batching/values.h"
 
+#include <ATen/Dispatch_v2.h>
+
 #include "batching/operators.h"
 #include "engine/below_all_levels.h"
 
@@ -40,6 +42,36 @@ void check_indices(const at::Tensor& indices, const c10::SymInt& size) {
   TORCH_CHECK_INDEX(smallest.item<int64_t>() >= 0 && largest.item<int64_t>() < *end,
                     "index out of range in self: expected numbers from 0 to ", *end - 1,
                     ", but got ", smallest.item<int64_t>(), " to ", largest.item<int64_t>());
+}
+
+void check_fits(const at::Tensor& numbers, at::ScalarType dtype) {
+  const auto own = numbers.scalar_type();
+  if (own == dtype || own == at::kBool || dtype == at::kDouble || dtype == at::kComplexDouble) {
+    return;
+  }
+  const auto plain = below_all_levels(numbers).detach();
+  const c10::impl::ExcludeDispatchKeyGuard untraced(
+      c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
+  if (!has_numbers(plain)) {
+    return;
+  }
+  AT_DISPATCH_V2(
+      dtype, "check_fits", AT_WRAP([&] {
+        const auto check = [&]<class Wide>(at::ScalarType wide) {
+          const auto flat = plain.to(at::kCPU, wide).flatten();
+          for (const auto number : c10::ArrayRef<Wide>(flat.const_data_ptr<Wide>(), flat.numel())) {
+            at::Scalar(number).to<scalar_t>();
+          }
+        };
+        if (at::isComplexType(own)) {
+          check.template operator()<c10::complex<double>>(at::kComplexDouble);
+        } else if (at::isFloatingType(own)) {
+          check.template operator()<double>(at::kDouble);
+        } else {
+          check.template operator()<int64_t>(at::kLong);
+        }
+      }),
+      AT_EXPAND(AT_ALL_TYPES_AND_COMPLEX), at::kHalf, at::kBFloat16, at::kBool);
 }
 
 std::optional<at::Tensor> agreed_value(const at::Tensor& tensor) {

@@ -15,6 +15,9 @@ bool holds_for_all(const at::Tensor& condition);
 // one sample would be another sample's. Raises an IndexError.
 void check_indices(const at::Tensor& indices, const c10::SymInt& size);
 
+// Raises where a number of any sample overflows the dtype, as PyTorch does when it reads a number.
+void check_fits(const at::Tensor& numbers, at::ScalarType dtype);
+
 // The tensor below all levels that each sample would see, if all of them see the same one.
 std::optional<at::Tensor> agreed_value(const at::Tensor& tensor);
 

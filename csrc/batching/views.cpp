@@ -95,6 +95,32 @@ at::Tensor squeeze(Level& level, const at::Tensor& self) {
   return dims.empty() ? whole<at::_ops::alias>(level, self) : squeeze_dims(level, self, dims);
 }
 
+// Calls visit() with the distance of each element from the first.
+template <class Visit>
+void for_each_distance(at::SymIntArrayRef size, at::SymIntArrayRef stride, const Visit& visit,
+                       int64_t distance = 0) {
+  if (size.empty()) {
+    visit(distance);
+    return;
+  }
+  const auto step = stride[0].guard_int(__FILE__, __LINE__);
+  for (auto left = size[0].guard_int(__FILE__, __LINE__); left > 0; --left, distance += step) {
+    for_each_distance(size.slice(1), stride.slice(1), visit, distance);
+  }
+}
+
+// Is each element of the view one of `self`'s? Elements of other samples may lie between them.
+bool is_among_own(const at::Tensor& self, at::SymIntArrayRef size, at::SymIntArrayRef stride,
+                  const c10::SymInt& offset, const c10::SymInt& extent) {
+  std::vector<bool> own(extent.guard_int(__FILE__, __LINE__) + 1);
+  for_each_distance(self.sym_sizes(), self.sym_strides(),
+                    [&](int64_t place) { own[place] = true; });
+  const auto start = (offset - self.sym_storage_offset()).guard_int(__FILE__, __LINE__);
+  bool all = true;
+  for_each_distance(size, stride, [&](int64_t place) { all = all && own[start + place]; });
+  return all;
+}
+
 // What a sample views must lie where its own elements do, not among those of the next one.
 void check_in_sample(const at::Tensor& self, at::SymIntArrayRef size, at::SymIntArrayRef stride,
                      const c10::SymInt& offset, const c10::SymInt& between_samples) {
@@ -106,9 +132,9 @@ void check_in_sample(const at::Tensor& self, at::SymIntArrayRef size, at::SymInt
   const auto end = offset + distance_to_last(size, stride);
   const bool inside = first <= offset && end <= last;
   const bool in_own_memory = last.max(end) - first.min(offset) < between_samples;
-  TORCH_CHECK(inside || in_own_memory, "as_strided: size ", size, ", stride ", stride,
-              " and offset ", offset, " reach beyond one sample, whose elements are at ", first,
-              " to ", last);
+  TORCH_CHECK(in_own_memory || (inside && is_among_own(self, size, stride, offset, last - first)),
+              "as_strided: size ", size, ", stride ", stride, " and offset ", offset,
+              " reach beyond one sample, whose elements are at ", first, " to ", last);
 }
 
 // Strides and offset are those of one sample, as the tensor reports them.

@@ -1,6 +1,7 @@
 // Reductions of segments, of which PyTorch has first derivatives of reverse mode alone.
 #include <limits>
 
+#include "batching/lengths.h"
 #include "derivatives/pulled_back.h"
 #include "derivatives/register.h"
 #include "engine/derivatives.h"
@@ -53,6 +54,15 @@ at::Tensor reduced_segments(const at::Tensor& data, c10::string_view reduce,
       .masked_fill(counts == 0, initial ? first : std::numeric_limits<double>::quiet_NaN());
 }
 
+// Ahead of everything, since a backward pass would write to wrong places.
+inline constexpr auto has_tangents_in_segments =
+    [](const at::Tensor& data, c10::string_view, const OptionalTensor& lengths,
+       const OptionalTensor&, const OptionalTensor& offsets, int64_t axis, bool unsafe,
+       const std::optional<at::Scalar>&) {
+      check_segments(data, lengths, offsets, axis, unsafe);
+      return any_tangent(data);
+    };
+
 at::Tensor segment_reduce_backward(const at::Tensor& grad, const at::Tensor&,
                                    const at::Tensor& data, c10::string_view reduce,
                                    const OptionalTensor& lengths, const OptionalTensor& offsets,
@@ -67,7 +77,7 @@ at::Tensor segment_reduce_backward(const at::Tensor& grad, const at::Tensor&,
 }  // namespace
 
 void register_segments_derivatives() {
-  add_computed_when<at::_ops::segment_reduce, has_tangents, reduced_segments>();
+  add_computed_when<at::_ops::segment_reduce, has_tangents_in_segments, reduced_segments>();
   add_computed_when<at::_ops::_segment_reduce_backward, is_differentiated_here,
                     segment_reduce_backward>();
 }

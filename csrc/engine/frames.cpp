@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "engine/layout.h"
 #include "engine/randomness.h"
 #include "engine/torch_func.h"
 #include "engine/wrapper.h"
@@ -83,6 +84,9 @@ at::Tensor stacked(const at::Tensor& tensor, int64_t out_dim, const Level& level
                                       : wrapper->value().movedim(wrapper->bdim(), out_dim);
   }
   const auto& value = wrapper ? wrapper->value() : tensor;
+  TORCH_CHECK(is_strided(value),
+              "functorch_ext.vmap: an output that isn't strided can't hold samples. Give it the "
+              "out_dim None, or return a dense tensor.");
   auto sizes = value.sym_sizes().vec();
   sizes.insert(sizes.begin() + out_dim, level.batch_size);
   return value.unsqueeze(out_dim).expand_symint(sizes);

@@ -1,4 +1,5 @@
 #include "engine/boxed.h"
+#include "engine/layout.h"
 
 namespace functorch_ext {
 
@@ -87,6 +88,9 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
       return tensors[0];
     }
     for (const auto& tensor : tensors) {
+      TORCH_CHECK(is_strided(tensor), "functorch_ext.vmap: the result of ", op.operator_name(),
+                  " isn't strided, and only strided tensors hold samples. Return what it is made "
+                  "of, and call it on the result of vmap.");
       TORCH_CHECK(tensor.sizes() == tensors[0].sizes(),
                   "functorch_ext.vmap: the shape of the result of ", op.operator_name(),
                   " depends on the data and differs between samples (", tensors[0].sizes(), " and ",
