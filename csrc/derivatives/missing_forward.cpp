@@ -279,7 +279,7 @@ void register_missing_forward() {
   static auto* listening = new c10::RegistrationHandleRAII(
       c10::Dispatcher::singleton().addRegistrationListener(std::make_unique<Listener>()));
   static_cast<void>(listening);
-  set_before_differentiation(&Listener::register_all);
+  set_before_transforms(&Listener::register_all);
 }
 
 }  // namespace functorch_ext

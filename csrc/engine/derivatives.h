@@ -28,8 +28,9 @@ class Differentiating {
   const bool outer_included_;
 };
 
-// What is called when the first differentiation of a thread begins.
-void set_before_differentiation(void (*function)());
+// What is called when a vmap, or the first differentiation of a thread, begins.
+void set_before_transforms(void (*function)());
+void before_transforms();
 // Does a transform of this thread differentiate?
 inline bool is_differentiating() {
   return thread_state().differentiations > 0;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "engine/derivatives.h"
 #include "engine/layout.h"
 #include "engine/randomness.h"
 #include "engine/torch_func.h"
@@ -50,6 +51,7 @@ BatchFrame::BatchFrame(c10::SymInt batch_size, Randomness randomness, bool is_pl
                                              thread_state().innermost),
              is_plane) {
   if (is_plane) {
+    before_transforms();  // the program may differentiate inside
     random_kernels_.emplace(randomness_key);
   }
 }

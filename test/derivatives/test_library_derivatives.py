@@ -97,3 +97,15 @@ def test_by_torch_autograd_in_vmap():
     grad(torch.sin)(torch.tensor(1.0))
     with pytest.raises(NotImplementedError, match="register_autograd"):
         vmap(gradient)(X)
+
+
+def test_by_torch_autograd_in_a_vmap_that_is_the_first_transform():
+    library.define("defined_late(Tensor x) -> Tensor")
+    library.impl("defined_late", lambda x: x * x, "CompositeExplicitAutograd")
+
+    def function(x):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(ops.defined_late(x).sum() + x.sum(), x)[0]
+
+    with pytest.raises(NotImplementedError, match="defined_late, which has no derivative"):
+        vmap(function)(X)
