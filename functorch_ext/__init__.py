@@ -13,6 +13,7 @@ from functorch_ext import _containers, _custom_functions, _dynamo, _patches  # n
 from functorch_ext._patches import patches  # noqa: E402
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
+from functorch_ext.curvature import fisher_vp, ggnvp, hvp, vhp  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
 from functorch_ext.functionalize import functionalize  # noqa: E402
 from functorch_ext.jacobian import hessian, jacfwd, jacrev  # noqa: E402
@@ -32,11 +33,14 @@ _dynamo.install()
 
 __all__ = [
     "FallbackWarning",
+    "fisher_vp",
     "functional_call",
     "functionalize",
+    "ggnvp",
     "grad",
     "grad_and_value",
     "hessian",
+    "hvp",
     "jacfwd",
     "jacrev",
     "jit",
@@ -46,6 +50,7 @@ __all__ = [
     "register_batching_rule",
     "replace_all_batch_norm_modules_",
     "stack_module_state",
+    "vhp",
     "vjp",
     "vmap",
 ]

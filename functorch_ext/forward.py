@@ -63,7 +63,7 @@ def jvp(
     leaves, structure = flatten(tuple(primals))
     check_differentiable("jvp", "primals", leaves)
     tangents = tuple(tangents) if isinstance(tangents, list) else tangents
-    tangent_leaves = _checked_tangents("jvp", flatten(tangents), leaves, structure)
+    tangent_leaves = checked_tangents("jvp", flatten(tangents), leaves, structure)
 
     def body(frame: _C.ForwardFrame) -> Any:
         duals = unflatten(structure, frame.make_dual(leaves, tangent_leaves))
@@ -93,7 +93,7 @@ def _tangent_or_zeros(primal: Tensor, tangent: Tensor | None, strict: bool) -> T
     return _C.run_with_grad_mode(False, torch.zeros_like, primal)
 
 
-def _checked_tangents(
+def checked_tangents(
     transform: str, tangents: tuple[list[Any], Any], primals: list[Tensor], structure: Any
 ) -> list[Tensor]:
     leaves, tangent_structure = tangents
@@ -145,23 +145,29 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
     """
     leaves, structure = flatten(primals)
     check_differentiable("linearize", "primals", leaves)
-    linear = _LinearMap(func, leaves, structure)
+    linear = LinearMap("linearize", lambda args: func(*args), leaves, structure)
 
     def push_forward(*tangents: Any) -> Tree:
-        given = _checked_tangents("linearize", flatten(tangents), leaves, structure)
+        given = checked_tangents("linearize", flatten(tangents), leaves, structure)
         return linear(given)
 
     return linear.output, push_forward
 
 
-class _LinearMap:
+class LinearMap:
     """A recorded pullback and its transpose."""
 
-    def __init__(self, func: Callable[..., Any], primals: list[Tensor], structure: Any) -> None:
+    def __init__(
+        self,
+        transform: str,
+        func: Callable[[Tree], Any],
+        primals: list[Tensor],
+        structure: Any,
+    ) -> None:
         def record(frame: _C.ReverseFrame) -> None:
             self.primal_frame = frame
-            outputs = func(*unflatten(structure, frame.differentiable(primals)))
-            self.leaves = check_outputs("linearize", outputs)
+            outputs = func(unflatten(structure, frame.differentiable(primals)))
+            self.leaves = check_outputs(transform, outputs)
             self.structure = flatten(outputs)[1]
             self.released = [frame.release(leaf) for leaf in self.leaves]
             self.output = unflatten(self.structure, self.released)
@@ -178,3 +184,7 @@ class _LinearMap:
     def __call__(self, tangents: list[Tensor]) -> Tree:
         pushed = self.cotangent_frame.pull_back(self.pulled_back, tangents, True)
         return unflatten(self.structure, pushed)
+
+    def transposed(self, cotangents: list[Tensor]) -> list[Tensor]:
+        """The pullback: cotangents of the primals from cotangents of the output's leaves."""
+        return self.primal_frame.pull_back(self.leaves, cotangents, True)

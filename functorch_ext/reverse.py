@@ -49,7 +49,7 @@ def grad(
         >>> functorch_ext.grad(torch.sin)(torch.tensor(0.0))
         tensor(1.)
     """
-    compute = _gradient_function("grad", func, argnums, has_aux, with_value=False)
+    compute = gradient_function("grad", func, argnums, has_aux, with_value=False)
 
     @functools.wraps(func)
     def gradient(*args: _Params.args, **kwargs: _Params.kwargs) -> Any:
@@ -83,7 +83,7 @@ def grad_and_value(
         >>> functorch_ext.grad_and_value(torch.exp)(torch.tensor(0.0))
         (tensor(1.), tensor(1.))
     """
-    compute = _gradient_function("grad_and_value", func, argnums, has_aux, with_value=True)
+    compute = gradient_function("grad_and_value", func, argnums, has_aux, with_value=True)
 
     @functools.wraps(func)
     def gradient_and_value(*args: _Params.args, **kwargs: _Params.kwargs) -> tuple[Any, Any]:
@@ -95,7 +95,7 @@ def grad_and_value(
     return gradient_and_value
 
 
-def _gradient_function(
+def gradient_function(
     transform: str, func: Callable[..., Any], argnums: Argnums, has_aux: bool, with_value: bool
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Tree, Tensor | None, Any]]:
     """Of (gradient, value, aux); the value may be missing where it isn't asked for."""
