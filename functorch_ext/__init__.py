@@ -23,6 +23,11 @@ from functorch_ext.nn import (  # noqa: E402
     replace_all_batch_norm_modules_,
     stack_module_state,
 )
+from functorch_ext.per_sample import (  # noqa: E402
+    clipped_grad_sum,
+    per_sample_grad_norms,
+    per_sample_grads,
+)
 from functorch_ext.reverse import grad, grad_and_value, vjp  # noqa: E402
 from functorch_ext.vmap import vmap  # noqa: E402
 
@@ -33,6 +38,7 @@ _dynamo.install()
 
 __all__ = [
     "FallbackWarning",
+    "clipped_grad_sum",
     "fisher_vp",
     "functional_call",
     "functionalize",
@@ -47,6 +53,8 @@ __all__ = [
     "jvp",
     "linearize",
     "patches",
+    "per_sample_grad_norms",
+    "per_sample_grads",
     "register_batching_rule",
     "replace_all_batch_norm_modules_",
     "stack_module_state",

@@ -102,7 +102,7 @@ def gradient_function(
     # All of it in one call to the engine, where the argument turns out to be made of tensors.
     plain = type(argnums) is int and abs(argnums) <= _MOST_ARGUMENTS and not has_aux
     argnum: Any = argnums
-    check = functools.partial(_check_number, transform)
+    check = functools.partial(check_number, transform)
 
     def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tree, Tensor | None, Any]:
         if plain:
@@ -127,7 +127,7 @@ def gradient_function(
     return compute
 
 
-def _check_number(transform: str, output: Any) -> None:
+def check_number(transform: str, output: Any) -> None:
     if not isinstance(output, Tensor):
         raise RuntimeError(
             f"functorch_ext.{transform}: Expected f(*args) to return a Tensor, got {type(output)}. "

@@ -1,0 +1,233 @@
+"""Gradients of each sample of a batch: all of them, their norms, or their clipped sum."""
+
+import functools
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from functorch_ext._basis import check_chunk_size
+from functorch_ext._ghost_norms import squared_norm
+from functorch_ext._pytree import leaves_of, map_tensors
+from functorch_ext.nn import functional_call
+from functorch_ext.reverse import check_number, grad
+from functorch_ext.vmap import vmap
+
+_Loss = Callable[[Any, Any], Tensor]
+_Parameters = dict[str, Tensor]
+
+
+def per_sample_grads(
+    model: nn.Module, loss_fn: _Loss, *, chunk_size: int | None = None
+) -> Callable[[Any, Any], _Parameters]:
+    """The gradient of each sample's loss by the parameters of a model that takes batches.
+
+    Of sample i it is the gradient of ``loss_fn(model(batch[i:i+1]), targets[i:i+1])``, computed for
+    all samples together by ``vmap(grad(...))``.
+
+    Args:
+        model: Takes a batch. Parameters that don't require grad are constants. The result isn't
+            linked to the model's parameters: the second derivative by them needs ``grad`` around
+            ``functional_call``.
+        loss_fn: Takes an output of the model and targets, and returns a tensor without dimensions;
+            its reduction is that over a single sample.
+        chunk_size: Compute this many samples at a time; all at once if ``None``.
+
+    Returns:
+        A function of ``(batch, targets)``: tensors with the samples in dimension 0, or containers
+        of such; a tuple as the batch is several arguments of the model. It returns a dict from
+        names of parameters to gradients with the samples in dimension 0.
+
+    Raises:
+        RuntimeError: the loss isn't a number, or the model mixes samples, as batch norm in training
+            does, or draws random numbers.
+        ValueError: the batch and the targets have different numbers of samples; ``chunk_size``
+            isn't positive.
+
+    Example::
+
+        >>> model = torch.nn.Linear(2, 1)
+        >>> grads = per_sample_grads(model, torch.nn.functional.mse_loss)
+        >>> {name: each.shape for name, each in grads(torch.ones(3, 2), torch.ones(3, 1)).items()}
+        {'weight': torch.Size([3, 1, 2]), 'bias': torch.Size([3, 1])}
+    """
+    check_chunk_size("per_sample_grads", chunk_size)
+
+    def gradients(batch: Any, targets: Any) -> _Parameters:
+        trained, rest = _parameters(model)
+        loss = _sample_loss(model, loss_fn, rest)
+        of_samples = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=chunk_size)
+        return of_samples(trained, batch, targets)
+
+    return gradients
+
+
+def per_sample_grad_norms(
+    model: nn.Module, loss_fn: _Loss, *, chunk_size: int | None = None
+) -> Callable[[Any, Any], Tensor]:
+    """The norm of each sample's gradient, over all parameters, mostly without the gradients.
+
+    For linear layers, convolutions (of one and two dimensions), embeddings, layer and group norms
+    the norm follows from what the layer got, a_t at position t, and from the cotangent of what it
+    returned, g_t, so that no gradient of a weight is computed::
+
+        |sum_t g_t a_t^T|^2 = sum_{s,t} (a_s . a_t) (g_s . g_t)
+
+    Where there are many positions, the product on the left is cheaper, and is made for one layer at
+    a time. For parameters that other functions use, or that are used more than once, gradients of
+    the samples are computed.
+
+    Args:
+        model: As for :func:`per_sample_grads`.
+        loss_fn: As for :func:`per_sample_grads`.
+        chunk_size: Compute this many samples at a time; all at once if ``None``.
+
+    Returns:
+        A function of ``(batch, targets)`` that returns a vector, one norm per sample.
+
+    Raises:
+        RuntimeError: as for :func:`per_sample_grads`.
+        ValueError: as for :func:`per_sample_grads`.
+
+    Example::
+
+        >>> model = torch.nn.Linear(2, 1)
+        >>> loss = lambda output, target: (output - target).sum()
+        >>> inputs = torch.tensor([[1.0, 1.0], [2.0, 2.0]])
+        >>> per_sample_grad_norms(model, loss)(inputs, torch.ones(2, 1))  # |(x, 1)|
+        tensor([1.7321, 3.0000])
+
+    Source: I. Goodfellow, "Efficient per-example gradient computations", arXiv 1510.01799; X. Li et
+    al., "Large language models can be strong differentially private learners", arXiv 2110.05679;
+    Z. Bu et al., "Scalable and efficient training of large convolutional neural networks with
+    differential privacy", arXiv 2205.10683.
+    """
+    check_chunk_size("per_sample_grad_norms", chunk_size)
+
+    def norms(batch: Any, targets: Any) -> Tensor:
+        return _norms(model, loss_fn, batch, targets, chunk_size)
+
+    return norms
+
+
+def clipped_grad_sum(
+    model: nn.Module, loss_fn: _Loss, max_norm: float, *, chunk_size: int | None = None
+) -> Callable[[Any, Any], _Parameters]:
+    """The sum of the samples' gradients, each scaled down to ``max_norm`` if it is longer.
+
+    What differentially private training adds its noise to::
+
+        sum_i min(1, max_norm / |grad_i|) grad_i
+
+    One pass computes the norms, as :func:`per_sample_grad_norms` does, and another the gradient of
+    the weighted sum of losses.
+
+    Args:
+        model: As for :func:`per_sample_grads`.
+        loss_fn: As for :func:`per_sample_grads`.
+        max_norm: The greatest norm of a sample's gradient over all parameters; positive.
+        chunk_size: Compute this many samples at a time, to bound memory; all at once if ``None``.
+
+    Returns:
+        A function of ``(batch, targets)`` that returns a dict from names of parameters to sums.
+
+    Raises:
+        RuntimeError: as for :func:`per_sample_grads`.
+        ValueError: as for :func:`per_sample_grads`, or ``max_norm`` isn't positive.
+
+    Example::
+
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> loss = lambda output, target: (output * target).sum()
+        >>> inputs, targets = torch.tensor([[3.0], [0.5]]), torch.ones(2, 1)
+        >>> clipped_grad_sum(model, loss, 1.0)(inputs, targets)  # 3 is clipped to 1
+        {'weight': tensor([[1.5000]])}
+
+    Source: M. Abadi et al., "Deep learning with differential privacy", arXiv 1607.00133; and
+    those of :func:`per_sample_grad_norms`.
+    """
+    check_chunk_size("clipped_grad_sum", chunk_size)
+    if not max_norm > 0:
+        raise ValueError(
+            f"functorch_ext.clipped_grad_sum: max_norm must be positive, but got {max_norm!r}."
+        )
+
+    def clipped(batch: Any, targets: Any) -> _Parameters:
+        trained, rest = _parameters(model)
+        loss = _sample_loss(model, loss_fn, rest)
+        total: _Parameters = {}
+        for part, part_targets in _chunks(batch, targets, chunk_size):
+            norms = _norms(model, loss_fn, part, part_targets, None)
+            scales = (max_norm / norms).clamp(max=1.0)
+
+            def weighted(trained: _Parameters, part=part, goal=part_targets, scales=scales):
+                return vmap(loss, in_dims=(None, 0, 0))(trained, part, goal) @ scales
+
+            sums = grad(weighted)(trained)
+            total = {name: total[name] + sums[name] if total else sums[name] for name in sums}
+        return total
+
+    return clipped
+
+
+def _norms(
+    model: nn.Module, loss_fn: _Loss, batch: Any, targets: Any, chunk_size: int | None
+) -> Tensor:
+    trained, rest = _parameters(model)
+    loss = _sample_loss(model, loss_fn, rest)
+    others: set[str] = set()
+    check = functools.partial(check_number, "per_sample_grad_norms")
+
+    def ghost_squares(sample: Any, target: Any) -> Tensor:
+        squared, left_out = squared_norm(lambda: loss(trained, sample, target), trained, check)
+        others.update(left_out)
+        return squared
+
+    squares = vmap(ghost_squares, chunk_size=chunk_size)(batch, targets)
+    if others:
+        chosen = {name: each for name, each in trained.items() if name in others}
+        fixed = {name: each for name, each in trained.items() if name not in others}
+        loss = _sample_loss(model, loss_fn, {**rest, **fixed})
+
+        def explicit_squares(sample: Any, target: Any) -> Tensor:
+            gradients = grad(loss)(chosen, sample, target)
+            return torch.stack([(each * each).sum() for each in gradients.values()]).sum()
+
+        squares = squares + vmap(explicit_squares, chunk_size=chunk_size)(batch, targets)
+    return squares.sqrt()
+
+
+def _parameters(model: nn.Module) -> tuple[_Parameters, _Parameters]:
+    """What is differentiated by, and what isn't; without links to the model's own parameters."""
+
+    def plain(parameter: Tensor) -> Tensor:
+        # One that isn't a Parameter belongs to functional_call, inside another transform.
+        return parameter.detach() if isinstance(parameter, nn.Parameter) else parameter
+
+    named = dict(model.named_parameters())
+    trained = {n: plain(each) for n, each in named.items() if each.requires_grad}
+    rest = {n: plain(each) for n, each in named.items() if not each.requires_grad}
+    return trained, rest
+
+
+def _sample_loss(model: nn.Module, loss_fn: _Loss, rest: _Parameters) -> Callable[..., Tensor]:
+    """The loss of a sample as a function of the parameters."""
+
+    def loss(trained: _Parameters, sample: Any, target: Any) -> Tensor:
+        batch, targets = map_tensors(lambda each: each.unsqueeze(0), (sample, target))
+        return loss_fn(functional_call(model, {**rest, **trained}, batch), targets)
+
+    return loss
+
+
+def _chunks(batch: Any, targets: Any, chunk_size: int | None) -> Iterator[tuple[Any, Any]]:
+    count = leaves_of(batch)[0].shape[0]
+    step = count if chunk_size is None else chunk_size
+    if step >= count:
+        yield batch, targets
+        return
+    for start in range(0, count, step):
+        piece = slice(start, start + step)
+        yield map_tensors(operator.itemgetter(piece), (batch, targets))
