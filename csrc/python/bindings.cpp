@@ -31,6 +31,7 @@
 #include "python/functions.h"
 #include "python/gradient_edges.h"
 #include "python/indexing.h"
+#include "python/jitted_calls.h"
 #include "python/makers.h"
 #include "python/module_state.h"
 #include "python/objects.h"
@@ -215,6 +216,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("below_all_levels", [](const at::Tensor& tensor) { return below_all_levels(tensor); });
   module.def("call_mapped", &call_mapped);
   module.def("call_differentiated", &call_differentiated);
+  bind_jitted_calls(module);
   bind_module_state(module);
   bind_level(module);
   bind_frames(module);

@@ -1,17 +1,20 @@
 """``jit`` as the program sees it."""
 
-import collections
 import functools
 import logging
+import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from functorch_ext import _C
-from functorch_ext._jit.signature import Arguments, static_marker
+from functorch_ext._jit.lowered import Lowered
+from functorch_ext._jit.progress import Progress
+from functorch_ext._jit.signature import Arguments, Statics, statics_of
+from functorch_ext._pytree import leaves_of
 
 _log = logging.getLogger("functorch_ext.jit")
 
@@ -32,26 +35,46 @@ def make(
         raise ValueError(
             f"functorch_ext.jit: backend must be 'inductor' or 'graph', but got {backend!r}."
         )
-    return Jitted(func, static_marker(func, static_argnums, static_argnames), dynamic, backend)
+    return Jitted(func, statics_of(func, static_argnums, static_argnames), dynamic, backend)
 
 
 class Jitted:
-    """A function that is traced and compiled at its first call of each signature."""
+    """A function that is traced and compiled at its first call of each signature.
 
-    def __init__(self, func: Callable[..., Any], mark: Any, dynamic: bool, backend: str) -> None:
+    Later calls are found in C++ (`_C.JittedCalls`), which borrows what is kept here. Arguments of
+    other kinds than it knows, and symbolic sizes, are looked up in Python.
+    """
+
+    def __init__(
+        self, func: Callable[..., Any], statics: Statics, dynamic: bool, backend: str
+    ) -> None:
         functools.update_wrapper(self, func)
-        self._func, self._mark, self._dynamic, self._backend = func, mark, dynamic, backend
+        self._func, self._statics, self._dynamic, self._backend = func, statics, dynamic, backend
+        self._calls = _C.JittedCalls(func, sorted(statics.numbers), sorted(statics.names))
         self._cache: dict[Any, list[Any]] = {}
+        self._compiled: list[Any] = []
         self._lock = threading.RLock()
+
+    def __reduce__(self) -> Any:
+        if _at(self.__module__, self.__qualname__) is self:  # made by a decorator
+            return self.__qualname__
+        numbers, names = tuple(self._statics.numbers), tuple(self._statics.names)
+        return make, (self._func, numbers, names, self._dynamic, self._backend)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            found = self._calls.call(args, kwargs)
+            if found is not NotImplemented:
+                return found
         if _is_seen_by_others():
             return self._func(*args, **kwargs)
         arguments = self._arguments(args, kwargs)
         compiled = self._find(arguments, bool(kwargs))
+        if not self._dynamic and torch._C._len_torch_function_stack() == 0:
+            self._remember(args, kwargs, compiled)
         tensors = arguments.tensors
         if compiled.written and compiled.writes_to_shared_memory(tensors):
             return self._func(*args, **kwargs)
@@ -60,9 +83,17 @@ class Jitted:
         return compiled(tensors)
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        if self._mark is not None:
-            args, kwargs = self._mark(args, kwargs)
+        if self._statics:
+            args, kwargs = self._statics.marked(args, kwargs)
         return Arguments(args, kwargs)
+
+    def _remember(self, args: tuple[Any, ...], kwargs: dict[str, Any], compiled: Any) -> None:
+        """Lets C++ find what was compiled for this call."""
+        numbered = self._calls.numbered(args, kwargs)
+        if numbered is not None:
+            # C++ takes dicts in their own order, pytrees sort their keys.
+            order = leaves_of(numbered if kwargs else numbered[0])
+            self._calls.add(args, kwargs, [n for n in order if n is not None], compiled)
 
     def _find(self, arguments: Arguments, has_kwargs: bool) -> Any:
         key = arguments.key(self._dynamic)
@@ -82,6 +113,7 @@ class Jitted:
             compiled = self._compile(self._trace(arguments, has_kwargs), arguments)
             fitting = [each for each in known if each.guards is not None]
             self._cache[key] = [compiled, *fitting]
+            self._compiled.append(compiled)  # C++ borrows it
         return compiled
 
     def _trace(self, arguments: Arguments, has_kwargs: bool) -> Any:
@@ -94,55 +126,16 @@ class Jitted:
         from functorch_ext._jit.compiled import Compiled
 
         backend = {"inductor": inductor, "graph": graph}[self._backend].compile_graph
-        start = time.perf_counter()
-        compiled = Compiled(traced, arguments.tensors, backend)
         name = getattr(self._func, "__name__", type(self._func).__name__)
-        _log.info("compiled %s in %.1f s", name, time.perf_counter() - start)
+        with Progress(name) as progress:
+            compiled = Compiled(traced, arguments.tensors, backend)
+        _log.info("compiled %s in %.1f s", name, progress.seconds)
         return compiled
 
-    def lower(self, *args: Any, **kwargs: Any) -> "Lowered":
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """What a call with these arguments is compiled from."""
         arguments = self._arguments(args, kwargs)
         return Lowered(self, arguments, self._trace(arguments, bool(kwargs)))
-
-
-class Lowered:
-    """A traced function: its graph, and the way to the compiled one."""
-
-    def __init__(self, jitted: Jitted, arguments: Arguments, traced: Any) -> None:
-        from functorch_ext._jit.passes import optimize
-
-        self._jitted, self._arguments, self._traced = jitted, arguments, traced
-        self.graph = optimize(traced.graph)
-
-    def as_text(self) -> str:
-        """The graph as Python code: inputs are arguments, closed-over tensors, cotangents."""
-        return self.graph.code.strip()
-
-    def operators(self) -> dict[str, int]:
-        """How often each operator is called."""
-        nodes = self.graph.graph.nodes
-        return dict(collections.Counter(str(n.target) for n in nodes if n.op == "call_function"))
-
-    def compile(self) -> Callable[..., Any]:
-        """The compiled function, for arguments of the same signature."""
-        compiled = self._jitted._compile(self._traced, self._arguments)
-        key = self._arguments.key(self._jitted._dynamic)
-
-        @functools.wraps(self._jitted._func)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            arguments = self._jitted._arguments(args, kwargs)
-            fits = arguments.key(self._jitted._dynamic) == key
-            if not fits or not compiled.fits(arguments.tensors):
-                raise TypeError(
-                    "functorch_ext.jit: a function that was compiled for one signature was called "
-                    "with arguments of another: expected tensors "
-                    f"{[(tuple(t.shape), t.dtype) for t in self._arguments.tensors]}, but got "
-                    f"{[(tuple(t.shape), t.dtype) for t in arguments.tensors]}."
-                )
-            return compiled(arguments.tensors)
-
-        return call
 
 
 def _is_seen_by_others() -> bool:
@@ -152,7 +145,15 @@ def _is_seen_by_others() -> bool:
         or _C.transform_runs()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.maybe_current_level() is not None
+        or forward_ad._current_level >= 0  # arguments may have tangents
     )
+
+
+def _at(module: str, name: str) -> Any:
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def _without_autocast(compiled: Any, tensors: Any) -> Any:

@@ -1,19 +1,21 @@
 """A traced function that has been compiled, and how it is called."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from functorch_ext import _C
 from functorch_ext._jit.partition import partition
 from functorch_ext._jit.passes import optimize
 from functorch_ext._jit.signature import key_of_tensor
 from functorch_ext._jit.trace import Traced, placeholders_of, writes
+from functorch_ext._jit.watched import is_same
 from functorch_ext._pytree import unflatten
 
-Backend = Callable[[fx.GraphModule, list[Tensor]], Callable[[list[Tensor]], Any]]
+Backend = Callable[[fx.GraphModule, list[Tensor], list[int]], Callable[[list[Tensor]], Any]]
 
 _set_grad_enabled = torch._C._set_grad_enabled
 
@@ -22,7 +24,7 @@ class Compiled:
     """One traced and compiled function, for calls of one signature."""
 
     def __init__(self, traced: Traced, tensors: list[Tensor], backend: Backend) -> None:
-        self.closed_over = traced.closed_over
+        self.closed_over, self.watched = traced.closed_over, traced.watched
         self.key_of_closed_over = [key_of_tensor(each) for each in self.closed_over]
         inputs = placeholders_of(traced.graph)
         written = {node.args[0] for node in traced.graph.graph.nodes if writes(node)}
@@ -34,16 +36,19 @@ class Compiled:
         self.differentiable = traced.differentiable
         self.lock = threading.Lock()
         self.backward: Callable[[list[Tensor]], Any] | None = None
+        self.kernel = 0  # of a graph that can be called without Python
+        self.plain_result = self._plain_result()
         if not self.differentiable:
             self.graphs = [optimize(traced.graph)]
             values = [node.meta["val"] for node in inputs]
-            self.forward = backend(self.graphs[0], values)
+            self.forward = backend(self.graphs[0], values, self.written)
+            self.kernel = getattr(self.forward, "address", 0)
             return
         self.by = traced.by
         halves = partition(traced)
         self.graphs = [optimize(halves.forward), optimize(halves.backward)]
-        self.forward = backend(self.graphs[0], halves.values[0])
-        self.backward = backend(self.graphs[1], halves.values[1])
+        self.forward = backend(self.graphs[0], halves.values[0], self.written)
+        self.backward = backend(self.graphs[1], halves.values[1], [])
         self.strides = [value.stride() for value in halves.values[1]]
         self.saved = len(halves.values[1]) - len(self.differentiable)
 
@@ -52,6 +57,8 @@ class Compiled:
         for tensor, key in zip(self.closed_over, self.key_of_closed_over):
             if key_of_tensor(tensor) != key:
                 return False
+        if not all(is_same(place) for place in self.watched):
+            return False
         return self.guards is None or self.guards(tensors)
 
     def __call__(self, tensors: list[Tensor]) -> Any:
@@ -66,17 +73,33 @@ class Compiled:
                 _set_grad_enabled(True)
         else:
             results = self.forward(inputs)
+        return self.result(results)
+
+    def result(self, tensors: Sequence[Any]) -> Any:
+        """What the function returns, with these tensors in it."""
         if self.is_one_tensor:
-            return results[0]
-        remaining = iter(results)
+            return tensors[0]
+        remaining = iter(tensors)
         leaves = [next(remaining) if each is None else each[0] for each in self.constants]
         return unflatten(self.structure, leaves)
+
+    def _plain_result(self) -> Any:
+        """The result with slots for its tensors, if it is made of dicts, lists and tuples."""
+        result = self.result([_C.Slot(i) for i in range(self.outputs)])
+        return result if _count_slots(result) == self.outputs else None
 
     def writes_to_shared_memory(self, tensors: list[Tensor]) -> bool:
         """Would a write to an input be seen through another?"""
         inputs = [*tensors, *self.closed_over]
         addresses = [each.untyped_storage().data_ptr() for each in inputs]
         return any(addresses.count(addresses[i]) > 1 for i in self.written)
+
+
+def _count_slots(tree: Any, depth: int = 0) -> int:
+    if type(tree) in (dict, list, tuple) and depth < 16:
+        children = tree.values() if type(tree) is dict else tree
+        return sum(_count_slots(child, depth + 1) for child in children)
+    return isinstance(tree, _C.Slot)
 
 
 class _Differentiable(torch.autograd.Function):

@@ -73,7 +73,9 @@ def key_of_modes() -> Any:
         torch.get_default_dtype(),
         torch.is_inference_mode_enabled(),
     )
-    if torch.is_autocast_cache_enabled() and torch._C._is_any_autocast_enabled():
+    if torch._C._len_torch_function_stack() > 0:
+        key += (torch.get_default_device(),)
+    if torch._C._is_any_autocast_enabled():
         devices = ("cpu", "cuda")
         key += tuple((torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices)
     return key
@@ -100,7 +102,8 @@ class Arguments:
                 self.tensors.append(leaf)
                 self.positions.append(position)
             else:
-                rest.append((type(leaf), leaf))
+                # 0.0 and -0.0 are equal, but not to a program.
+                rest.append((type(leaf), leaf.hex() if type(leaf) is float else leaf))
         self.rest = tuple(rest)
 
     def key(self, dynamic: bool) -> tuple[Any, ...]:
@@ -111,10 +114,27 @@ class Arguments:
         return (self.structure, of_tensors, self.rest, key_of_modes())
 
 
-def static_marker(
-    func: Callable[..., Any], static_argnums: Any, static_argnames: Any
-) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]] | None:
-    """A function that marks the static arguments of a call; none if there are no such."""
+class Statics:
+    """Which arguments of a function are static."""
+
+    def __init__(self, numbers: set[int], names: set[str]) -> None:
+        self.numbers, self.names = numbers, names
+
+    def __bool__(self) -> bool:
+        return bool(self.numbers or self.names)
+
+    def marked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The arguments of a call, with the static ones as leaves."""
+        count = len(args)
+        args = tuple(
+            _static(value) if i in self.numbers or i - count in self.numbers else value
+            for i, value in enumerate(args)
+        )
+        return args, {k: _static(v) if k in self.names else v for k, v in kwargs.items()}
+
+
+def statics_of(func: Callable[..., Any], static_argnums: Any, static_argnames: Any) -> Statics:
+    """Positions and names of the static arguments, where each may be given either way."""
     numbers = {static_argnums} if isinstance(static_argnums, int) else set(static_argnums)
     names = {static_argnames} if isinstance(static_argnames, str) else set(static_argnames)
     for number in numbers:
@@ -130,8 +150,7 @@ def static_marker(
                 f"{static_argnames!r}."
             )
     if not numbers and not names:
-        return None
-    # A parameter may be given either way, as in JAX.
+        return Statics(numbers, names)
     try:
         parameters = list(inspect.signature(func).parameters.values())
     except (TypeError, ValueError):
@@ -142,16 +161,7 @@ def static_marker(
             names.add(name)
         elif name in names:
             numbers.add(position)
-
-    def marked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        count = len(args)
-        args = tuple(
-            _static(value) if i in numbers or i - count in numbers else value
-            for i, value in enumerate(args)
-        )
-        return args, {k: _static(v) if k in names else v for k, v in kwargs.items()}
-
-    return marked
+    return Statics(numbers, names)
 
 
 def _static(value: Any) -> Static:

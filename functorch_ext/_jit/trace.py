@@ -18,6 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from functorch_ext._jit.closed_over import ClosedOver, move_inputs_to_front
 from functorch_ext._jit.errors import VALUE_READ, not_kept, value_read, written_to
 from functorch_ext._jit.signature import Arguments, Static
+from functorch_ext._jit.watched import ModulesThatRun, Place, places_of
 from functorch_ext._pytree import flatten, unflatten
 from functorch_ext.functionalize import functionalize
 
@@ -28,6 +29,7 @@ class Traced:
 
     graph: fx.GraphModule
     closed_over: list[Tensor]
+    watched: list[Place]
     outputs: list[Any]  # the leaves of the function's result; None for each tensor
     structure: Any
     differentiable: list[int]  # which of the output tensors have a cotangent
@@ -41,9 +43,12 @@ def trace(
     """Calls the function once, on tensors without values."""
     recorder = _Recorder(func, arguments, has_kwargs)
     try:
-        graph = make_fx(
-            recorder, tracing_mode="symbolic" if dynamic else "fake", _allow_non_fake_inputs=True
-        )(*[x.detach().requires_grad_(x.requires_grad) for x in arguments.tensors])
+        with ModulesThatRun() as modules:
+            graph = make_fx(
+                recorder,
+                tracing_mode="symbolic" if dynamic else "fake",
+                _allow_non_fake_inputs=True,
+            )(*[x.detach().requires_grad_(x.requires_grad) for x in arguments.tensors])
     except VALUE_READ as error:
         raise value_read(error) from error
     except RuntimeError as error:
@@ -66,6 +71,7 @@ def trace(
     return Traced(
         graph,
         closed_over,
+        places_of(func, modules.found.values(), closed_over),
         recorder.constants,
         recorder.structure,
         recorder.differentiable,

@@ -3,16 +3,26 @@
 from torch import fx
 
 from functorch_ext._jit.passes.aliases import remove_aliases
+from functorch_ext._jit.passes.basis import remove_products_with_basis
 from functorch_ext._jit.passes.common import merge_common
+from functorch_ext._jit.passes.copies import merge_views, remove_copies
+from functorch_ext._jit.passes.neutral import remove_neutral
 from functorch_ext._jit.passes.ones import remove_products_with_ones
 
 
 def optimize(graph: fx.GraphModule) -> fx.GraphModule:
     """All passes, in order; the graph must not write to anything but its inputs, in the end."""
-    remove_aliases(graph.graph)
-    remove_products_with_ones(graph.graph)
-    merge_common(graph.graph)
-    graph.graph.eliminate_dead_code()
+    for change in (
+        remove_aliases,
+        remove_products_with_ones,
+        remove_neutral,
+        remove_products_with_basis,
+        remove_copies,
+        merge_views,
+        merge_common,
+    ):
+        change(graph.graph)
+        graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()
     return graph
