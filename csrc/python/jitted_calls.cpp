@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "engine/derivatives.h"
-#include "engine/level.h"
+#include "engine/thread_state.h"
 #include "engine/torch_func.h"
 #include "python/call_signature.h"
 #include "python/objects.h"
