@@ -56,8 +56,9 @@ class Jitted:
         self._lock = threading.RLock()
 
     def __reduce__(self) -> Any:
-        if _at(self.__module__, self.__qualname__) is self:  # made by a decorator
-            return self.__qualname__
+        name = getattr(self._func, "__qualname__", "")
+        if _at(self.__module__, name) is self:  # made by a decorator
+            return name
         numbers, names = tuple(self._statics.numbers), tuple(self._statics.names)
         return make, (self._func, numbers, names, self._dynamic, self._backend)
 

@@ -13,10 +13,10 @@ def flops_of(node: fx.Node) -> int:
     if not _computes(node):
         return 0
     results, arguments = _tensors(node.meta.get("val")), _arguments(node)
-    packet = node.target.overloadpacket  # type: ignore[union-attr]
+    packet: Any = getattr(node.target, "overloadpacket", None)
     if packet in flop_registry:
         values = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-        args, kwargs = values  # type: ignore[misc]
+        args, kwargs = values
         return int(flop_registry[packet](*args, **kwargs, out_val=node.meta["val"]))
     if not any(each.is_floating_point() or each.is_complex() for each in results):
         return 0

@@ -17,7 +17,7 @@ def remove_products_with_basis(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.target is not _aten.mm.default:
             continue
-        left, right = node.args
+        left, right = node.all_input_nodes[0], node.all_input_nodes[-1]  # may be the same
         if _is_unit_matrix(left):
             _replace(graph, node, right)
         elif _is_unit_matrix(right):
@@ -41,10 +41,14 @@ def _replace(graph: fx.Graph, product: fx.Node, other: fx.Node) -> None:
     graph.erase_node(product)
 
 
+def _value(node: Any) -> Any:
+    return node.meta.get("val")
+
+
 def _origin(node: Any, shape: tuple[int, ...]) -> Any:
     """What a matrix is a view of, if all that was changed are dimensions of one element."""
     while isinstance(node, fx.Node) and node.target in _VIEWS:
-        value = node.args[0].meta.get("val")
+        value = _value(node.args[0])
         if not isinstance(value, Tensor) or [n for n in value.shape if n != 1] != [
             n for n in shape if n != 1
         ]:
@@ -54,7 +58,7 @@ def _origin(node: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _is_unit_matrix(node: Any) -> bool:
-    value = node.meta.get("val")
+    value = _value(node)
     if not isinstance(value, Tensor) or len({*value.shape}) != 1 or value.shape[0] == 1:
         return False
     origin = _origin(node, tuple(value.shape))
@@ -64,7 +68,7 @@ def _is_unit_matrix(node: Any) -> bool:
 
 
 def _is_column_of_ones(node: Any) -> bool:
-    value = node.meta.get("val")
+    value = _value(node)
     if not isinstance(value, Tensor) or value.shape[1] != 1:
         return False
     while isinstance(node, fx.Node) and node.target in (
