@@ -111,8 +111,8 @@ def _changed_settings() -> list[tuple[str, str]] | None:
             return None
         found += [
             (name, repr(getattr(config, name)))
-            for name in sorted(config._config)
-            if not config._is_default(name)
+            for name, entry in sorted(config._config.items())
+            if getattr(config, name) != entry.default
         ]
     return found
 
