@@ -55,6 +55,8 @@ def key_of(graph: fx.GraphModule, values: list[Tensor], settings: dict[str, Any]
         torch.backends.cpu.get_cpu_capability(),
         _processor(),
         torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
         sorted(settings.items()),
         changed,
         [(v.dtype, tuple(v.shape), v.stride(), v.device, v.is_conj(), v.is_neg()) for v in values],
