@@ -227,6 +227,15 @@ Three layer_norm_backward(const at::Tensor& grad_output, const at::Tensor& input
           output_mask[2] ? sum(grad_output) : at::Tensor()};
 }
 
+// PyTorch takes running statistics for constants where they aren't updated, too.
+inline constexpr auto needs_parts_or_statistics =
+    [](const at::Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
+       const OptionalTensor& running_mean, const OptionalTensor& running_var, bool training, double,
+       double) {
+      return needs_parts(input, weight, bias, running_mean, running_var) ||
+             (!training && any_differentiated(running_mean, running_var));
+    };
+
 }  // namespace
 
 void register_normalization_derivatives() {
@@ -235,8 +244,9 @@ void register_normalization_derivatives() {
   add_derivative_kernel<at::_ops::group_norm>(&LayerKernel<at::_ops::group_norm>::kernel);
   add_computed_when<native_group_norm, needs_statistics, functorch_ext::group_norm>();
   add_derivative_kernel<at::_ops::layer_norm>(&LayerKernel<at::_ops::layer_norm>::kernel);
-  add_computed_when<native_batch_norm, needs_parts, functorch_ext::batch_norm>();
-  add_computed_when<_native_batch_norm_legit, needs_parts, functorch_ext::batch_norm_legit>();
+  add_computed_when<native_batch_norm, needs_parts_or_statistics, functorch_ext::batch_norm>();
+  add_computed_when<_native_batch_norm_legit, needs_parts_or_statistics,
+                    functorch_ext::batch_norm_legit>();
   add_computed_when<_native_batch_norm_legit_no_stats, needs_parts,
                     functorch_ext::batch_norm_no_stats>();
   add_computed_when<_batch_norm_with_update, needs_parts, functorch_ext::batch_norm_with_update>();

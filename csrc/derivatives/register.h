@@ -10,6 +10,7 @@ void register_distances_derivatives();
 void register_fake_quantization_derivatives();
 void register_linalg_derivatives();
 void register_linear_derivatives();
+void register_losses_derivatives();
 void register_margins_derivatives();
 void register_normalization_derivatives();
 void register_norms_derivatives();
@@ -26,6 +27,7 @@ inline void register_second_order_derivatives() {
   register_fake_quantization_derivatives();
   register_linalg_derivatives();
   register_linear_derivatives();
+  register_losses_derivatives();
   register_margins_derivatives();
   register_normalization_derivatives();
   register_norms_derivatives();
