@@ -13,7 +13,8 @@ namespace functorch_ext {
 
 inline bool is_number_to_cast(const at::Tensor& number, const at::Tensor& like) {
   const auto* impl = number.unsafeGetTensorImpl();
-  return impl->is_wrapped_number() && like.scalar_type() == at::kFloat &&
+  // A number that became a wrapper can't be read.
+  return impl->is_wrapped_number() && number.has_storage() && like.scalar_type() == at::kFloat &&
          (number.scalar_type() == at::kDouble || number.scalar_type() == at::kLong) &&
          like.device().is_cpu() && !like.unsafeGetTensorImpl()->is_wrapped_number() &&
          // A tensor subclass gets numbers as Python has them.

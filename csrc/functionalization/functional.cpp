@@ -117,6 +117,14 @@ void reallocate(const c10::OperatorHandle& op, const at::Tensor& tensor, at::Ten
   become(tensor, allocate(std::move(value), level));
 }
 
+// PyTorch's own operators that write to an argument besides what they compute (running statistics,
+// the noise of rrelu) don't move its version: their formulas save it and want what was written.
+bool moves_version(const c10::OperatorHandle& op, bool is_out) {
+  const auto& name = op.schema().name();
+  return is_out || name.back() == '_' || !op.schema().getNamespace().has_value() ||
+         *op.schema().getNamespace() != "aten";
+}
+
 // Writes what a functional operator returned to the tensor that the program's operator writes to.
 void store(const c10::OperatorHandle& op, bool is_out, const at::Tensor& tensor, at::Tensor value,
            const Level& level) {
@@ -133,7 +141,9 @@ void store(const c10::OperatorHandle& op, bool is_out, const at::Tensor& tensor,
                 " doesn't match the broadcast shape ", value.sym_sizes());
     reallocate(op, tensor, std::move(value), level);
   }
-  after_mutation(tensor);
+  if (moves_version(op, is_out)) {
+    after_mutation(tensor);
+  }
 }
 
 void mutate(const c10::OperatorHandle& op, const Level& level, Stack* stack) {
