@@ -40,6 +40,9 @@ py::object call_differentiated(const py::object& func, const py::tuple& args,
   if (!fits || inputs.empty() || records_before_dispatch()) {
     return py::reinterpret_borrow<py::object>(Py_NotImplemented);
   }
+  if (!thread_state().plane) {
+    refuse_torchscript();
+  }
 
   ReverseFrame frame;
   // The function may change the container that it gets: the gradients are shaped as another one.

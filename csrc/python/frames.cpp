@@ -49,12 +49,16 @@ py::object run_batch(const py::function& body, const c10::SymInt& batch_size, Ra
 
 py::object run_basis(const py::function& body, const c10::SymInt& count, const Tensors& above,
                      Randomness randomness) {
+  refuse_torchscript();
   const BatchFrame frame(count, randomness, /*is_plane=*/false, above);
   return body(frame.level());
 }
 
 py::object pull_back(const ReverseFrame& frame, const Tensors& outputs,
                      const std::vector<std::optional<at::Tensor>>& cotangents, bool keep_graph) {
+  if (keep_graph) {  // the pullback of vjp
+    refuse_torchscript();
+  }
   return recorded_after_dispatch([&] {
     Tensors gradients;
     {
@@ -154,6 +158,9 @@ void bind_frames(py::module_& module) {
       .def("strip", &ReverseFrame::strip)
       .def("release", &ReverseFrame::release);
   module.def("run_reverse", [](const py::function& body) {
+    if (!thread_state().plane) {
+      refuse_torchscript();
+    }
     return recorded_after_dispatch(
         [&] { return run_inside(std::make_shared<ReverseFrame>(), body); });
   });
@@ -165,6 +172,7 @@ void bind_frames(py::module_& module) {
       .def("unpack", &ForwardFrame::unpack);
   // Forward mode runs on the plane of the deepest of these tensors.
   module.def("run_forward", [](const py::function& body, const Tensors& primals) {
+    refuse_torchscript();
     return recorded_after_dispatch(
         [&] { return run_inside(std::make_shared<ForwardFrame>(primals), body); });
   });
