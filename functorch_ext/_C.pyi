@@ -76,6 +76,9 @@ class FunctionalFrame:
     def wrap(self, tensor: Tensor) -> Tensor: ...
     def unwrap(self, tensor: Tensor) -> Tensor: ...
 
+# Raises inside torch.jit.trace.
+def refuse_torchscript() -> None: ...
+
 # Transforms around a Python body, and their common calls in one step.
 def run_batch(
     body: Callable[[Level], _T],

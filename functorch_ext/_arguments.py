@@ -72,6 +72,8 @@ _FORWARD = ("jvp", "jacfwd", "hessian", "linearize")
 
 def check_differentiable(transform: str, what: str, leaves: list[Any]) -> None:
     """Raises unless every leaf is a floating-point or complex tensor."""
+    if torch._C._is_tracing() and transform not in ("grad", "grad_and_value"):
+        _C.refuse_torchscript()
     if not leaves:
         raise RuntimeError(
             f"functorch_ext.{transform}: Expected {what} to contain at least one Tensor to "

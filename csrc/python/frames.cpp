@@ -49,16 +49,12 @@ py::object run_batch(const py::function& body, const c10::SymInt& batch_size, Ra
 
 py::object run_basis(const py::function& body, const c10::SymInt& count, const Tensors& above,
                      Randomness randomness) {
-  refuse_torchscript();
   const BatchFrame frame(count, randomness, /*is_plane=*/false, above);
   return body(frame.level());
 }
 
 py::object pull_back(const ReverseFrame& frame, const Tensors& outputs,
                      const std::vector<std::optional<at::Tensor>>& cotangents, bool keep_graph) {
-  if (keep_graph) {  // the pullback of vjp
-    refuse_torchscript();
-  }
   return recorded_after_dispatch([&] {
     Tensors gradients;
     {
@@ -172,7 +168,6 @@ void bind_frames(py::module_& module) {
       .def("unpack", &ForwardFrame::unpack);
   // Forward mode runs on the plane of the deepest of these tensors.
   module.def("run_forward", [](const py::function& body, const Tensors& primals) {
-    refuse_torchscript();
     return recorded_after_dispatch(
         [&] { return run_inside(std::make_shared<ForwardFrame>(primals), body); });
   });
@@ -190,6 +185,7 @@ void bind_frames(py::module_& module) {
   module.def("run_with_grad_mode", &run_with_grad_mode);
   module.def("run_outside_inference_mode", &run_outside_inference_mode);
 
+  module.def("refuse_torchscript", &refuse_torchscript);
   module.def("context_methods", &context_methods);
   module.def("map_with_same_draws", &map_with_same_draws);
 }
