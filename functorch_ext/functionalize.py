@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from functorch_ext import _C
+from functorch_ext._dynamo.entry import EAGER
 from functorch_ext._pytree import leaves_of, map_tensors
 
 _Params = ParamSpec("_Params")
@@ -64,6 +65,8 @@ def functionalize(
 
     @functools.wraps(func)
     def functional(*args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
+        if not EAGER:
+            return func(*args, **kwargs)  # compilers remove mutations by themselves
         return _C.call_on_plane_of(tuple(leaves_of((args, kwargs))), run, args, kwargs)
 
     return functional

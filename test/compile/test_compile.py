@@ -81,6 +81,19 @@ def test_inductor_is_as_eager(program, dynamic):
     assert judge(program, functorch_ext, dynamic=dynamic, options=options) == "right"
 
 
+@pytest.mark.parametrize("remove", ["mutations", "mutations_and_views"])
+def test_functionalize_made_before_is_one_graph(remove):
+    def function(x):
+        y = x.clone()
+        y.view(-1)[1:3].mul_(2)
+        return functorch_ext.jvp(lambda y: y.clone().mul_(3).sin(), (y,), (x,))
+
+    x = torch.randn(3, 4)
+    functional = functorch_ext.functionalize(function, remove=remove)
+    compiled = torch.compile(functional, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), function(x))
+
+
 def test_fullgraph_function_inside_a_transform():
     function = torch.compile(torch.sin, backend="eager", fullgraph=True)
     x = torch.randn(3)
