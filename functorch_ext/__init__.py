@@ -14,6 +14,7 @@ from functorch_ext._patches import patches  # noqa: E402
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
 from functorch_ext.curvature import fisher_vp, ggnvp, hvp, vhp  # noqa: E402
+from functorch_ext.diagonals import hessian_diag, laplacian, trace_estimate  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
 from functorch_ext.functionalize import functionalize  # noqa: E402
 from functorch_ext.jacobian import hessian, jacfwd, jacrev  # noqa: E402
@@ -46,11 +47,13 @@ __all__ = [
     "grad",
     "grad_and_value",
     "hessian",
+    "hessian_diag",
     "hvp",
     "jacfwd",
     "jacrev",
     "jit",
     "jvp",
+    "laplacian",
     "linearize",
     "patches",
     "per_sample_grad_norms",
@@ -58,6 +61,7 @@ __all__ = [
     "register_batching_rule",
     "replace_all_batch_norm_modules_",
     "stack_module_state",
+    "trace_estimate",
     "vhp",
     "vjp",
     "vmap",

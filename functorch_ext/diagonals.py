@@ -1,0 +1,217 @@
+"""Diagonals and traces of second derivatives, without the matrix: ``hessian_diag``, ``laplacian``,
+and ``trace_estimate`` for matrices of which only products are known."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from functorch_ext import _C
+from functorch_ext._arguments import Argnums, check_differentiable, replaced, selected
+from functorch_ext._basis import check_chunk_size, each_chunk, split_columns
+from functorch_ext._pytree import flatten, unflatten
+from functorch_ext.forward import jvp
+from functorch_ext.vmap import vmap
+
+# Second derivatives along the columns of a chunk, one output after the other, with the columns in
+# the last dimension; and the structure of the outputs.
+_Seconds = tuple[list[Tensor], Any]
+
+
+def hessian_diag(
+    func: Callable[..., Any], argnums: Argnums = 0, *, chunk_size: int | None = None
+) -> Callable[..., Any]:
+    """The diagonal of the Hessian: the second derivative along each element of the input.
+
+    Forward mode twice along the same direction, for all elements together, so memory grows with the
+    number of elements and not with its square::
+
+        diag_i = d^2 func(x + t e_i) / dt^2 at t = 0
+
+    Args:
+        func: Returns a tensor or a container of tensors; usually a number.
+        argnums: The positional argument to differentiate by, or a tuple of several.
+        chunk_size: Compute this many elements at a time, to bound memory; all at once if ``None``.
+
+    Returns:
+        A function of the arguments of ``func`` that returns, for each output, the second
+        derivatives by each input: a tensor of shape ``output.shape + input.shape``, in containers
+        as :func:`jacfwd`'s.
+
+    Raises:
+        RuntimeError: ``argnums`` is out of range, an argument can't be differentiated by, or the
+            output holds something else than tensors.
+        ValueError: ``chunk_size`` isn't positive.
+
+    Example::
+
+        >>> hessian_diag(lambda x: (x**3).sum() + x[0] * x[1])(torch.tensor([1.0, 2.0]))
+        tensor([ 6., 12.])
+    """
+    check_chunk_size("hessian_diag", chunk_size)
+
+    @functools.wraps(func)
+    def diagonal(*args: Any, **kwargs: Any) -> Any:
+        leaves, structure, seconds = _second_derivatives(
+            "hessian_diag", func, argnums, args, kwargs
+        )
+        chunks = each_chunk(seconds, leaves, chunk_size)
+        columns = [outputs for outputs, _ in chunks]
+        without_columns = [each.select(-1, 0) for each in columns[0]]
+        parts = split_columns(columns, without_columns, leaves)
+        return unflatten(chunks[0][1], [unflatten(structure, part) for part in parts])
+
+    return diagonal
+
+
+def laplacian(
+    func: Callable[..., Any], argnums: Argnums = 0, *, chunk_size: int | None = None
+) -> Callable[..., Any]:
+    """The Laplacian: the sum of the second derivatives along all elements of the input.
+
+    The trace of the Hessian, without the Hessian: forward mode twice along each element::
+
+        sum_i d^2 func(x + t e_i) / dt^2 at t = 0
+
+    Args:
+        func: Returns a tensor or a container of tensors.
+        argnums: The positional argument to differentiate by, or a tuple of several, whose
+            Laplacians are added.
+        chunk_size: Compute this many elements at a time, to bound memory; all at once if ``None``.
+
+    Returns:
+        A function of the arguments of ``func`` that returns tensors shaped as the output.
+
+    Raises:
+        RuntimeError: as for :func:`hessian_diag`.
+        ValueError: as for :func:`hessian_diag`.
+
+    Example::
+
+        >>> harmonic = lambda x: x[0] ** 2 - x[1] ** 2
+        >>> laplacian(harmonic)(torch.tensor([1.0, 2.0]))
+        tensor(0.)
+        >>> vmap(laplacian(lambda x: (x**3).sum()))(torch.ones(3, 2))
+        tensor([12., 12., 12.])
+
+    Source: the second derivatives of a direction by forward mode are its Taylor coefficients
+    (A. Griewank and A. Walther, "Evaluating derivatives", 2008, chapter 13).
+    """
+    check_chunk_size("laplacian", chunk_size)
+
+    @functools.wraps(func)
+    def trace(*args: Any, **kwargs: Any) -> Any:
+        leaves, _, seconds = _second_derivatives("laplacian", func, argnums, args, kwargs)
+
+        def summed(start: int, count: int) -> _Seconds:
+            outputs, structure = seconds(start, count)
+            return [each.sum(-1) for each in outputs], structure
+
+        chunks = each_chunk(summed, leaves, chunk_size)
+        columns = zip(*(outputs for outputs, _ in chunks), strict=True)
+        return unflatten(chunks[0][1], [functools.reduce(torch.add, parts) for parts in columns])
+
+    return trace
+
+
+def _second_derivatives(
+    transform: str,
+    func: Callable[..., Any],
+    argnums: Argnums,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[list[Tensor], Any, Callable[[int, int], _Seconds]]:
+    """The inputs' leaves and structure, and what computes a chunk of columns."""
+    point = selected(transform, argnums, args)
+    leaves, structure = flatten(point)
+    check_differentiable(transform, "the argument at argnums", leaves)
+    evaluate = lambda point: func(*replaced(argnums, args, point), **kwargs)
+
+    def along(*basis: Tensor) -> Any:
+        direction = (unflatten(structure, list(basis)),)
+        slope = lambda point: jvp(evaluate, (point,), direction)[1]
+        return jvp(slope, (point,), direction)[1]
+
+    def seconds(start: int, count: int) -> _Seconds:
+        basis = _C.standard_basis(leaves, start, count)
+        return flatten(vmap(along, out_dims=-1, randomness="same")(*basis))
+
+    return leaves, structure, seconds
+
+
+class TraceEstimate(NamedTuple):
+    """An estimate of a trace, and the variance of that estimate."""
+
+    trace: Tensor
+    variance: Tensor
+
+
+def trace_estimate(
+    product: Callable[[Any], Any],
+    like: Any,
+    samples: int,
+    *,
+    deflate: int = 0,
+    generator: torch.Generator | None = None,
+) -> TraceEstimate:
+    """An unbiased estimate of the trace of a matrix, from its products with random vectors.
+
+    Hutchinson's estimate with vectors z of random signs, and, with ``deflate``, Hutch++: the part
+    of the matrix that lies in the range of ``deflate`` of its own products, with the orthonormal
+    basis Q, is summed exactly, and only the rest is estimated::
+
+        tr A = E[z^T A z]
+        tr A = tr(Q^T A Q) + E[z^T P A P z],    P = I - Q Q^T
+
+    Args:
+        product: The matrix times a vector, such as ``hvp(f).at(x)``; ``vmap`` has to take it.
+        like: A tensor or a container of tensors that is shaped as the vector.
+        samples: The number of random vectors, at least 2.
+        deflate: The number of products that Q is made of, besides as many more for the exact part.
+        generator: Where random numbers come from; PyTorch's default one if ``None``.
+
+    Returns:
+        ``(trace, variance)``: the estimate, and the variance of it as the samples show it.
+
+    Raises:
+        ValueError: fewer than 2 samples, or a negative ``deflate``.
+
+    Example::
+
+        >>> product = hvp(lambda x: (x**3).sum()).at(torch.tensor([1.0, 2.0]))  # diag(6, 12)
+        >>> trace_estimate(product, torch.zeros(2), samples=2)
+        TraceEstimate(trace=tensor(18.), variance=tensor(0.))
+
+    Source: M. Hutchinson, "A stochastic estimator of the trace of the influence matrix for
+    Laplacian smoothing splines", 1990; R. Meyer et al., "Hutch++", arXiv 2010.09649.
+    """
+    if samples < 2 or deflate < 0:
+        raise ValueError(
+            "functorch_ext.trace_estimate: expected at least 2 samples and deflate >= 0, but got "
+            f"samples={samples!r} and deflate={deflate!r}."
+        )
+    leaves, structure = flatten(like)
+    sizes = [leaf.numel() for leaf in leaves]
+
+    def times(rows: Tensor) -> Tensor:
+        """The products with the rows, as rows."""
+        pieces = rows.split(sizes, 1)
+        split = [each.reshape(-1, *leaf.shape) for each, leaf in zip(pieces, leaves, strict=True)]
+        products, _ = flatten(vmap(product)(unflatten(structure, split)))
+        return torch.cat([each.flatten(1) for each in products], 1)
+
+    def signs(count: int) -> Tensor:
+        shape = (count, sum(sizes))
+        drawn = torch.randint(2, shape, generator=generator, device=leaves[0].device)
+        return drawn.to(leaves[0].dtype) * 2 - 1
+
+    exact = leaves[0].new_zeros(())
+    vectors = signs(samples)
+    if deflate:
+        basis = torch.linalg.qr(times(signs(min(deflate, sum(sizes)))).T)[0]
+        exact = (basis.T * times(basis.T)).sum()
+        vectors = vectors - vectors @ basis @ basis.T
+    estimates = (vectors * times(vectors)).sum(1)
+    return TraceEstimate(exact + estimates.mean(), estimates.var() / samples)
