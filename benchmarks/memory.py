@@ -103,10 +103,14 @@ WORKLOADS: dict[str, Callable[[Peers], Contenders]] = {
 
 
 def peak_here(workload: str, side: str) -> int:
-    """The most bytes that one call holds at once, beyond what is there before it."""
+    """The most bytes that one call of a workload holds at once."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    run = WORKLOADS[workload](Peers(SIDES))[side]
+    return peak_of(WORKLOADS[workload](Peers(SIDES))[side])
+
+
+def peak_of(run: Callable[[], Any]) -> int:
+    """The most bytes that one call holds at once, beyond what is there before it."""
     run()  # Allocates what is allocated once.
     with profile(profile_memory=True, use_kineto=True) as profiler:
         result = run()
