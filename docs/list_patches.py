@@ -9,7 +9,8 @@ from pathlib import Path
 
 # Some are made once PyTorch's module is imported.
 import torch._dynamo  # noqa: F401
-import torch.distributed.fsdp._fully_shard  # noqa: F401
+import torch.distributed.fsdp._fully_shard
+import torch.nn.attention.flex_attention  # noqa: F401
 
 from functorch_ext import patches
 

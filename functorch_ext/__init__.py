@@ -9,7 +9,13 @@ from functorch_ext._version_check import check_torch_version as _check_torch_ver
 
 _check_torch_version(_TORCH_VERSION)
 
-from functorch_ext import _containers, _custom_functions, _dynamo, _patches  # noqa: E402
+from functorch_ext import (  # noqa: E402
+    _containers,
+    _control_flow,
+    _custom_functions,
+    _dynamo,
+    _patches,
+)
 from functorch_ext._patches import patches  # noqa: E402
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
@@ -35,6 +41,7 @@ from functorch_ext.vmap import vmap  # noqa: E402
 _containers.install()
 _patches.install()
 _custom_functions.install()
+_control_flow.install()
 _dynamo.install()
 
 __all__ = [

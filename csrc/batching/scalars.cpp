@@ -23,7 +23,7 @@ at::Scalar local_scalar_dense(Level& level, const at::Tensor& self) {
       agree,
       "functorch_ext.vmap: a number is read out of a batched tensor, by .item() on a Tensor or in "
       "data-dependent control flow (bool(), int(), an if statement on a tensor), but the samples "
-      "differ. Use torch.where or another tensor operation instead.");
+      "differ. Use torch.where, torch.cond, torch.while_loop or another tensor operation instead.");
   return first.item();
 }
 

@@ -38,8 +38,8 @@ void check_loop_is_possible(const c10::OperatorHandle& op) {
   TORCH_CHECK(
       returns_tensor, "functorch_ext.vmap: ", op.operator_name(),
       " reads the value of a batched tensor into Python (as .item(), bool(), int() or an if "
-      "statement on a tensor do), but the samples may differ. Use torch.where or another tensor "
-      "operation instead.");
+      "statement on a tensor do), but the samples may differ. Use torch.where, torch.cond, "
+      "torch.while_loop or another tensor operation instead.");
 }
 
 }  // namespace

@@ -130,6 +130,7 @@ void bind_level(py::module_& module) {
       .def_property_readonly("batch_size", [](const Level& level) { return level.batch_size; })
       .def_readonly("randomness", &Level::randomness)
       .def_readonly("has_samples", &Level::has_samples)
+      .def_readonly("depth", &Level::depth)
       .def("wrap",
            [](const Level& level, const at::Tensor& value, std::optional<int64_t> bdim) {
              return wrap(value, bdim.value_or(no_bdim), level);

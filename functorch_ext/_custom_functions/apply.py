@@ -18,6 +18,7 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import Function
 
 from functorch_ext import _C, _patches
+from functorch_ext._control_flow.branch import given_to_branch
 from functorch_ext._custom_functions.context import (
     Dim,
     as_tuple,
@@ -50,6 +51,7 @@ def install() -> None:
     )
 
     def with_wrappers(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        args, kwargs = given_to_branch((args, kwargs))
         if _C.tangent_flows(args) and lacks_jvp(function := _of_samples(cls, args)):
             again = functools.partial(apply, cls, **kwargs)
             return push_forward(function.__name__, again, args)

@@ -8,6 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import checkpoint
 
 from functorch_ext import _C, _patches
+from functorch_ext._control_flow.branch import given_to_branch
 
 
 def install() -> None:
@@ -64,6 +65,7 @@ def _install_recomputation() -> None:
 
     def generator(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         level = _C.running_level()
+        args, kwargs = given_to_branch((args, kwargs))
 
         def again(*args: Any, **kwargs: Any) -> Any:
             if level is None:

@@ -41,12 +41,12 @@ def test_control_flow_on_data():
     assert_failure(
         over_samples(branch, rand(3)),
         RuntimeError,
-        """functorch_ext.vmap: a number is read out of a batched tensor, by .item() on a Tensor or in data-dependent control flow (bool(), int(), an if statement on a tensor), but the samples differ. Use torch.where or another tensor operation instead.""",
+        """functorch_ext.vmap: a number is read out of a batched tensor, by .item() on a Tensor or in data-dependent control flow (bool(), int(), an if statement on a tensor), but the samples differ. Use torch.where, torch.cond, torch.while_loop or another tensor operation instead.""",
     )
     assert_failure(
         over_samples(lambda x: x * x.sum().item(), rand(3)),
         RuntimeError,
-        """functorch_ext.vmap: a number is read out of a batched tensor, by .item() on a Tensor or in data-dependent control flow (bool(), int(), an if statement on a tensor), but the samples differ. Use torch.where or another tensor operation instead.""",
+        """functorch_ext.vmap: a number is read out of a batched tensor, by .item() on a Tensor or in data-dependent control flow (bool(), int(), an if statement on a tensor), but the samples differ. Use torch.where, torch.cond, torch.while_loop or another tensor operation instead.""",
     )
 
 
