@@ -1,0 +1,97 @@
+"""Writes the table of docs/control-flow.md: operators of control flow under each transform.
+
+Each program runs with ours and with torch.func, and is compared with a loop over samples of the
+same program in plain Python::
+
+    PYTHONPATH=. python docs/list_control_flow.py
+"""
+
+import warnings
+from pathlib import Path
+
+import torch
+
+import functorch_ext
+from test import oracle
+from test.control_flow.programs import PROGRAMS
+
+PAGE = Path(__file__).parent / "control-flow.md"
+START, END = "<!-- table: written by docs/list_control_flow.py -->\n", "<!-- end -->"
+
+
+def total(function):
+    return lambda *args: function(*args).sum()
+
+
+def of_x(function, y):
+    return lambda x: function(x, y)
+
+
+# Of a function of two vectors: the transform by the functions of a package, and by the oracle.
+TRANSFORMS = {
+    "`vmap`": (lambda ft, f: ft.vmap(f), oracle.loop),
+    "`vmap(vmap)`": (
+        lambda ft, f: ft.vmap(ft.vmap(f, (0, None)), (None, 0)),
+        lambda f: oracle.loop(oracle.loop(f, (0, None)), (None, 0)),
+    ),
+    "`grad`": (lambda ft, f: ft.grad(total(f)), lambda f: oracle.grad(total(f))),
+    "`vmap(grad)`": (
+        lambda ft, f: ft.vmap(ft.grad(total(f))),
+        lambda f: oracle.loop(oracle.grad(total(f))),
+    ),
+    "`grad(vmap)`": (
+        lambda ft, f: ft.grad(total(ft.vmap(f))),
+        lambda f: oracle.grad(total(oracle.loop(f))),
+    ),
+    "`jvp`": (
+        lambda ft, f: lambda x, y: ft.jvp(of_x(f, y), (x,), (y,))[1],
+        lambda f: lambda x, y: oracle.jvp(of_x(f, y), x, y)[1],
+    ),
+    "`vmap(jvp)`": (
+        lambda ft, f: ft.vmap(lambda x, y: ft.jvp(of_x(f, y), (x,), (y,))[1]),
+        lambda f: oracle.loop(lambda x, y: oracle.jvp(of_x(f, y), x, y)[1]),
+    ),
+    "`jacrev`": (lambda ft, f: ft.jacrev(f), oracle.jacobian),
+    "`jacfwd`": (lambda ft, f: ft.jacfwd(f), oracle.jacobian),
+    "`hessian`": (lambda ft, f: ft.hessian(total(f)), lambda f: oracle.hessian(total(f))),
+    "`functionalize`": (lambda ft, f: ft.functionalize(f), lambda f: f),
+}
+
+
+def outcome(package, transform, program):
+    """*right*, *wrong* or *error*."""
+    ours, expected = TRANSFORMS[transform]
+    torch.manual_seed(0)
+    x, y = oracle.rand(6, 3), oracle.rand(6, 3)
+    if "vmap" not in transform:
+        x, y = x[0], y[0]
+    wanted = expected(program.plain)(x, y)
+    torch._dynamo.reset()
+    try:
+        found = ours(package, program.with_operator)(x, y)
+    except Exception:
+        return "error"
+    try:
+        oracle.assert_close(found, wanted)
+    except AssertionError:
+        return "wrong"
+    return "right"
+
+
+def table():
+    """Ours, and torch.func's answer where it is another."""
+    rows = [f"| | {' | '.join(TRANSFORMS)} |\n", "| --- |" + " --- |" * len(TRANSFORMS) + "\n"]
+    for name, program in PROGRAMS.items():
+        cells = []
+        for transform in TRANSFORMS:
+            found = [outcome(p, transform, program) for p in (functorch_ext, torch.func)]
+            cells.append(" / ".join(found))
+        rows.append(f"| {name} | {' | '.join(cells)} |\n")
+        print(rows[-1], end="", flush=True)
+    return "".join(rows)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    before, rest = PAGE.read_text().split(START)
+    PAGE.write_text(before + START + table() + END + rest.split(END)[1])
