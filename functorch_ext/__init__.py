@@ -21,6 +21,7 @@ from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
 from functorch_ext.curvature import fisher_vp, ggnvp, hvp, vhp  # noqa: E402
 from functorch_ext.diagonals import hessian_diag, laplacian, trace_estimate  # noqa: E402
+from functorch_ext.debugging import debug_unwrap  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
 from functorch_ext.functionalize import functionalize  # noqa: E402
 from functorch_ext.jacobian import hessian, jacfwd, jacrev  # noqa: E402
@@ -47,6 +48,7 @@ _dynamo.install()
 __all__ = [
     "FallbackWarning",
     "clipped_grad_sum",
+    "debug_unwrap",
     "fisher_vp",
     "functional_call",
     "functionalize",

@@ -3,6 +3,7 @@
 #include "batching/operators.h"
 #include "batching/rules.h"
 #include "batching/single_masks.h"
+#include "batching/values.h"
 
 namespace functorch_ext {
 
@@ -45,17 +46,27 @@ struct Indices {
         positions.push_back(index);
         continue;
       }
-      TORCH_CHECK(
-          !is_batched_at(index, level),
-          "functorch_ext.vmap: aten::index: indexing with a boolean mask that differs between "
-          "samples, whose result has a shape that depends on the data. Use torch.where(mask, x, "
-          "fill) or masked_fill instead, or a mask that all samples share.");
-      for (auto& each : value_of(index, level).nonzero().unbind(1)) {
+      for (auto& each : positions_in(index, level)) {
         positions.push_back(std::move(each));
       }
     }
     tensors = std::move(positions);
     masks = false;
+  }
+
+  // Where a mask is true, as one tensor for each of its dimensions. Where it differs between
+  // samples they have to agree on the number of places.
+  static std::vector<at::Tensor> positions_in(const at::Tensor& mask, const Level& level) {
+    if (!is_batched_at(mask, level)) {
+      return value_of(mask, level).nonzero().unbind(1);
+    }
+    const auto places = agreed_count(mask);
+    TORCH_CHECK(
+        places,
+        "functorch_ext.vmap: aten::index: indexing with a boolean mask that differs between "
+        "samples, whose result has a shape that depends on the data. Use torch.where(mask, x, "
+        "fill) or masked_fill instead, or a mask that all samples share.");
+    return at::nonzero_static(mask, *places).unbind(1);
   }
 
   // For the value of `self` with the samples in front, none of which is indexed.

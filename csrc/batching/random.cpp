@@ -6,6 +6,9 @@
 #include "batching/operators.h"
 #include "batching/random_kernels.h"
 #include "batching/rules.h"
+#include "engine/below_all_levels.h"
+#include "engine/boxed.h"
+#include "engine/repeated_draws.h"
 
 namespace functorch_ext {
 
@@ -25,6 +28,48 @@ at::Tensor empty_sample(const at::Tensor& tensor, const Level& level) {
 template <class... Arguments>
 bool any_batched(const Level& level, const Arguments&... arguments) {
   return (is_batched_at(arguments, level) || ...);
+}
+
+// A tracer would record the draws, but not that the generator is wound back.
+template <class... Arguments>
+bool is_traced(const Arguments&... arguments) {
+  constexpr c10::DispatchKeySet python({c10::DispatchKey::Python});
+  bool traced = c10::impl::tls_local_dispatch_key_set().included_.has_any(python);
+  const auto look = [&](const at::Tensor& tensor) {
+    traced = traced || below_all_levels(tensor).key_set().has_any(python);
+  };
+  (for_each_tensor(arguments, look), ...);
+  return traced;
+}
+
+// Where parameters differ between samples, equal draws are those from one state of the generator:
+// what each sample would draw in a loop that starts with the same seed each time.
+template <class... Parameters>
+at::Tensor same_for_each(const Operator<at::Tensor(Parameters...)>& op, Level& level,
+                         std::type_identity_t<Parameters>... arguments) {
+  if (is_traced(arguments...)) {
+    raise_same_of_batched(op.handle);
+  }
+  warn_of_loop(op.handle);
+  const auto samples = level.batch_size.guard_int(__FILE__, __LINE__);
+  std::vector<at::Tensor> draws;
+  RepeatedDraws repeated;
+  // Without samples, one of ones tells the shape.
+  for (int64_t sample = 0; sample < std::max<int64_t>(samples, 1); ++sample) {
+    repeated.rewind();
+    draws.push_back(call_rewritten<at::Tensor, Parameters...>(
+        op.call,
+        [&](const at::Tensor& tensor) {
+          const auto& value = value_of(tensor, level);
+          if (!is_batched_at(tensor, level)) {
+            return value;
+          }
+          return samples == 0 ? value.new_ones_symint(tensor.sym_sizes())
+                              : value.select(bdim_of(tensor, level), sample);
+        },
+        std::forward<Parameters>(arguments)...));
+  }
+  return wrap(at::stack(draws).narrow(0, 0, samples), 0, level);
 }
 
 // Channels-last formats are for values of one rank only.
@@ -70,7 +115,7 @@ struct LikeSelfBounded<at::Tensor(const at::Tensor&, const at::Tensor&, Rest...)
     const bool same = draws_same(op, level);
     if (is_batched_at(bound, level)) {
       if (same) {
-        raise_same_of_batched(op.handle);
+        return same_for_each(op, level, self, bound, rest...);
       }
       const auto arguments = std::make_tuple(rest...);
       const auto dtype = std::get<std::optional<at::ScalarType>>(arguments);
@@ -131,7 +176,7 @@ struct OfParameters<at::Tensor(Parameters...)> {
      ...);
     if (draws_same(op, level)) {
       if (batched) {
-        raise_same_of_batched(op.handle);
+        return same_for_each(op, level, arguments...);
       }
       return compute_unbatched<at::Tensor, Parameters...>(op, level, arguments...);
     }

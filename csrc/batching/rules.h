@@ -22,6 +22,7 @@ void register_normalization_rules();
 void register_padding_rules();
 void register_pointwise_rules();
 void register_pooling_rules();
+void register_quantization_rules();
 void register_random_rules();
 void register_rearranging_rules();
 void register_recurrent_rules();
@@ -62,6 +63,7 @@ inline constexpr RuleFamily rule_families[] = {
     {"padding", register_padding_rules},
     {"pointwise", register_pointwise_rules},
     {"pooling", register_pooling_rules},
+    {"quantization", register_quantization_rules},
     {"random", register_random_rules},
     {"rearranging", register_rearranging_rules},
     {"recurrent", register_recurrent_rules},

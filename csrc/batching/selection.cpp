@@ -11,12 +11,18 @@ namespace functorch_ext {
 namespace {
 
 at::Tensor masked_select_rule(Level& level, const at::Tensor& self, const at::Tensor& mask) {
-  TORCH_CHECK(!is_batched_at(mask, level),
-              "functorch_ext.vmap: the shape of the result of aten::masked_select depends on the "
-              "data, so it may differ between samples. Use an operation whose result has a static "
-              "shape (torch.where instead of a mask, for example).");
   TORCH_CHECK(mask.scalar_type() == at::kBool, "masked_select: expected BoolTensor for mask");
   const auto both = at::broadcast_tensors({self, mask});
+  if (is_batched_at(mask, level)) {
+    const auto places = agreed_count(both[1]);
+    TORCH_CHECK(
+        places,
+        "functorch_ext.vmap: the shape of the result of aten::masked_select depends on the "
+        "data, so it may differ between samples. Use an operation whose result has a static "
+        "shape (torch.where instead of a mask, for example).");
+    const auto flat = at::nonzero_static(both[1].flatten(), *places).squeeze(1);
+    return at::index_select(both[0].flatten(), 0, flat);
+  }
   auto value = at_front(both[0], level);
   auto where = value_of(both[1], level);
   if (where.dim() == 0) {

@@ -95,6 +95,18 @@ std::optional<at::Tensor> agreed_value(const at::Tensor& tensor) {
   return value;
 }
 
+std::optional<int64_t> agreed_count(const at::Tensor& mask) {
+  const auto counts = below_all_levels(mask.count_nonzero()).detach();
+  const c10::impl::ExcludeDispatchKeyGuard untraced(
+      c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
+  if (!has_numbers(counts) || counts.numel() == 0) {
+    return std::nullopt;
+  }
+  const auto [smallest, largest] = at::aminmax(counts.flatten());
+  const auto count = smallest.item<int64_t>();
+  return count == largest.item<int64_t>() ? std::optional(count) : std::nullopt;
+}
+
 at::Tensor evenly_spaced(const at::Tensor& start, const at::Tensor& end, int64_t steps) {
   const auto first = start.unsqueeze(-1);
   if (steps == 1) {

@@ -21,6 +21,9 @@ void check_fits(const at::Tensor& numbers, at::ScalarType dtype);
 // The tensor below all levels that each sample would see, if all of them see the same one.
 std::optional<at::Tensor> agreed_value(const at::Tensor& tensor);
 
+// The number of places where a mask is true, if it is the same in all samples of all levels.
+std::optional<int64_t> agreed_count(const at::Tensor& mask);
+
 // Evenly spaced numbers from `start` to `end` along a new last dimension, counted from either end
 // as torch.linspace does.
 at::Tensor evenly_spaced(const at::Tensor& start, const at::Tensor& end, int64_t steps);

@@ -38,5 +38,6 @@ void set_given_rule(GivenRule rule);
 // How the per-sample loop reports itself: set by the bindings, which reach Python's warnings.
 using FallbackWarner = void (*)(const std::string& message);
 void set_fallback_warner(FallbackWarner warner);
+void warn_of_loop(const c10::OperatorHandle& op);
 
 }  // namespace functorch_ext

@@ -7,18 +7,6 @@ namespace {
 
 FallbackWarner fallback_warner = nullptr;
 
-void warn_of_loop(const c10::OperatorHandle& op) {
-  if (!fallback_warner) {
-    return;
-  }
-  std::string name = op.schema().name();
-  if (!op.schema().overload_name().empty()) {
-    name += "." + op.schema().overload_name();
-  }
-  fallback_warner("no batching rule for " + name +
-                  ": it runs once per sample in a loop, which is right but slow.");
-}
-
 void check_loop_is_possible(const c10::OperatorHandle& op) {
   const auto& schema = op.schema();
   const auto traits = OperatorTraits::of(op);
@@ -87,6 +75,11 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
     if (!tensors[0].defined()) {
       return tensors[0];
     }
+    TORCH_CHECK(tensors[0].layout() == at::kStrided, "functorch_ext.vmap: ", op.operator_name(),
+                " would make a tensor of layout ", tensors[0].layout(),
+                " that differs between samples, and such samples don't fit together. Make the "
+                "dense tensor instead (for example with torch.zeros(...).index_put), or the "
+                "sparse one from what all samples share.");
     for (const auto& tensor : tensors) {
       TORCH_CHECK(is_strided(tensor), "functorch_ext.vmap: the result of ", op.operator_name(),
                   " isn't strided, and only strided tensors hold samples. Return what it is made "
@@ -132,6 +125,18 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
 
 void set_fallback_warner(FallbackWarner warner) {
   fallback_warner = warner;
+}
+
+void warn_of_loop(const c10::OperatorHandle& op) {
+  if (!fallback_warner) {
+    return;
+  }
+  std::string name = op.schema().name();
+  if (!op.schema().overload_name().empty()) {
+    name += "." + op.schema().overload_name();
+  }
+  fallback_warner("no batching rule for " + name +
+                  ": it runs once per sample in a loop, which is right but slow.");
 }
 
 c10::BoxedKernel loop_kernel() {

@@ -31,8 +31,9 @@ void raise_shared_target(const c10::OperatorHandle& op) {
 
 void raise_same_of_batched(const c10::OperatorHandle& op) {
   TORCH_CHECK(false, "functorch_ext.vmap: ", op.operator_name(),
-              " can't draw the same for all samples (randomness='same'), as its parameters differ "
-              "between samples. Use randomness='different', or unbatched parameters.");
+              " can't draw the same for all samples (randomness='same') while it is traced, as its "
+              "parameters differ between samples: that winds the generator back. Use "
+              "randomness='different', or unbatched parameters.");
 }
 
 }  // namespace functorch_ext

@@ -18,7 +18,7 @@ const Level* level_of_randomness(int64_t layers);
 void check_randomness_allowed(const Level& level, const c10::OperatorHandle& op);
 // Raises for one that would write different draws into a tensor that all samples share.
 [[noreturn]] void raise_shared_target(const c10::OperatorHandle& op);
-// Raises for one that can't draw the same for samples whose parameters differ.
+// Raises for one that can't draw the same for samples whose parameters differ while it is traced.
 [[noreturn]] void raise_same_of_batched(const c10::OperatorHandle& op);
 
 }  // namespace functorch_ext

@@ -15,6 +15,8 @@ def install() -> None:
     """Puts all patches on."""
     from functorch_ext._patches import (
         checkpoint,
+        distributions,
+        distributions,
         forward_formulas,
         makers,
         module_hooks,
@@ -32,6 +34,7 @@ def install() -> None:
         forward_formulas,
         user_autograd,
         checkpoint,
+        distributions,
         module_hooks,
         sharded_modules,
         recording,

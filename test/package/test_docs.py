@@ -8,7 +8,14 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("name", ["list_operators", "list_patches"])
+PAGES = [
+    "list_operators",
+    "list_patches",
+    pytest.param("list_distributions", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_current(name):
     spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     script = importlib.util.module_from_spec(spec)

@@ -9,6 +9,7 @@ import functorch_ext
 
 ADDITIONS = {
     "vmap": {"kwarg_dims", "axis_size"},
+    "debug_unwrap": set(),
     "grad": set(),
     "grad_and_value": set(),
     "vjp": set(),

@@ -64,8 +64,8 @@ def test_inside_forward_mode_of_forward_mode(function, numbers):
         (lambda x, n: torch.bincount(n * n), (3, 2), "bincount depends on the data .* minlength"),
         (lambda x, n: F.one_hot(n), (3, 2), "one_hot depends on the data.* Give num_classes"),
         (lambda x, n: x.repeat_interleave(n), (3, 2), "repeat_interleave depends on the data"),
-        (lambda x, n: x[x > 0], (3, 2), r"aten::index: .* Use torch.where\(mask, x, fill\)"),
-        (lambda x, n: x.masked_select(x > 0), (3, 2), "masked_select depends on the data"),
+        (lambda x, n: x[n > 1], (3, 2), r"aten::index: .* Use torch.where\(mask, x, fill\)"),
+        (lambda x, n: x.masked_select(n > 1), (3, 2), "masked_select depends on the data"),
         (lambda x, n: x.to_sparse(), (3, 2), r"call to_sparse\(\) on the result of vmap"),
         (lambda x, n: F.one_hot(n, 3), (3, 2), "smaller than num_classes"),
         (lambda x, n: x.narrow(0, n[1], 2), (3, 5), "narrow: start and length reach beyond"),
@@ -120,4 +120,39 @@ def test_masks_without_dimensions():
         assert_close(vmap(function)(xs), loop(function)(xs))
     assert_close(vmap(lambda x: grad(lambda y: written(y)[0] * x)(x))(xs), xs)
     with pytest.raises(RuntimeError, match="boolean mask that differs between samples"):
-        vmap(lambda x: x[x > 0])(xs)
+        vmap(lambda x: x[x > 0])(torch.tensor([1.0, -1.0, 2.0]))
+
+
+MASKS = torch.tensor([[True, False, True], [True, True, False], [False, True, True]])
+
+
+def replace_under_mask(x, m):
+    y = x.sin()
+    y[m] = x[m].cos() * torch.arange(1.0, 3.0, dtype=x.dtype)
+    return y
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0), (None, 0), (1, 1)])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, m: x[m],
+        lambda x, m: x[m].cumsum(0) * x[m],
+        lambda x, m: x.masked_select(m).cumsum(0),
+        replace_under_mask,
+    ],
+    ids=["index", "index twice", "masked_select", "index_put"],
+)
+def test_masks_that_select_as_many_in_each_sample(function, in_dims):
+    x = rand(3) if in_dims[0] is None else rand(3, 3)
+    masks = MASKS.T if in_dims[1] else MASKS
+    assert_close(vmap(function, in_dims)(x, masks), loop(function, in_dims)(x, masks))
+    total = lambda x, m: function(x, m).square().sum()
+    expected = loop(lambda x, m: oracle.grad(total, x, m), in_dims)(x, masks)
+    assert_close(vmap(grad(total), in_dims)(x, masks), expected)
+
+
+def test_masks_of_rows_in_nested_vmaps():
+    x, masks = rand(2, 3, 3, 4), MASKS.expand(2, 3, 3).clone()
+    nested = vmap(vmap(lambda x, m: x[m]))(x, masks)
+    assert_close(nested, loop(loop(lambda x, m: x[m], (0, 0)), (0, 0))(x, masks))
