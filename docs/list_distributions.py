@@ -1,6 +1,6 @@
 """Writes docs/distributions.md: torch.distributions inside vmap, beside torch.func::
 
-    PYTHONPATH=. python docs/list_distributions.py
+PYTHONPATH=. python docs/list_distributions.py
 """
 
 import warnings
@@ -28,9 +28,11 @@ with loops over samples; `test/vmap/test_distributions.py` holds functorch_ext t
 - *Functions*: `log_prob`, `entropy`, `cdf`, `icdf`, `mean`, `variance`, `mode`, `support`,
   `enumerate_support`, `expand`, `kl_divergence`, and their gradients, as far as PyTorch has them.
 
-**right**, or *in a loop*: right, but an operator ran sample by sample. Under `"error"`, the default,
-each draw raises. `mode` of beta and Dirichlet distributions and `variance` of Student's t select by
-masks: they raise where samples differ in how many numbers those select.
+**right**, or *in a loop*: right, but an operator ran sample by sample. Under `"error"`, the
+default, each draw raises. `mode` of beta and Dirichlet distributions and `variance` of Student's t
+select by masks: they raise where samples differ in how many numbers those select. Where an operator
+draws after another (`LKJCholesky`, `NegativeBinomial`, `Wishart`) each starts from one state under
+`"same"`.
 
 | | functorch_ext | torch.func |
 | --- | ---: | ---: |

@@ -18,6 +18,9 @@ NAMESPACE = "functorch_ext"
 
 _mirrored: dict[type, Any] = {}  # PyTorch's definitions, of the classes that have an entry
 
+# Those that have a batch size, which vmap changes (_batch_sizes.py).
+sized: set[type] = set()
+
 # Containers of Python's own, which optree knows. Named tuples it knows by their looks.
 _BUILT_IN = (tuple, list, dict, OrderedDict, defaultdict, deque)
 
@@ -56,6 +59,7 @@ def _mirror(cls: Any) -> None:
         return
     if _mirrored.pop(cls, None) is not None:
         optree.unregister_pytree_node(cls, namespace=NAMESPACE)
+        sized.discard(cls)
     if definition is None:
         return
     optree.register_pytree_node(
@@ -66,6 +70,8 @@ def _mirror(cls: Any) -> None:
         namespace=NAMESPACE,
     )
     _mirrored[cls] = definition
+    if any(base.__name__ == "TensorDictBase" for base in cls.__mro__):
+        sized.add(cls)
 
 
 def _is_passed_over(cls: Any) -> bool:

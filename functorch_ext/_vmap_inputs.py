@@ -6,7 +6,7 @@ from typing import Any, cast
 import optree
 from torch import Tensor
 
-from functorch_ext import _C
+from functorch_ext import _C, _batch_sizes
 from functorch_ext._arguments import is_int
 from functorch_ext._describing import structure_of
 from functorch_ext._pytree import (
@@ -22,7 +22,7 @@ from functorch_ext._pytree import (
 class MappedInputs:
     """Arguments as leaves, each with its in_dim (non-negative) or ``None``."""
 
-    __slots__ = ("batch_size", "dims", "kwargs", "leaves", "sized_by", "structure")
+    __slots__ = ("args", "batch_size", "dims", "kwargs", "leaves", "sized_by", "structure")
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class MappedInputs:
         self.kwargs = kwargs
         if kwarg_dims:
             args, in_dims = _with_kwargs(args, kwargs, in_dims, kwarg_dims)
+        self.args = args
         self.leaves, self.structure = flatten(args)
         if is_int(in_dims) or in_dims is None:
             dims = [in_dims] * len(self.leaves)
@@ -112,10 +113,8 @@ class MappedInputs:
             leaf if dim is None else level.wrap(leaf, dim)
             for leaf, dim in zip(self.leaves, self.dims, strict=True)
         ]
-        return self._arguments(leaves)
-
-    def _arguments(self, leaves: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args = unflatten(self.structure, leaves)
+        _batch_sizes.take_off(self.args, args, self.dims)
         if args and isinstance(args[-1], _MappedKwargs):
             return args[:-1], {**args[-1].kwargs, **self.kwargs}
         return args, self.kwargs
@@ -124,7 +123,8 @@ class MappedInputs:
         """The same inputs, ``chunk_size`` samples at a time."""
         for start in range(0, self.batch_size, chunk_size):
             chunk = object.__new__(MappedInputs)
-            chunk.kwargs, chunk.structure, chunk.dims = self.kwargs, self.structure, self.dims
+            chunk.args, chunk.kwargs = self.args, self.kwargs
+            chunk.structure, chunk.dims = self.structure, self.dims
             chunk.batch_size = min(chunk_size, self.batch_size - start)
             chunk.leaves = [
                 leaf if dim is None else leaf.narrow(dim, start, chunk.batch_size)

@@ -6,7 +6,7 @@ from typing import Any, ParamSpec
 
 from torch import SymInt, Tensor
 
-from functorch_ext import _C
+from functorch_ext import _C, _batch_sizes
 from functorch_ext._chunking import call_in_chunks
 from functorch_ext._describing import returned_leaf, structure_of
 from functorch_ext._dynamo.entry import EAGER, call_transform
@@ -139,7 +139,9 @@ def _unwrap_outputs(level: _C.Level, outputs: Tree, out_dims: Tree) -> Tree:
     else:
         dims = output_dims(out_dims, outputs)
     pairs = enumerate(zip(leaves, dims, strict=True))
-    return unflatten(structure, [_unwrap(level, outputs, i, *pair) for i, pair in pairs])
+    result = unflatten(structure, [_unwrap(level, outputs, i, *pair) for i, pair in pairs])
+    _batch_sizes.put_on(outputs, result, dims, level.batch_size)
+    return result
 
 
 def output_dims(out_dims: Tree, outputs: Tree) -> list[int | None]:

@@ -67,7 +67,7 @@ at::Tensor same_for_each(const Operator<at::Tensor(Parameters...)>& op, Level& l
           return samples == 0 ? value.new_ones_symint(tensor.sym_sizes())
                               : value.select(bdim_of(tensor, level), sample);
         },
-        std::forward<Parameters>(arguments)...));
+        static_cast<Parameters>(arguments)...));
   }
   return wrap(at::stack(draws).narrow(0, 0, samples), 0, level);
 }

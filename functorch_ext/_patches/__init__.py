@@ -16,7 +16,6 @@ def install() -> None:
     from functorch_ext._patches import (
         checkpoint,
         distributions,
-        distributions,
         forward_formulas,
         makers,
         module_hooks,

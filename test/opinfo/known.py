@@ -59,10 +59,6 @@ BUFFER = Reason(
     "its derivative is Python code that computes into buffers, with out=",
     "write in-place a value that differs",
 )
-DRAWS = Reason(
-    "what it draws depends on its parameters, so that there is no draw the same for all samples",
-    "parameters differ between samples",
-)
 RESIZES = Reason("a batched tensor's memory holds all samples", "memory holds all samples")
 LAYOUT = Reason("its output is not strided", "sparse samples don't fit together")
 
@@ -116,11 +112,6 @@ ERRORS = {
         "nn.functional.linear_cross_entropy.chunked_none",
     ),
     **rows(
-        DRAWS,
-        FORWARD,
-        "multinomial",
-    ),
-    **rows(
         RESIZES,
         FORWARD,
         "resize_",
@@ -133,7 +124,8 @@ ERRORS = {
 }
 
 # what runs sample by sample: (operator, mode), and why
-LOOPS = {}
+SAME_DRAWS = Reason("each sample draws from one state of the generator")
+LOOPS = rows(SAME_DRAWS, FORWARD, "multinomial")
 
 # what only the deeper tier meets
 DEEP_ERRORS = {}

@@ -73,7 +73,7 @@ def flow(mean, deviation):
 CASES = {
     "Bernoulli": Case(D.Bernoulli, (probability,)),
     "Bernoulli of logits": Case(lambda x: D.Bernoulli(logits=x), (real,)),
-    "Beta": Case(D.Beta, (positive, positive)),
+    "Beta": Case(D.Beta, (above_two, above_two)),
     "Binomial": Case(lambda p: D.Binomial(5, p), (probability,)),
     "Binomial of logits": Case(lambda x: D.Binomial(5, logits=x), (real,)),
     "Categorical": Case(D.Categorical, (probabilities,)),
@@ -81,7 +81,7 @@ CASES = {
     "Cauchy": Case(D.Cauchy, (real, positive)),
     "Chi2": Case(D.Chi2, (positive,)),
     "ContinuousBernoulli": Case(D.ContinuousBernoulli, (probability,)),
-    "Dirichlet": Case(D.Dirichlet, (positive,)),
+    "Dirichlet": Case(D.Dirichlet, (above_two,)),
     "Exponential": Case(D.Exponential, (positive,)),
     "FisherSnedecor": Case(D.FisherSnedecor, (positive, above_two)),
     "Gamma": Case(D.Gamma, (positive, positive)),

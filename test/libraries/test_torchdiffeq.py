@@ -1,0 +1,72 @@
+"""torchdiffeq: derivatives through solvers of ordinary differential equations."""
+
+import pytest
+import torch
+from torch.autograd import functional
+
+from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vmap
+from test.oracle import assert_close, rand
+
+torchdiffeq = pytest.importorskip("torchdiffeq")
+pytestmark = pytest.mark.slow
+
+TIMES = torch.linspace(0, 1, 3, dtype=torch.float64)
+ADAPTIVE = 1e-5  # how far its steps may be off
+
+
+class Field(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(rand(3, 3) * 0.3)
+
+    def forward(self, t, y):
+        return torch.tanh(y @ self.weight)
+
+
+def solution(method, solver=torchdiffeq.odeint):
+    torch.manual_seed(0)
+    field = Field()
+    return lambda y: solver(field, y, TIMES, method=method)[-1]
+
+
+@pytest.mark.parametrize("method", ["dopri5", "rk4"])
+def test_derivatives_of_a_solution(method):
+    end, y = solution(method), rand(3)
+    total = lambda y: end(y).square().sum()
+    jacobian = functional.jacobian(end, y)
+    assert_close(jacrev(end)(y), jacobian, ADAPTIVE)
+    assert_close(jacfwd(end)(y), jacobian, ADAPTIVE)
+    assert_close(jvp(end, (y,), (y,))[1], jacobian @ y, ADAPTIVE)
+    assert_close(hessian(total)(y), functional.hessian(total, y), ADAPTIVE)
+
+
+def test_samples_take_the_same_fixed_steps():
+    end, ys = solution("rk4"), rand(4, 3)
+    jacobians = torch.stack([functional.jacobian(end, y) for y in ys])
+    assert_close(vmap(jacrev(end))(ys), jacobians)
+    assert_close(vmap(jacfwd(end))(ys), jacobians)
+
+
+def test_samples_that_need_other_steps_are_refused():
+    with pytest.raises(RuntimeError, match="a number is read out of a batched tensor"):
+        vmap(solution("dopri5"))(rand(4, 3))
+
+
+@pytest.mark.parametrize("method", ["dopri5", "rk4"])
+def test_the_adjoint_method(method):
+    adjoint, y = solution(method, torchdiffeq.odeint_adjoint), rand(3)
+    total = lambda y: adjoint(y).square().sum()
+    assert_close(grad(total)(y), functional.jacobian(total, y), ADAPTIVE)
+
+
+def test_the_adjoint_method_by_samples_and_rows():
+    end, ys = solution("rk4", torchdiffeq.odeint_adjoint), rand(4, 3)
+    jacobians = torch.stack([functional.jacobian(end, y) for y in ys])
+    assert_close(jacrev(end)(ys[0]), jacobians[0])
+    assert_close(vmap(jacrev(end))(ys), jacobians)
+
+
+def test_the_adjoint_method_has_no_second_derivatives():
+    end = solution("rk4", torchdiffeq.odeint_adjoint)
+    with pytest.raises(NotImplementedError, match="OdeintAdjointMethod, which has no derivative"):
+        jacfwd(end)(rand(3))

@@ -1,0 +1,114 @@
+"""transformers: per-sample gradients of small random models, and their outputs out of vmap."""
+
+import pytest
+import torch
+
+from functorch_ext import functional_call, grad, vmap
+from test.libraries.per_sample import assert_per_sample_gradients
+
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.slow
+
+SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(50, (3, 6))
+
+
+@pytest.fixture
+def labels():
+    return torch.tensor([0, 1, 1])
+
+
+def gpt2():
+    config = transformers.GPT2Config(
+        vocab_size=50,
+        n_positions=16,
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def bert(**options):
+    config = transformers.BertConfig(vocab_size=50, max_position_embeddings=16, **SMALL)
+    config._attn_implementation = options.get("attention", "sdpa")
+    return transformers.BertForSequenceClassification(config).eval()
+
+
+def test_gpt2(tokens):
+    loss = lambda model, row: model(row[None], labels=row[None]).loss
+    assert_per_sample_gradients(gpt2(), loss, tokens)
+
+
+def test_outputs_of_models_are_containers(tokens):
+    model = gpt2()
+    outputs = vmap(lambda row: model(row[None], use_cache=False))(tokens)
+    expected = model(tokens, use_cache=False)
+    assert type(outputs) is type(expected)
+    torch.testing.assert_close(outputs.logits[:, 0], expected.logits)
+
+
+def test_dropout_in_training(tokens):
+    model = gpt2().train()
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(parameters, row):
+        return functional_call(model, parameters, (row[None],), {"labels": row[None]}).loss
+
+    equal = tokens[:1].expand(2, 6)
+    for randomness in ("different", "same"):
+        gradients = vmap(grad(loss), (None, 0), randomness=randomness)(parameters, equal)
+        first, second = gradients["transformer.wte.weight"]
+        assert torch.equal(first, second) == (randomness == "same")
+
+
+def test_bert(tokens, labels):
+    loss = lambda model, row, label: model(row[None], labels=label[None]).loss
+    assert_per_sample_gradients(bert(), loss, tokens, labels)
+
+
+def test_bert_with_padding(tokens, labels):
+    """Fused attention asks whether there is any padding: where samples differ it needs the other."""
+    masks = torch.ones(3, 6, dtype=torch.long)
+    masks[1, 4:] = 0
+    masks[2, 2:] = 0
+
+    def loss(model, row, mask, label):
+        return model(row[None], attention_mask=mask[None], labels=label[None]).loss
+
+    assert_per_sample_gradients(bert(attention="eager"), loss, tokens, masks, labels)
+    with pytest.raises(RuntimeError, match="a number is read out of a batched tensor"):
+        assert_per_sample_gradients(bert(), loss, tokens, masks, labels)
+
+
+def test_vit(labels):
+    config = transformers.ViTConfig(image_size=8, patch_size=4, **SMALL)
+    model = transformers.ViTForImageClassification(config).eval()
+    loss = lambda model, image, label: model(image[None], labels=label[None]).loss
+    assert_per_sample_gradients(model, loss, torch.randn(3, 3, 8, 8), labels)
+
+
+def test_t5(tokens):
+    config = transformers.T5Config(
+        vocab_size=50,
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+    )
+    model = transformers.T5ForConditionalGeneration(config).eval()
+    loss = lambda model, row, target: model(input_ids=row[None], labels=target[None]).loss
+    assert_per_sample_gradients(model, loss, tokens, tokens.flip(1))
