@@ -75,11 +75,6 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
     if (!tensors[0].defined()) {
       return tensors[0];
     }
-    TORCH_CHECK(tensors[0].layout() == at::kStrided, "functorch_ext.vmap: ", op.operator_name(),
-                " would make a tensor of layout ", tensors[0].layout(),
-                " that differs between samples, and such samples don't fit together. Make the "
-                "dense tensor instead (for example with torch.zeros(...).index_put), or the "
-                "sparse one from what all samples share.");
     for (const auto& tensor : tensors) {
       TORCH_CHECK(is_strided(tensor), "functorch_ext.vmap: the result of ", op.operator_name(),
                   " isn't strided, and only strided tensors hold samples. Return what it is made "
