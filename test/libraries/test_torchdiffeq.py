@@ -59,11 +59,10 @@ def test_the_adjoint_method(method):
     assert_close(grad(total)(y), functional.jacobian(total, y), ADAPTIVE)
 
 
-def test_the_adjoint_method_by_samples_and_rows():
-    end, ys = solution("rk4", torchdiffeq.odeint_adjoint), rand(4, 3)
-    jacobians = torch.stack([functional.jacobian(end, y) for y in ys])
-    assert_close(jacrev(end)(ys[0]), jacobians[0])
-    assert_close(vmap(jacrev(end))(ys), jacobians)
+@pytest.mark.filterwarnings("ignore::functorch_ext.FallbackWarning")
+def test_rows_of_a_jacobian_by_the_adjoint_method():
+    end, y = solution("rk4", torchdiffeq.odeint_adjoint), rand(3)
+    assert_close(jacrev(end)(y), functional.jacobian(end, y))
 
 
 def test_the_adjoint_method_has_no_second_derivatives():

@@ -40,9 +40,8 @@ def gpt2():
     return transformers.GPT2LMHeadModel(config).eval()
 
 
-def bert(**options):
+def bert():
     config = transformers.BertConfig(vocab_size=50, max_position_embeddings=16, **SMALL)
-    config._attn_implementation = options.get("attention", "sdpa")
     return transformers.BertForSequenceClassification(config).eval()
 
 
@@ -79,7 +78,7 @@ def test_bert(tokens, labels):
 
 
 def test_bert_with_padding(tokens, labels):
-    """Fused attention asks whether there is any padding: where samples differ it needs the other."""
+    """transformers asks whether there is any padding, unless it is given a mask of four dimensions."""
     masks = torch.ones(3, 6, dtype=torch.long)
     masks[1, 4:] = 0
     masks[2, 2:] = 0
@@ -87,9 +86,10 @@ def test_bert_with_padding(tokens, labels):
     def loss(model, row, mask, label):
         return model(row[None], attention_mask=mask[None], labels=label[None]).loss
 
-    assert_per_sample_gradients(bert(attention="eager"), loss, tokens, masks, labels)
     with pytest.raises(RuntimeError, match="a number is read out of a batched tensor"):
         assert_per_sample_gradients(bert(), loss, tokens, masks, labels)
+    wide = masks.bool()[:, None, None, :].expand(3, 1, 6, 6)
+    assert_per_sample_gradients(bert(), loss, tokens, wide, labels)
 
 
 def test_vit(labels):
