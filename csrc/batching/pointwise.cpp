@@ -39,14 +39,6 @@ struct OfOneShape<at::Tensor(Parameters...)> {
   }
 };
 
-// The result is made like `grad`, and isn't broadcast to.
-at::Tensor log_sigmoid_backward_rule(Level& level, const at::Tensor& grad, const at::Tensor& self,
-                                     const at::Tensor& buffer) {
-  return wrap(at::log_sigmoid_backward(expanded_at_front(grad, level), at_front(self, level),
-                                       at_front(buffer, level)),
-              0, level);
-}
-
 }  // namespace
 
 void register_pointwise_rules() {
@@ -107,7 +99,7 @@ void register_pointwise_rules() {
   add<hardswish_backward, Pointwise>();
   add<hardtanh_backward, Pointwise>();
   add<leaky_relu_backward, Pointwise>();
-  add<log_sigmoid_backward>(log_sigmoid_backward_rule);
+  add<log_sigmoid_backward, Pointwise>();
   add<mish_backward, Pointwise>();
   add<_prelu_kernel_backward, Pointwise>();
   add<silu_backward, Pointwise>();

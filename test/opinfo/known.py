@@ -84,14 +84,10 @@ ERRORS = {
     ),
     **rows(
         DATA_DEPENDENT_SHAPE,
-        [*EVERY, *TWICE],
-        "masked_select",
-    ),
-    **rows(
-        DATA_DEPENDENT_SHAPE,
         # without reverse mode, the shapes differ between the samples
         ["vmap(vjp)", "vmap(vjp(vjp))", "vmap(jvp(vjp))", "vmap(vjp(jvp))"],
         "__getitem__",
+        "masked_select",
     ),
     **rows(
         WRITES,
