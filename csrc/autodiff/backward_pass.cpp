@@ -12,6 +12,7 @@
 #include "autodiff/grad_mode.h"
 #include "autodiff/graph.h"
 #include "autodiff/plane.h"
+#include "releases/nodes.h"
 
 namespace functorch_ext {
 
@@ -138,7 +139,7 @@ auto clearing_queue(const Run& run) {
   try {
     return run();
   } catch (...) {
-    const torch::autograd::edge_list roots = {{c10::make_intrusive<LastNode>(), 0}};
+    const torch::autograd::edge_list roots = {{make_node<LastNode>(), 0}};
     torch::autograd::Engine::get_default_engine().execute(
         roots, {at::zeros({})}, /*keep_graph=*/false, /*create_graph=*/false,
         /*accumulate_grad=*/true);

@@ -20,6 +20,7 @@
 #include "autodiff/plane.h"
 #include "engine/below_all_levels.h"
 #include "engine/layout.h"
+#include "releases/nodes.h"
 
 namespace functorch_ext {
 
@@ -62,7 +63,7 @@ class Beginning final : public Node {
 };
 
 at::Tensor recorded_from(at::Tensor tensor) {
-  torch::autograd::create_gradient_edge(tensor, c10::make_intrusive<Beginning>());
+  torch::autograd::create_gradient_edge(tensor, make_node<Beginning>());
   return tensor;
 }
 
@@ -352,9 +353,9 @@ std::vector<at::Tensor> push_forward_by_reverse(const TensorFunction& function,
       raise_not_differentiable(name, error.what());
     }
   }
-  c10::intrusive_ptr<Reevaluated> node;
+  NodePtr<Reevaluated> node;
   if (is_recorded) {
-    node = c10::make_intrusive<Reevaluated>(function, inputs, plane, name);
+    node = make_node<Reevaluated>(function, inputs, plane, name);
   }
   std::vector<size_t> differentiable;
   for (size_t k = 0; k < outputs.size(); ++k) {

@@ -105,9 +105,8 @@ std::vector<at::Tensor> ReverseFrame::differentiable(const std::vector<at::Tenso
     } else {
       alias = without_graph(lifted, plane_, Tangents::Keep);
       alias.set_requires_grad(true);
-      auto leaf = c10::make_intrusive<PrivateLeaf>(alias, this);
-      torch::autograd::impl::set_grad_accumulator(
-          alias, c10::weak_intrusive_ptr<Node>(c10::intrusive_ptr<Node>(leaf)));
+      auto leaf = make_node<PrivateLeaf>(alias, this);
+      torch::autograd::impl::set_grad_accumulator(alias, WeakNodePtr<>(NodePtr<>(leaf)));
       leaves_.push_back(std::move(leaf));
     }
     aliases.push_back(alias);

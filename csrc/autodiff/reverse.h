@@ -9,6 +9,7 @@
 
 #include "autodiff/plane.h"
 #include "engine/frames.h"
+#include "releases/nodes.h"
 
 namespace functorch_ext {
 
@@ -60,7 +61,7 @@ class ReverseFrame {
   std::optional<RunningLevel> pushed_;  // a level of this frame's own
   LevelPtr plane_;
   std::vector<at::Tensor> inputs_;
-  std::vector<c10::intrusive_ptr<PrivateLeaf>> leaves_;  // of the inputs, if not connected_
+  std::vector<NodePtr<PrivateLeaf>> leaves_;  // of the inputs, if not connected_
   bool connected_ = false;  // an input is itself differentiated by an outer transform
   bool outer_grad_mode_;    // does reverse mode outside record what is computed here?
   std::optional<Differentiation> differentiation_;

@@ -224,10 +224,10 @@ Three group_norm_backward_with_tangents(const at::Tensor& grad_output, const at:
     std::get<0>(gradients) = (centred * of_group(rstd)).reshape_symint(input.sym_sizes());
   }
   if (output_mask[1]) {
-    std::get<1>(gradients) = (grad * normalized).sum({0, 3}).flatten();
+    std::get<1>(gradients) = (grad * normalized).sum(at::IntArrayRef{0, 3}).flatten();
   }
   if (output_mask[2]) {
-    std::get<2>(gradients) = grad.sum({0, 3}).flatten();
+    std::get<2>(gradients) = grad.sum(at::IntArrayRef{0, 3}).flatten();
   }
   return gradients;
 }

@@ -46,20 +46,30 @@ at::Tensor scaled_mm_rule(const Operator<at::_ops::_scaled_mm::schema>& op, Leve
   return scaled_product(self, mat2, scale_a, scale_b, bias, scale_result, out_dtype);
 }
 
-at::Tensor scaled_mm_v2_rule(const Operator<at::_ops::_scaled_mm_v2::schema>& op, Level&,
-                             const at::Tensor& self, const at::Tensor& mat2, at::TensorList scale_a,
-                             at::IntArrayRef recipe_a, at::IntArrayRef swizzle_a,
-                             at::TensorList scale_b, at::IntArrayRef recipe_b,
-                             at::IntArrayRef swizzle_b, const std::optional<at::Tensor>& bias,
-                             std::optional<at::ScalarType> out_dtype,
-                             at::IntArrayRef contraction_dim, bool use_fast_accum) {
-  if (scale_a.size() != 1 || scale_b.size() != 1 || !contraction_dim.empty() ||
-      !scales_rows(scale_a[0], self, 0) || !scales_rows(scale_b[0], mat2, 1)) {
-    return op.loop(self, mat2, scale_a, recipe_a, swizzle_a, scale_b, recipe_b, swizzle_b, bias,
-                   out_dtype, contraction_dim, use_fast_accum);
+// A family for one operator, since releases of PyTorch differ in the type of its lists.
+template <class Signature>
+struct ScaledMatmulV2;
+template <class List>
+struct ScaledMatmulV2<at::Tensor(const at::Tensor&, const at::Tensor&, List, at::IntArrayRef,
+                                 at::IntArrayRef, List, at::IntArrayRef, at::IntArrayRef,
+                                 const std::optional<at::Tensor>&, std::optional<at::ScalarType>,
+                                 at::IntArrayRef, bool)> {
+  static at::Tensor rule(const Operator<at::_ops::_scaled_mm_v2::schema>& op, Level&,
+                         const at::Tensor& self, const at::Tensor& mat2, List scale_a,
+                         at::IntArrayRef recipe_a, at::IntArrayRef swizzle_a, List scale_b,
+                         at::IntArrayRef recipe_b, at::IntArrayRef swizzle_b,
+                         const std::optional<at::Tensor>& bias,
+                         std::optional<at::ScalarType> out_dtype, at::IntArrayRef contraction_dim,
+                         bool use_fast_accum) {
+    if (scale_a.size() != 1 || scale_b.size() != 1 || !contraction_dim.empty() ||
+        !scales_rows(scale_a.front(), self, 0) || !scales_rows(scale_b.front(), mat2, 1)) {
+      return op.loop(self, mat2, scale_a, recipe_a, swizzle_a, scale_b, recipe_b, swizzle_b, bias,
+                     out_dtype, contraction_dim, use_fast_accum);
+    }
+    return scaled_product(self, mat2, scale_a.front(), scale_b.front(), bias, std::nullopt,
+                          out_dtype);
   }
-  return scaled_product(self, mat2, scale_a[0], scale_b[0], bias, std::nullopt, out_dtype);
-}
+};
 
 at::Tensor int_mm_rule(Level&, const at::Tensor& self, const at::Tensor& mat2) {
   return at::matmul(self.to(at::kInt), mat2.to(at::kInt));
@@ -69,7 +79,7 @@ at::Tensor int_mm_rule(Level&, const at::Tensor& self, const at::Tensor& mat2) {
 
 void register_scaled_matmul_rules() {
   add<at::_ops::_scaled_mm>(scaled_mm_rule);
-  add<at::_ops::_scaled_mm_v2>(scaled_mm_v2_rule);
+  add<at::_ops::_scaled_mm_v2, ScaledMatmulV2>();
   add<at::_ops::_int_mm>(int_mm_rule);
 }
 

@@ -84,7 +84,7 @@ bool is_temporary(const at::Tensor& tensor) {
 at::Tensor as_sum(const at::Tensor& term, const at::Tensor& zero, const at::Scalar& factor,
                   at::ScalarType dtype) {
   const auto sizes = at::infer_size_symdimvector(term.sym_sizes(), zero.sym_sizes());
-  const bool broadcast = sizes != term.sym_sizes();
+  const bool broadcast = c10::SymIntArrayRef(sizes) != term.sym_sizes();
   if (!broadcast && factor.equal(1) && term.scalar_type() == dtype && is_temporary(term)) {
     return term;
   }

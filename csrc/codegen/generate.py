@@ -14,6 +14,7 @@ from pathlib import Path
 
 import forward
 import pointwise
+import releases
 import torchgen
 import variants
 from torchgen.gen import parse_native_yaml
@@ -24,6 +25,7 @@ Generator = Callable[[Sequence[NativeFunction]], dict[str, str]]
 GENERATORS: list[Generator] = [
     forward.generate,
     pointwise.generate,
+    releases.generate,
     variants.generate_functional_variants,
     variants.generate_view_copy_variants,
 ]

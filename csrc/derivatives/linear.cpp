@@ -19,6 +19,7 @@
 #include "derivatives/weight_of_steps.h"
 #include "engine/derivatives.h"
 #include "engine/routing.h"
+#include "releases/nodes.h"
 
 namespace functorch_ext {
 
@@ -141,7 +142,7 @@ template <class Compute>
 at::Tensor recorded(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
                     Compute&& compute) {
   auto edges = torch::autograd::collect_next_edges(input, weight, bias);
-  const auto node = c10::make_intrusive<LinearBackward>(std::move(edges), input, weight);
+  const auto node = make_node<LinearBackward>(std::move(edges), input, weight);
   const auto output = compute();
   torch::autograd::set_history(output, node);
   return output;

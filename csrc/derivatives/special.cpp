@@ -8,6 +8,7 @@
 #include "derivatives/register.h"
 #include "engine/below_all_levels.h"
 #include "engine/derivatives.h"
+#include "releases/nodes.h"
 
 namespace functorch_ext {
 
@@ -50,7 +51,7 @@ template <class Op, Function derivative>
 at::Tensor differentiated(c10::DispatchKeySet keys, const at::Tensor& x) {
   const auto y = Op::redispatch(below_derivatives(keys), x);
   if (c10::GradMode::is_enabled() && x.requires_grad() && y.is_floating_point()) {
-    torch::autograd::set_history(y, c10::make_intrusive<SpecialBackward>(x, derivative));
+    torch::autograd::set_history(y, make_node<SpecialBackward>(x, derivative));
   }
   if (any_tangent(x)) {
     const auto [primal, tangent] = at::_unpack_dual(x, /*level=*/0);

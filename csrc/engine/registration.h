@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absent_operators.h"
 #include "engine/kernel.h"
 
 namespace functorch_ext {
@@ -45,6 +46,10 @@ int argument_position(const c10::OperatorHandle& op, const std::string& name);
 class Added {
  public:
   explicit Added(SampleCheck& check) : check_(check) {}
+  static Added nothing() {
+    static SampleCheck unused;
+    return Added(unused);
+  }
   // Plain PyTorch isn't asked about a sample: the operator reads memory beyond its argument.
   Added& unchecked() {
     check_.turn_off();
@@ -96,6 +101,20 @@ struct CallPlainRule<Return(Parameters...)> {
 };
 
 }  // namespace detail
+
+// Stands for an operator that rules are for and this release of PyTorch doesn't have: those in the
+// table of csrc/codegen/releases.py. There is nothing to add a rule to.
+template <class Op>
+concept Absent = std::is_base_of_v<AbsentOperator, Op>;
+
+template <Absent Op, template <class> class Family>
+Added add(std::initializer_list<const char*> = {}) {
+  return Added::nothing();
+}
+template <Absent Op, class Rule>
+Added add(Rule&&) {
+  return Added::nothing();
+}
 
 template <class Op, template <class> class Family>
 Added add(std::initializer_list<const char*> dims = {},

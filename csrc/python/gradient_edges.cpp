@@ -7,6 +7,7 @@
 
 #include "autodiff/graph.h"
 #include "autodiff/plane.h"
+#include "releases/nodes.h"
 
 namespace py = pybind11;
 
@@ -18,15 +19,15 @@ using torch::autograd::AccumulateGrad;
 using torch::autograd::Edge;
 using torch::autograd::Node;
 
-c10::intrusive_ptr<Node> node_of(const py::handle& object) {
+NodePtr<> node_of(const py::handle& object) {
   if (THPFunction_Check(object.ptr())) {
-    return reinterpret_cast<THPFunction*>(object.ptr())->cdata;
+    return held_node(reinterpret_cast<THPFunction*>(object.ptr())->cdata);
   }
   TORCH_CHECK_TYPE(torch::autograd::THPCppFunction_Check(object.ptr()),
                    "torch.autograd: the node of a GradientEdge must be a node of autograd's graph, "
                    "such as x.grad_fn, but got a ",
                    Py_TYPE(object.ptr())->tp_name, ".");
-  return reinterpret_cast<torch::autograd::THPCppFunction*>(object.ptr())->cdata;
+  return held_node(reinterpret_cast<torch::autograd::THPCppFunction*>(object.ptr())->cdata);
 }
 
 // A graph is that of one plane, which its leaves tell.
