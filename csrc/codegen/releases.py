@@ -23,8 +23,8 @@ class Span(NamedTuple):
 
 # By the name of the struct in at::_ops.
 OPERATORS = {
-    "_upsample_lanczos2d_aa": Span(since="2.13"),
-    "_upsample_lanczos2d_aa_backward": Span(since="2.13"),
+    "_upsample_lanczos2d_aa": Span(since="2.12"),
+    "_upsample_lanczos2d_aa_backward": Span(since="2.12"),
     "cholesky": Span(until="2.14"),
 }
 

@@ -15,6 +15,7 @@ from torch.autograd.function import BackwardCFunction
 from functorch_ext import _C, _patches
 from functorch_ext._custom_functions.context import Context, as_tuple, call_forward
 from functorch_ext._pytree import flatten, leaves_of, unflatten
+from functorch_ext._releases.autograd_function import HAS_BOXED_BACKWARD
 from functorch_ext._warnings import warn_of_loop
 
 
@@ -29,8 +30,7 @@ def install() -> None:
     It runs on the plane of what flows through it, which the thread need not be on: rows of a
     Jacobian, say, or the samples of a vmap in another thread.
     """
-    backward, boxed = BackwardCFunction.apply, BackwardCFunction.apply_boxed
-    jvp = BackwardCFunction.apply_jvp
+    backward, jvp = BackwardCFunction.apply, BackwardCFunction.apply_jvp
 
     def apply(self: Any, *cotangents: Any) -> Any:
         return _C.call_on_plane_of(
@@ -40,7 +40,7 @@ def install() -> None:
     def apply_boxed(self: Any, cotangents: list[Any]) -> Any:
         # The backward may empty the list that it gets: nothing else must hold what is in there.
         if not any(_C.describe(each) for each in cotangents if isinstance(each, Tensor)):
-            return boxed(self, cotangents)
+            return plain_boxed(self, cotangents)
         return apply(self, *cotangents)
 
     def apply_jvp(self: Any, *tangents: Any) -> Any:
@@ -55,12 +55,11 @@ def install() -> None:
         return _as_view(pushed, given)
 
     why = "custom Functions run on the plane of what flows through them, in NumPy sample by sample"
-    for name, method in (
-        ("apply", apply),
-        ("apply_boxed", apply_boxed),
-        ("apply_jvp", apply_jvp),
-    ):
-        _patches.replace(BackwardCFunction, name, method, why)
+    _patches.replace(BackwardCFunction, "apply", apply, why)
+    _patches.replace(BackwardCFunction, "apply_jvp", apply_jvp, why)
+    if HAS_BOXED_BACKWARD:
+        plain_boxed = BackwardCFunction.apply_boxed
+        _patches.replace(BackwardCFunction, "apply_boxed", apply_boxed, why)
 
 
 def _version(tangent: Any) -> int:

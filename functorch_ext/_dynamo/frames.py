@@ -13,6 +13,7 @@ from torch._dynamo import trace_rules
 
 import functorch_ext
 from functorch_ext._dynamo.suspension import ALONE
+from functorch_ext._releases.dynamo_frames import inlined_folders
 
 _FOLDER = f"{functorch_ext.__path__[0]}/"
 
@@ -33,7 +34,7 @@ def install() -> None:
     """Has Dynamo leave frames of ours alone, and what they call."""
     # Not compiled as frames, but traced when called from a frame that is compiled.
     trace_rules.add(functorch_ext.__name__)
-    trace_rules.BUILTIN_INLINE_WHEN_CALLED.add(_FOLDER)
+    inlined_folders.add(_FOLDER)
     for name in _CALLERS:
         for code in _codes_of(sys.modules[f"functorch_ext.{name}"]):
             set_code_exec_strategy(code, ALONE)

@@ -7,16 +7,13 @@ all of that.
 
 from typing import Any
 
-from torch._C._dynamo.eval_frame import (
-    _FrameAction,
-    _FrameExecStrategy,
-    set_fullgraph_compiled_frame_count,
-)
+from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy
 from torch._dynamo import convert_frame, eval_frame
 from torch._dynamo.types import ConvertFrameReturn
 from torch.utils import _pytree as pytree
 
 from functorch_ext import _C, _patches
+from functorch_ext._releases.compiled_frames import expect_no_compiled_frame
 
 ALONE = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP)  # a frame, and what it calls
 
@@ -28,7 +25,7 @@ def install() -> None:
     def callback_from_stance(callback: Any) -> Any:
         if callback is None or not _C.transform_runs():
             return of_stance(callback)
-        _expect_no_compiled_frame()
+        expect_no_compiled_frame()
         return None  # Dynamo leaves this thread's frames alone
 
     _patches.replace(
@@ -45,7 +42,7 @@ def install() -> None:
     def compile_frame_of_plain_tensors(self: Any, frame: Any, *state: Any) -> Any:
         if not _has_our_tensors(frame):
             return compile_frame(self, frame, *state)
-        _expect_no_compiled_frame()
+        expect_no_compiled_frame()
         return ConvertFrameReturn(frame_exec_strategy=ALONE, apply_to_code=False)
 
     _patches.replace(
@@ -60,8 +57,3 @@ def install() -> None:
 def _has_our_tensors(frame: Any) -> bool:
     leaves = tuple(pytree.tree_leaves(list(frame.f_locals.values())))
     return _C.level_of_tensors(leaves) is not None
-
-
-def _expect_no_compiled_frame() -> None:
-    # A function compiled with fullgraph=True counts frames, and raises if there were none.
-    set_fullgraph_compiled_frame_count(-1)

@@ -9,15 +9,17 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy, linear
-from torch.nn.modules import linear_cross_entropy
 
 from functorch_ext import _C, _patches
+from functorch_ext._releases import module_since
 
 aten = torch.ops.aten
+linear_cross_entropy = module_since((2, 13), "torch.nn.modules.linear_cross_entropy")
 
 
 def install() -> None:
@@ -25,18 +27,18 @@ def install() -> None:
     with warnings.catch_warnings():  # torch.jit is deprecated, and all that this registry takes
         warnings.simplefilter("ignore", DeprecationWarning)
         _register(aten._weight_norm_interface.default, weight_norm)
+    if linear_cross_entropy is not None:
+        _teach_linear_cross_entropy(linear_cross_entropy)
+    _C.register_missing_forward()
+
+
+def _teach_linear_cross_entropy(module: ModuleType) -> None:
     for name, formula in (
         ("_linear_cross_entropy_batch_chunked", chunked_loss),
         ("_linear_cross_entropy_batch_chunked_no_reduction", chunked_losses),
     ):
-        plain = getattr(linear_cross_entropy, name)
-        _patches.replace(
-            linear_cross_entropy,
-            name,
-            _where_a_tangent_flows(formula, plain),
-            "it has no forward derivative",
-        )
-    _C.register_missing_forward()
+        call = _where_a_tangent_flows(formula, getattr(module, name))
+        _patches.replace(module, name, call, "it has no forward derivative")
 
 
 def _register(op: torch._ops.OpOverload, decomposition: Callable[..., object]) -> None:

@@ -7,11 +7,11 @@ here is forward mode: PyTorch has one dual level for all, which may be open alre
 import threading
 
 import torch
-from torch._functorch import predispatch
 from torch._functorch.autograd_function import custom_function_call
 from torch.autograd import forward_ad
 
 from functorch_ext import _C, _patches
+from functorch_ext._releases import dual_levels
 
 
 class _Joined(threading.local):
@@ -25,8 +25,8 @@ _joined = _Joined()
 
 def install() -> None:
     """Lets ``torch.func.jvp`` share the dual level that a ``jvp`` of this package has opened."""
-    plain_enter = predispatch._enter_dual_level_impl
-    plain_leave = predispatch._exit_dual_level_impl
+    plain_enter = getattr(dual_levels.OWNER, dual_levels.ENTER)
+    plain_leave = getattr(dual_levels.OWNER, dual_levels.EXIT)
 
     def enter() -> int:
         # Their tensors have tangents of their own; a dual level of the program's wouldn't.
@@ -45,8 +45,8 @@ def install() -> None:
 
     _skip_keys_of_modes()
     why, cost = "torch.func.jvp inside jvp shares its dual level", "one look at two flags"
-    _patches.replace(predispatch, "_enter_dual_level_impl", enter, why, cost)
-    _patches.replace(predispatch, "_exit_dual_level_impl", leave, why, cost)
+    _patches.replace(dual_levels.OWNER, dual_levels.ENTER, enter, why, cost)
+    _patches.replace(dual_levels.OWNER, dual_levels.EXIT, leave, why, cost)
 
 
 def _skip_keys_of_modes() -> None:
