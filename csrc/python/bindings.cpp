@@ -36,6 +36,7 @@
 #include "python/module_state.h"
 #include "python/objects.h"
 #include "python/recorded_after_dispatch.h"
+#include "python/replaced_apply.h"
 #include "python/rules.h"
 #include "python/switch.h"
 
@@ -223,6 +224,7 @@ PYBIND11_MODULE(_C, module) {
   bind_frames(module);
   bind_python_functions(module);
   bind_switch(module);
+  bind_replaced_apply(module);
   module.def("register_missing_forward", &register_missing_forward);
   module.def("live_levels", &Level::count);
   module.def("memory_refusals", [] { return thread_state().memory_refusals; });

@@ -9,12 +9,11 @@ namespace py = pybind11;
 
 namespace functorch_ext {
 
-namespace {
-
-// Is nothing of the engine in play: no tensor of a level anywhere, no derivative on this thread?
 bool is_idle() {
   return Level::count() == 0 && !is_differentiating();
 }
+
+namespace {
 
 // A type of the C interface rather than of pybind11, whose calls cost as much as a frame of Python.
 struct Switch {

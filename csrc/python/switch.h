@@ -4,6 +4,9 @@
 
 namespace functorch_ext {
 
+// Is nothing of the engine in play: no tensor of a level anywhere, no derivative on this thread?
+bool is_idle();
+
 // _C.switch(plain, ours): a function in place of one of PyTorch's. While nothing of the engine is
 // in play it calls `plain`, PyTorch's own, and that is all that programs without transforms pay.
 void bind_switch(pybind11::module_& module);

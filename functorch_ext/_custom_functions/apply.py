@@ -8,7 +8,6 @@ function of whole batches: its ``vmap`` staticmethod if it has one, else :class:
 
 import functools
 import inspect
-import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from functorch_ext._custom_functions.loop import reads_memory
 from functorch_ext._custom_functions.of_batches import Call, OfBatches, wrap
 from functorch_ext._describing import kind_of
 from functorch_ext._pytree import flatten, leaves_of, unflatten
+from functorch_ext._releases.autograd_function import plain_apply, replacing_apply
 from functorch_ext.vmap import output_dims
 
 # Where a function keeps the form of it that lifts its constants.
@@ -44,37 +44,29 @@ class VmapInfo(NamedTuple):
 
 def install() -> None:
     """Teaches ``torch.autograd.Function.apply`` about the engine's wrappers."""
-    bound: Any = Function.apply
-    apply = bound.__func__
-    plain = types.FunctionType(
-        apply.__code__, apply.__globals__, apply.__name__, apply.__defaults__, apply.__closure__
-    )
 
     def with_wrappers(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         args, kwargs = given_to_branch((args, kwargs))
         if _C.tangent_flows(args) and lacks_jvp(function := _of_samples(cls, args)):
-            again = functools.partial(apply, cls, **kwargs)
+            again = functools.partial(with_wrappers, cls, **kwargs)
             return push_forward(function.__name__, again, args)
         level = _C.level_of((*args, *kwargs.values()) if kwargs else args)
         if level is None:
             if (functional := _C.level_of_tensors(args)) is not None:
                 _check_functionalized(functional, cls, args)
-            return plain(cls, *args, **kwargs)
+            return plain_apply(cls, *args, **kwargs)
         # If transforms of torch.func's run, they are around the level: its tensors aren't theirs.
         around = torch._C._are_functorch_transforms_active()
-        return _apply(_past_torch_func if around else plain, level, cls, args, kwargs)
+        return _apply(_past_torch_func if around else plain_apply, level, cls, args, kwargs)
 
-    # Programs keep `op = MyFunction.apply`, perhaps since before this import. So it is the code of
-    # the function that is replaced, not the attribute.
-    apply.__globals__["_functorch_ext_apply"] = _C.switch(plain, with_wrappers)
-    entry: Any = _Entry.apply
+    put_on, take_off = replacing_apply(with_wrappers)
     _patches.add(
         _patches.Patch(
             "torch.autograd.Function.apply (its code)",
             "custom Functions inside vmap, and forward mode through those without a jvp",
             "one call of Python, which hands the arguments on",
-            functools.partial(setattr, apply, "__code__", entry.__func__.__code__),
-            functools.partial(setattr, apply, "__code__", plain.__code__),
+            put_on,
+            take_off,
         )
     )
 
@@ -100,15 +92,6 @@ def _of_samples(cls: type[Function], args: tuple[Any, ...]) -> type[Function]:
         call, args = args[0], args[1:]
         cls = call.cls
     return cls
-
-
-class _Entry(Function):
-    @classmethod
-    def apply(cls, *args: Any, **kwargs: Any) -> Any:
-        # A closure of one cell, as the function has that gets this code.
-        __class__  # type: ignore[name-defined]  # noqa: B018, F821
-        # A global of that function.
-        return _functorch_ext_apply(cls, *args, **kwargs)  # type: ignore[name-defined]  # noqa: F821
 
 
 def _apply(

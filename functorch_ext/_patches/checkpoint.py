@@ -9,6 +9,7 @@ from torch.utils import checkpoint
 
 from functorch_ext import _C, _patches
 from functorch_ext._control_flow.branch import given_to_branch
+from functorch_ext._releases.checkpoint import keep_inputs_untransformed
 
 
 def install() -> None:
@@ -16,6 +17,7 @@ def install() -> None:
     _install_saved_tensors_hooks()
     _install_recomputation()
     _install_reentrant()
+    keep_inputs_untransformed(_patches.replace)
 
 
 class _Packed(NamedTuple):
