@@ -25,6 +25,11 @@ SANITIZER = os.environ.get("FUNCTORCH_EXT_SANITIZER", "")
 PRELUDE = ROOT / "build" / SANITIZER / "prelude" / "prelude.h"
 BUILD_INFO = ROOT / "functorch_ext" / "_build_info.py"
 
+# The extension is compiled against the C++ of one release of torch, which the package then needs:
+# pip can't install what is built here beside another one.
+VERSION = "0.1.0"
+RELEASE = str(torch.__version__).split("+")[0]
+
 # A translation unit that includes torch's headers takes up to 2 GB of memory, so ask for few.
 os.environ.setdefault("MAX_JOBS", "2")
 # ninja lies beside the interpreter in a virtual environment, which need not be activated.
@@ -54,7 +59,6 @@ def generate_code() -> None:
 def extension() -> CppExtension:
     """All of csrc/ and the generated sources as one extension module."""
     sources = sorted([*ROOT.glob("csrc/**/*.cpp"), *GENERATED.glob("**/*.cpp")])
-    release = str(torch.__version__).split("+")[0]
     instrumentation = []
     if SANITIZER:
         instrumentation = [f"-fsanitize={SANITIZER}", "-fno-omit-frame-pointer", "-g1"]
@@ -64,7 +68,7 @@ def extension() -> CppExtension:
         "functorch_ext._C",
         [str(source.relative_to(ROOT)) for source in sources],
         include_dirs=[str(ROOT / "csrc"), str(GENERATED)],
-        define_macros=[("FUNCTORCH_EXT_BUILT_FOR_TORCH", f'"{release}"')],
+        define_macros=[("FUNCTORCH_EXT_BUILT_FOR_TORCH", f'"{RELEASE}"')],
         extra_compile_args=[
             *(flag for path in system for flag in ("-isystem", path)),
             "-std=c++20",
@@ -153,4 +157,9 @@ class BuildPython(build_py):
         super().run()
 
 
-setup(ext_modules=[extension()], cmdclass={"build_ext": BuildCpp, "build_py": BuildPython})
+setup(
+    version=f"{VERSION}+torch{'.'.join(RELEASE.split('.')[:2])}",
+    install_requires=[f"torch=={RELEASE}", "optree>=0.13"],
+    ext_modules=[extension()],
+    cmdclass={"build_ext": BuildCpp, "build_py": BuildPython},
+)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from test import device
 from test.state import assert_clean_state, live_levels
 
 torch.set_num_threads(1)
@@ -15,9 +16,13 @@ def pytest_addoption(parser):
         default="on",
         help="off: PyTorch's own kernels in place of oneDNN's, as on processors that it can't use",
     )
+    parser.addoption(
+        "--device", default="cpu", help="cuda: tests make their tensors there (test/device.py)"
+    )
 
 
 def pytest_configure(config):
+    device.use(config.getoption("--device"))
     if config.getoption("--onednn") == "off":
         torch.backends.mkldnn.set_flags(False)
 

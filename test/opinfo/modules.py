@@ -15,6 +15,7 @@ from torch.testing._internal.common_modules import module_db
 from torch.utils import _pytree as pytree
 
 import functorch_ext
+from test.device import device
 from test.opinfo.samples import describe, tensors_in
 from test.opinfo.sweep import EXACT, PLAIN_RAISES, Outcome
 from test.oracle import assert_close
@@ -31,7 +32,7 @@ def inputs_of(info, seed, training):
     random.seed(0)
     torch.default_generator.manual_seed(seed)
     return info.module_inputs_func(
-        info, device="cpu", dtype=torch.float64, requires_grad=False, training=training
+        info, device=device(), dtype=torch.float64, requires_grad=False, training=training
     )
 
 

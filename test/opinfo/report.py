@@ -1,16 +1,18 @@
 """What came of every operator and mode, as text or as a page of the documentation.
 
-python -m test.opinfo.report [--deep] [--write FILE] [part of a name]
+python -m test.opinfo.report [--deep] [--device cuda] [--write FILE] [part of a name]
 """
 
 import argparse
 import collections
 import concurrent.futures
 import functools
+import multiprocessing
 import pathlib
 
 import torch
 
+from test import device
 from test.opinfo import known
 from test.opinfo.samples import OPERATORS
 from test.opinfo.sweep import SEVERITY, sweep, worst
@@ -50,9 +52,14 @@ Each operator counts once per mode, with the worst that came of its samples:
 """
 
 
-def outcomes_of(names, deep):
+def set_up(on):
     torch.set_num_threads(1)
-    with concurrent.futures.ProcessPoolExecutor(2) as pool:
+    device.use(on)
+
+
+def outcomes_of(names, deep, on, processes):
+    start = multiprocessing.get_context("spawn" if on != "cpu" else None)
+    with concurrent.futures.ProcessPoolExecutor(processes, start, set_up, (on,)) as pool:
         found = pool.map(functools.partial(sweep, deep=deep), names, chunksize=8)
         return dict(zip(names, found, strict=True))
 
@@ -111,9 +118,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("part", nargs="?", default="")
     parser.add_argument("--deep", action="store_true", help="many more samples, all variants")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--write", metavar="FILE", type=pathlib.Path)
     options = parser.parse_args()
-    outcomes = outcomes_of([name for name in OPERATORS if options.part in name], options.deep)
+    names = [name for name in OPERATORS if options.part in name]
+    outcomes = outcomes_of(names, options.deep, options.device, options.processes)
     page = PAGE.format(
         operators=len(outcomes),
         counts=counts(outcomes),

@@ -14,6 +14,9 @@ import torch
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
+from test.device import device
+from test.device import seed as seed_device
+
 DRAWS = 4
 FEW = 4
 LARGE = 20_000  # elements: samples with more are left out if there are others
@@ -46,7 +49,7 @@ def is_inexact(x):
 
 
 def default_dtype(op):
-    supported = op.supported_dtypes("cpu")
+    supported = op.supported_dtypes(device())
     for dtype in (torch.float64, torch.float32, torch.complex128, torch.int64, torch.bool):
         if dtype in supported:
             return dtype
@@ -57,9 +60,9 @@ def raw_samples(op, dtype, seed, limit):
     wants_grad = op.supports_autograd and (dtype.is_floating_point or dtype.is_complex)
     random.seed(0)
     numpy.random.seed(0)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed asks every device, slowly
+    seed_device(seed)
     # Not op.sample_inputs: it sets one and the same seed before every sample.
-    found = op.sample_inputs_func(op, "cpu", dtype, wants_grad)
+    found = op.sample_inputs_func(op, device(), dtype, wants_grad)
     # Of those without elements, which some generators start with, a few are enough.
     empty = itertools.count()
     return list(itertools.islice((x for x in found if has_elements(x) or next(empty) < FEW), limit))
@@ -158,7 +161,7 @@ def groups(op, dtype, count, limit=40):
     and the draws. And why others are none (a Counter)."""
     if dtype is None:
         return [], collections.Counter([NOT_ON_CPU])
-    if dtype not in op.supported_dtypes("cpu"):
+    if dtype not in op.supported_dtypes(device()):
         return [], collections.Counter([DTYPE])
     runs = [raw_samples(op, dtype, seed, limit) for seed in range(DRAWS)]
     found, reasons = [], collections.Counter()

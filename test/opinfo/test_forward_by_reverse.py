@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from functorch_ext import jvp
+from test.device import device
 from test.opinfo.modes import jvp_by_vjps
 from test.opinfo.samples import OPERATORS, problems
 from test.opinfo.sweep import seeded
@@ -65,7 +66,7 @@ def is_right(p, tolerance):
 
 def check(name, count):
     op = OPERATORS[name]
-    if not op.supports_autograd or torch.float64 not in op.supported_dtypes("cpu"):
+    if not op.supports_autograd or torch.float64 not in op.supported_dtypes(device()):
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -5,6 +5,7 @@ import torch
 import torch.func as theirs
 
 import functorch_ext as ours
+from test.device import device
 from test.oracle import assert_close, rand
 from test.state import assert_clean_state
 
@@ -93,7 +94,7 @@ def test_library_that_maps():
 
     def func(x):
         causal = lambda b, h, query, key: query >= key
-        mask = flex.create_mask(causal, 1, 1, 4, 4, device="cpu")
+        mask = flex.create_mask(causal, 1, 1, 4, 4, device=device())
         return torch.where(mask[0, 0], x[:, None] * x, 0.0)
 
     x = rand(3, 4)
@@ -103,10 +104,10 @@ def test_library_that_maps():
 def test_block_mask():
     flex = pytest.importorskip("torch.nn.attention.flex_attention")
     causal = lambda b, h, query, key: query >= key
-    expected = flex.create_block_mask(causal, 1, 1, 256, 256, device="cpu").to_dense()
+    expected = flex.create_block_mask(causal, 1, 1, 256, 256, device=device()).to_dense()
 
     def func(x):
-        return x + flex.create_block_mask(causal, 1, 1, 256, 256, device="cpu").to_dense()
+        return x + flex.create_block_mask(causal, 1, 1, 256, 256, device=device()).to_dense()
 
     assert_close(ours.vmap(func)(torch.zeros(2)), torch.stack([expected.float()] * 2))
 
