@@ -14,11 +14,22 @@ from torchgen.model import NativeFunction, SchemaKind
 # Memory formats: see factories.cpp. A kernel of oneDNN: see pointwise.cpp.
 OTHER_RULES = {"clone", "gelu_backward"}
 
+# Releases of PyTorch before 2.13 have these without the tag.
+TAGGED_LATER = {
+    "_conj_physical",
+    "celu_",
+    "elu_",
+    "hardsigmoid_",
+    "hardtanh_",
+    "leaky_relu",
+    "leaky_relu_",
+}
+
 
 def is_pointwise(function: NativeFunction) -> bool:
     """Whether the pointwise rule applies: Tensors in, Tensors out, not a decomposing operator."""
     return (
-        "pointwise" in function.tags
+        ("pointwise" in function.tags or str(function.func.name) in TAGGED_LATER)
         and function.root_name not in OTHER_RULES
         and function.func.kind() in (SchemaKind.functional, SchemaKind.inplace)
         and not function.has_composite_implicit_autograd_kernel

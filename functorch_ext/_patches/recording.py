@@ -20,6 +20,7 @@ from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 
 from functorch_ext import _C, _patches
+from functorch_ext._releases.recording import decompositions_of, undecomposed
 
 _aten = torch.ops.aten
 
@@ -52,22 +53,11 @@ def _outside_levels(dispatch: Callable[..., Any]) -> Callable[..., Any]:
             if func in _QUESTIONS:
                 return func(*args, **(kwargs or {}))
             if func in _ALIASES:
-                return _undecomposed(self, dispatch, func, types, args, kwargs)
+                with undecomposed(self):  # a decomposition may return the argument itself
+                    return dispatch(self, func, types, args, kwargs)
         return _C.run_outside_levels(dispatch, self, func, types, args, kwargs)
 
     return dispatch_outside
-
-
-def _undecomposed(
-    mode: ProxyTorchDispatchMode, dispatch: Callable[..., Any], func: Any, *arguments: Any
-) -> Any:
-    """Without a decomposition, which may return the argument itself."""
-    table = mode.decomposition_table
-    mode.decomposition_table = {}
-    try:
-        return dispatch(mode, func, *arguments)
-    finally:
-        mode.decomposition_table = table
 
 
 def record_after_dispatch(body: Callable[[], Any]) -> Any:
@@ -80,7 +70,7 @@ def record_after_dispatch(body: Callable[[], Any]) -> Any:
         before.tracing_mode,
         _allow_fake_constant=before._allow_fake_constant,
         _error_on_data_dependent_ops=before._error_on_data_dependent_ops,
-        decomposition_table=before.decomposition_table,
+        **decompositions_of(before),
     )
     try:
         with proxy_tensor._temp_remove_pre_dispatch_torch_function_mode(), after:

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from functorch_ext import FallbackWarning, grad, jacrev, jvp, vmap
 from test.custom_functions.functions import NumpyBackward
 from test.oracle import assert_close, loop
+from test.releases import since
 
 X = torch.tensor([[0.3, -1.0, 2.0], [1.5, 0.2, -0.7]], dtype=torch.float64)
 pytestmark = pytest.mark.filterwarnings("ignore::functorch_ext.FallbackWarning")
@@ -210,6 +211,7 @@ class Boxed(Function):
         return by_x, by_product * x + by_sum
 
 
+@since((2, 13), "a backward gets its cotangents one by one")
 def test_cotangents_in_a_list():
     def func(x):
         product, total = Boxed.apply(x, x.exp())

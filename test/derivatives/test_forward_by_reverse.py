@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from functorch_ext import grad, hessian, jacfwd, jvp, linearize, vjp, vmap
+from test.releases import from_release
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Default grid_sample"),
@@ -161,6 +162,7 @@ FUNCTIONS = {
         (3,),
     ),
 }
+FUNCTIONS = from_release((2, 12), FUNCTIONS, "grid_sample")  # differentiated twice
 
 
 def jacobian(function, x):

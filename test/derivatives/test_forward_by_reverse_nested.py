@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from functorch_ext import hessian, jacfwd, jacrev, vjp, vmap
+from test.releases import from_release
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:index_reduce"),
@@ -26,6 +27,7 @@ def sampled(x):
 
 
 FUNCTIONS = {"amax": reduced("amax"), "mean": reduced("mean"), "grid_sample": sampled}
+FUNCTIONS = from_release((2, 12), FUNCTIONS, "grid_sample")  # differentiated twice
 
 
 @pytest.fixture(params=FUNCTIONS)

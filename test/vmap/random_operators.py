@@ -275,6 +275,15 @@ NOT_CALLED = {
     ),
 }
 
+# Named tensors draw until 2.13; the others are new.
+OF_SOME_RELEASES = {
+    "_flash_attention_forward_no_dropout_inplace",
+    "rand.generator_with_names",
+    "rand.names",
+    "randn.generator_with_names",
+    "randn.names",
+}
+
 
 def tagged():
     """All tagged operators but those with out= arguments, from the dispatcher itself."""

@@ -13,6 +13,7 @@ from test.vmap.random_operators import (
     FACTORIES,
     IN_PLACE,
     NOT_CALLED,
+    OF_SOME_RELEASES,
     QUIET,
     tagged,
 )
@@ -32,7 +33,8 @@ def draw(name, randomness, in_dim=0):
 
 
 def test_the_table_has_all_tagged_operators():
-    assert CALLS.keys() | NOT_CALLED.keys() == tagged()
+    assert tagged() <= CALLS.keys() | NOT_CALLED.keys() | OF_SOME_RELEASES
+    assert (CALLS.keys() | NOT_CALLED.keys()) - tagged() <= OF_SOME_RELEASES
     assert not CALLS.keys() & NOT_CALLED.keys()
 
 
