@@ -2,6 +2,7 @@
 
 import pytest
 
+from functorch_ext._releases import RELEASE
 from functorch_ext._releases import since as is_since
 
 
@@ -9,6 +10,12 @@ def since(release, why):
     """A mark: the test is for this release and later ones."""
     number = ".".join(map(str, release))
     return pytest.mark.skipif(not is_since(release), reason=f"before torch {number}: {why}")
+
+
+def only(release, why):
+    """A mark: the test is for this release alone."""
+    number = ".".join(map(str, release))
+    return pytest.mark.skipif(RELEASE != release, reason=f"only with torch {number}: {why}")
 
 
 def from_release(release, table, *names):

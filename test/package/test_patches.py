@@ -11,9 +11,12 @@ from functorch_ext import patches, vmap
 CHANGES = """
 import inspect, sys
 import torch, torch.utils.checkpoint, torch.autograd.functional, torch.utils.dlpack
-import torch._vmap_internals, torch.nn.modules.linear_cross_entropy
+import torch._vmap_internals
 import torch._functorch.eager_transforms, torch._functorch.vmap
 import torch._decomp.decompositions_for_jvp
+import importlib.util
+if importlib.util.find_spec("torch.nn.modules.linear_cross_entropy"):
+    import torch.nn.modules.linear_cross_entropy
 
 def attributes():
     found = {}

@@ -1,0 +1,135 @@
+"""Rules for operators that only a GPU has a kernel for, run on fake tensors: shapes, no numbers.
+
+On a GPU ``pytest --device cuda`` runs the same operators with numbers, where they are asked for by
+public functions.
+"""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from functorch_ext import vmap
+
+aten = torch.ops.aten
+
+SAMPLES = 3
+ROWS = (2, 4, 16, 8)  # a batch of one sample, heads, positions, features
+
+
+def fake(*shape, dtype=torch.float16):
+    return torch.empty(shape, dtype=dtype, device="cuda")
+
+
+def rows():
+    return fake(SAMPLES, *ROWS)
+
+
+def flash(q, k, v):
+    return aten._scaled_dot_product_flash_attention(q, k, v)
+
+
+def flash_backward(g, q, k, v):
+    out, logsumexp, cum_q, cum_k, max_q, max_k, seed, offset, _ = flash(q, k, v)
+    return aten._scaled_dot_product_flash_attention_backward(
+        g, q, k, v, out, logsumexp, cum_q, cum_k, max_q, max_k, 0.0, False, seed, offset
+    )
+
+
+def efficient(q, k, v, bias=None):
+    return aten._scaled_dot_product_efficient_attention(q, k, v, bias, True)
+
+
+def efficient_backward(g, q, k, v):
+    out, logsumexp, seed, offset = efficient(q, k, v)
+    return aten._scaled_dot_product_efficient_attention_backward(
+        g, q, k, v, None, out, logsumexp, seed, offset, 0.0, [True, True, True, False]
+    )
+
+
+def cudnn(q, k, v):
+    return aten._scaled_dot_product_cudnn_attention(q, k, v, None, True)
+
+
+def cudnn_backward(g, q, k, v):
+    out, logsumexp, cum_q, cum_k, max_q, max_k, seed, offset, _ = cudnn(q, k, v)
+    return aten._scaled_dot_product_cudnn_attention_backward(
+        g, q, k, v, out, logsumexp, seed, offset, None, cum_q, cum_k, max_q, max_k, 0.0, False
+    )
+
+
+def images():
+    return fake(SAMPLES, 2, 4, 5, 5, dtype=torch.float32)
+
+
+def channels():
+    return fake(SAMPLES, 4, dtype=torch.float32)
+
+
+def batch_norm(x, weight, bias):
+    return aten.cudnn_batch_norm(x, weight, bias, None, None, True, 0.1, 1e-5)
+
+
+def batch_norm_backward(x, weight, bias, grad):
+    _, mean, variance, reserve = batch_norm(x, weight, bias)
+    return aten.cudnn_batch_norm_backward(
+        x, grad, weight, None, None, mean, variance, 1e-5, reserve
+    )
+
+
+# name: (function, what makes its arguments)
+ATTENTION = {
+    "flash": (flash, (rows,) * 3),
+    "flash, backward": (flash_backward, (rows,) * 4),
+    "efficient": (efficient, (rows,) * 3),
+    "efficient, with a bias": (efficient, (*(rows,) * 3, lambda: fake(SAMPLES, 2, 4, 16, 16))),
+    "efficient, backward": (efficient_backward, (rows,) * 4),
+    "cudnn": (cudnn, (rows,) * 3),
+    "cudnn, backward": (cudnn_backward, (rows,) * 4),
+}
+NORMALIZATION = {
+    "batch_norm": (batch_norm, (images, channels, channels)),
+    "batch_norm, backward": (batch_norm_backward, (images, channels, channels, images)),
+}
+
+
+def tensors(results):
+    results = results if isinstance(results, (tuple, list)) else (results,)
+    return [each for each in results if isinstance(each, torch.Tensor)]
+
+
+def check(function, makers, in_dims):
+    """Results and shapes as of samples one by one; ``in_dims`` is 0 or None for each argument."""
+    with FakeTensorMode():
+        arguments = [maker() for maker in makers]
+        given = [x if dim == 0 else x[0] for x, dim in zip(arguments, in_dims)]
+        of_sample = tensors(function(*(x[0] for x in arguments)))
+        kept = [i for i, each in enumerate(of_sample) if each.is_floating_point() and each.numel()]
+        of_batch = vmap(lambda *args: [tensors(function(*args))[i] for i in kept], in_dims)(*given)
+        for i, found in zip(kept, of_batch, strict=True):
+            assert found.shape == (SAMPLES, *of_sample[i].shape)
+            assert found.dtype == of_sample[i].dtype and found.device == of_sample[i].device
+
+
+def in_dims_of(makers):
+    yield (0,) * len(makers)
+    for position in range(len(makers)):
+        yield tuple(0 if i == position else None for i in range(len(makers)))
+
+
+def cases(table):
+    for name, (function, makers) in table.items():
+        for in_dims in in_dims_of(makers):
+            yield pytest.param(function, makers, in_dims, id=f"{name}-{in_dims}")
+
+
+@pytest.mark.filterwarnings("error::functorch_ext.FallbackWarning")
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="PyTorch is built without CUDA")
+@pytest.mark.parametrize(("function", "makers", "in_dims"), cases(ATTENTION))
+def test_attention(function, makers, in_dims):
+    check(function, makers, in_dims)
+
+
+@pytest.mark.filterwarnings("error::functorch_ext.FallbackWarning")
+@pytest.mark.parametrize(("function", "makers", "in_dims"), cases(NORMALIZATION))
+def test_normalization(function, makers, in_dims):
+    check(function, makers, in_dims)
