@@ -19,6 +19,7 @@ from functorch_ext import (
     vmap,
 )
 from functorch_ext._pytree import leaves_of
+from functorch_ext._releases import since
 
 WEIGHT = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
 
@@ -97,6 +98,8 @@ def rand(rank, rows=3):
 )
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_traced_function_is_right_for_other_inputs(name, mode):
+    if "symbolic" in mode and name in ("vmap(jacfwd)", "vmap(hessian)") and not since((2, 12)):
+        pytest.skip("PyTorch's matmul takes no symbolic sizes here")
     function, rank = PROGRAMS[name]
     traced = make_fx(function, _allow_non_fake_inputs=True, **MODES[mode])(rand(rank))
     inputs = [rand(rank)] + ([rand(rank, 5), rand(rank, 2)] if "symbolic" in mode else [])

@@ -2,6 +2,17 @@
 
 from typing import NamedTuple
 
+from functorch_ext._releases import since
+
+# entries of the database that a release has first
+NEW = {"nn.functional.linear_cross_entropy.chunked_none": (2, 13)}
+
+
+def of_other_releases():
+    """Entries that are listed here, and not in the database of the release that runs."""
+    return {name for name, release in NEW.items() if not since(release)}
+
+
 # swept with randomness="same", against a loop that draws each sample after the same seed
 RANDOM = set(
     """bernoulli cauchy exponential geometric log_normal multinomial normal normal.in_place

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from functorch_ext import jvp
+from functorch_ext._releases import since
 from test.device import device
 from test.opinfo.modes import jvp_by_vjps
 from test.opinfo.samples import OPERATORS, problems
@@ -66,6 +67,8 @@ def is_right(p, tolerance):
 
 def check(name, count):
     op = OPERATORS[name]
+    if "grid_sample" in name and not since((2, 12)):
+        pytest.skip("PyTorch differentiates it once")
     if not op.supports_autograd or torch.float64 not in op.supported_dtypes(device()):
         return
     with warnings.catch_warnings():
