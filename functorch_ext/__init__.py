@@ -17,6 +17,7 @@ from functorch_ext import (  # noqa: E402
     _patches,
 )
 from functorch_ext._patches import patches  # noqa: E402
+from functorch_ext._releases import check_release as _check_release  # noqa: E402
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
 from functorch_ext.curvature import fisher_vp, ggnvp, hvp, vhp  # noqa: E402
@@ -39,6 +40,7 @@ from functorch_ext.per_sample import (  # noqa: E402
 from functorch_ext.reverse import grad, grad_and_value, vjp  # noqa: E402
 from functorch_ext.vmap import vmap  # noqa: E402
 
+_check_release()
 _containers.install()
 _patches.install()
 _custom_functions.install()

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import torch
 
-__all__ = ["KNOWN", "RELEASE", "module_since", "since"]
+__all__ = ["KNOWN", "RELEASE", "check_release", "module_since", "since"]
 
 # The releases that the tests have been run on.
 KNOWN = ((2, 11), (2, 12), (2, 13), (2, 14), (2, 15))
@@ -26,3 +26,11 @@ def since(release: tuple[int, int]) -> bool:
 def module_since(release: tuple[int, int], name: str) -> ModuleType | None:
     """A module that PyTorch has since a release; ``None`` in an earlier one."""
     return importlib.import_module(name) if since(release) else None
+
+
+def check_release() -> None:
+    """Says by name what a release that this source doesn't know has changed."""
+    if RELEASE not in KNOWN:
+        from functorch_ext._releases.self_check import check_unknown_release
+
+        check_unknown_release()
