@@ -21,7 +21,7 @@ else:
 
     def undecomposed(mode: Any) -> AbstractContextManager[Any]:
         """While it is entered, the mode records operators as they are."""
-        return proxy_tensor.decompose(None)  # type: ignore[call-arg,arg-type]
+        return proxy_tensor.decompose(None)
 
     def decompositions_of(mode: Any) -> dict[str, Any]:
         """What gives another mode the same, as options."""
