@@ -271,6 +271,8 @@ void register_linalg_rules() {
   add<linalg_cholesky_ex, Leading>();
   add<cholesky, Leading>();
   add<cholesky_inverse, Leading>();
+  add<linalg_matrix_sqrth, Leading>();
+  add<linalg_polar, Leading>();
   add<_linalg_svd, Leading>();
   add<_linalg_eigh, Leading>();
   add<linalg_eig, Leading>();

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torchgen.model import NativeFunction
 
-KNOWN = ("2.11", "2.12", "2.13", "2.14", "2.15")
+KNOWN = ("2.11", "2.12", "2.13", "2.14")
 
 
 class Span(NamedTuple):
@@ -26,6 +26,8 @@ OPERATORS = {
     "_upsample_lanczos2d_aa": Span(since="2.12"),
     "_upsample_lanczos2d_aa_backward": Span(since="2.12"),
     "cholesky": Span(until="2.14"),
+    "linalg_matrix_sqrth": Span(since="2.14"),
+    "linalg_polar": Span(since="2.14"),
 }
 
 
