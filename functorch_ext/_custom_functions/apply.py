@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import Function
 
 from functorch_ext import _C, _patches
@@ -28,7 +27,11 @@ from functorch_ext._custom_functions.loop import reads_memory
 from functorch_ext._custom_functions.of_batches import Call, OfBatches, wrap
 from functorch_ext._describing import kind_of
 from functorch_ext._pytree import flatten, leaves_of, unflatten
-from functorch_ext._releases.autograd_function import plain_apply, replacing_apply
+from functorch_ext._releases.autograd_function import (
+    plain_apply,
+    replacing_apply,
+    single_level_apply,
+)
 from functorch_ext.vmap import output_dims
 
 # Where a function keeps the form of it that lifts its constants.
@@ -57,7 +60,7 @@ def install() -> None:
             return plain_apply(cls, *args, **kwargs)
         # If transforms of torch.func's run, they are around the level: its tensors aren't theirs.
         around = torch._C._are_functorch_transforms_active()
-        return _apply(_past_torch_func if around else plain_apply, level, cls, args, kwargs)
+        return _apply(single_level_apply if around else plain_apply, level, cls, args, kwargs)
 
     put_on, take_off = replacing_apply(with_wrappers)
     _patches.add(
@@ -69,12 +72,6 @@ def install() -> None:
             take_off,
         )
     )
-
-
-def _past_torch_func(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
-    """What ``Function.apply`` does where no transform of torch.func's runs."""
-    with enable_single_level_autograd_function():
-        return super(Function, cls).apply(*args, **kwargs)  # type: ignore[misc]
 
 
 def _check_not_in_torch_func(cls: type[Function]) -> None:

@@ -9,7 +9,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from torch.autograd import Function
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import Function, function
 
 from functorch_ext import _C
 from functorch_ext._releases import since
@@ -28,6 +29,27 @@ if since((2, 14)):  # a function of C
             functools.partial(_C.replace_apply, Function.apply, replacement),
             functools.partial(_C.replace_apply, Function.apply, None),
         )
+
+    _SINGLE_LEVEL = "_functorch_ext_single_level"
+
+    def single_level_apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        """What ``Function.apply`` does where no transform of torch.func's runs."""
+        with enable_single_level_autograd_function():
+            return _single_level(cls).apply(*args, **kwargs)
+
+    def _single_level(cls: type[Function]) -> Any:
+        """The function as one that PyTorch doesn't hand to torch.func's transforms."""
+        if known := cls.__dict__.get(_SINGLE_LEVEL):
+            return known
+        members: dict[str, Any] = {}
+        for each in reversed(cls.__mro__[: cls.__mro__.index(Function)]):
+            members.update(vars(each))
+        for name in ("__dict__", "__weakref__", "_backward_cls", "apply", _SINGLE_LEVEL):
+            members.pop(name, None)
+        make: Any = type(cls)
+        made = make(cls.__name__, (function._SingleLevelFunction,), members)
+        setattr(cls, _SINGLE_LEVEL, made)
+        return made
 
 else:  # one of Python
     _bound: Any = Function.apply
@@ -56,3 +78,8 @@ else:  # one of Python
             functools.partial(setattr, _apply, "__code__", entry.__func__.__code__),
             functools.partial(setattr, _apply, "__code__", plain_apply.__code__),
         )
+
+    def single_level_apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        """What ``Function.apply`` does where no transform of torch.func's runs."""
+        with enable_single_level_autograd_function():
+            return super(Function, cls).apply(*args, **kwargs)  # type: ignore[misc]
