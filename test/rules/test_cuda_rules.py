@@ -10,6 +10,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from functorch_ext import vmap
 
+pytestmark = [
+    pytest.mark.filterwarnings("error::functorch_ext.FallbackWarning"),
+    pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="PyTorch is built without CUDA"),
+]
+
 aten = torch.ops.aten
 
 SAMPLES = 3
@@ -122,14 +127,11 @@ def cases(table):
             yield pytest.param(function, makers, in_dims, id=f"{name}-{in_dims}")
 
 
-@pytest.mark.filterwarnings("error::functorch_ext.FallbackWarning")
-@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="PyTorch is built without CUDA")
 @pytest.mark.parametrize(("function", "makers", "in_dims"), cases(ATTENTION))
 def test_attention(function, makers, in_dims):
     check(function, makers, in_dims)
 
 
-@pytest.mark.filterwarnings("error::functorch_ext.FallbackWarning")
 @pytest.mark.parametrize(("function", "makers", "in_dims"), cases(NORMALIZATION))
 def test_normalization(function, makers, in_dims):
     check(function, makers, in_dims)
