@@ -31,14 +31,14 @@ class Peers:
 
     Args:
         names: which may, of ``ALL``.
-        device: where the data is. JAX takes part on the CPU alone.
+        device: where the data is. JAX takes the device that it was installed for.
 
     Attributes:
         missing: what couldn't be imported, with the reason; empty until it was asked for.
     """
 
     def __init__(self, names: Iterable[str] = ALL, device: str = "cpu") -> None:
-        self.names = frozenset(names) - (frozenset() if device == "cpu" else {JAX, JAX_JIT})
+        self.names = frozenset(names)
         self.device = device
         self.missing: dict[str, str] = {}
 
@@ -55,9 +55,12 @@ class Peers:
         """
         if not self.names & {JAX, JAX_JIT} or (jax := self._import("jax")) is None:
             return {}
-        # As PyTorch multiplies matrices on the CPU.
+        if jax.default_backend() != {"cpu": "cpu", "cuda": "gpu"}[self.device]:
+            self.missing["jax"] = f"it computes on {jax.default_backend()}"
+            return {}
+        # As PyTorch multiplies matrices of float32.
         jax.config.update("jax_default_matmul_precision", "highest")
-        arrays = pytree.tree_map(lambda x: jax.numpy.asarray(x.detach().numpy()), args)
+        arrays = pytree.tree_map(lambda x: jax.numpy.asarray(x.detach().cpu().numpy()), args)
         func = make(jax)
         return {
             name: partial(_until_computed, jax, variant, arrays)

@@ -16,7 +16,8 @@ SECONDS_PER_WORKLOAD = 6.0
 def use_threads(threads: int) -> None:
     """Gives PyTorch, and JAX if it isn't imported yet, so many threads."""
     torch.set_num_threads(threads)
-    os.environ["NPROC"] = str(threads)  # JAX reads it when it starts.
+    os.environ["NPROC"] = str(threads)  # JAX reads both when it starts.
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # of a GPU's memory
 
 
 def run_workload(workload: Workload, peers: Peers, rounds: int) -> dict[str, Any]:
