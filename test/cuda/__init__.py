@@ -1,0 +1,1 @@
+"""What only a GPU has: streams, graphs, fused kernels, backward passes in threads of their own."""
