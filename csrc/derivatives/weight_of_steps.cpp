@@ -9,6 +9,7 @@
 #include "derivatives/linear.h"
 #include "engine/derivatives.h"
 #include "engine/wrapper.h"
+#include "releases/nodes.h"
 
 namespace functorch_ext {
 
@@ -52,7 +53,7 @@ at::Tensor weight_of_steps(const at::Tensor& weight) {
   at::Tensor alias(impl->shallow_copy_and_detach(impl->version_counter(),
                                                  /*allow_tensor_metadata_change=*/true));
   torch::autograd::set_history(
-      alias, c10::make_intrusive<WeightOfSteps>(torch::autograd::collect_next_edges(weight)));
+      alias, make_node<WeightOfSteps>(torch::autograd::collect_next_edges(weight)));
   return alias;
 }
 
