@@ -1,11 +1,25 @@
-// Activations that work along a dimension: softmax and gates. Others are pointwise.
+// Activations that aren't pointwise: those along a dimension, softmax and gates, and one that keeps
+// something for its backward pass.
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 
 namespace functorch_ext {
 
+namespace {
+
+// (output, what the backward pass needs); kernels for GPUs need nothing, and give no elements.
+std::tuple<at::Tensor, at::Tensor> log_sigmoid_forward(Level& level, const at::Tensor& self) {
+  const auto bdim = bdim_of(self, level);
+  const auto [output, kept] = at::log_sigmoid_forward(value_of(self, level));
+  const bool is_kept = kept.sym_sizes() == output.sym_sizes();
+  return {wrap(output, bdim, level), wrap(kept, is_kept ? bdim : no_bdim, level)};
+}
+
+}  // namespace
+
 void register_activations_rules() {
+  add<at::_ops::log_sigmoid_forward>(log_sigmoid_forward);
   add<at::_ops::_softmax, AlongDims>({"dim"});
   add<at::_ops::_softmax_backward_data, AlongDims>({"dim"});
   add<at::_ops::_log_softmax, AlongDims>({"dim"});

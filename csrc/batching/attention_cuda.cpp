@@ -64,15 +64,18 @@ Three flash_backward(Level& level, const at::Tensor& grad, const at::Tensor& que
   return {joined.part(grad_query), joined.part(grad_key), joined.part(grad_value)};
 }
 
+// `compute_logsumexp` tells whether this plane has a backward pass; those below may have one too.
+
 Four efficient(const Operator<at::_ops::_scaled_dot_product_efficient_attention::schema>& op,
                Level& level, const at::Tensor& query, const at::Tensor& key,
                const at::Tensor& value, const OptionalTensor& bias, bool compute_logsumexp,
                double dropout_p, bool is_causal, std::optional<double> scale) {
   check_draws(op, level, dropout_p);
   const JoinedAttention joined(query, level);
+  const auto q = joined(query), k = joined(key), v = joined(value);
   const auto [output, logsumexp, seed, offset] =
-      op.call(joined(query), joined(key), joined(value), joined.mask(bias, /*whole=*/true),
-              compute_logsumexp, dropout_p, is_causal, scale);
+      op.call(q, k, v, joined.mask(bias, /*whole=*/true),
+              compute_logsumexp || any_differentiated(q, k, v), dropout_p, is_causal, scale);
   return {joined.part(output), joined.part(logsumexp), joined.shared(seed), joined.shared(offset)};
 }
 
@@ -102,10 +105,11 @@ Nine cudnn(const Operator<at::_ops::_scaled_dot_product_cudnn_attention::schema>
            bool return_debug_mask, std::optional<double> scale) {
   check_draws(op, level, dropout_p);
   const JoinedAttention joined(query, level);
-  return parted(
-      op.call(joined(query), joined(key), joined(value), joined.mask(bias, /*whole=*/true),
-              compute_logsumexp, dropout_p, is_causal, return_debug_mask, scale),
-      joined);
+  const auto q = joined(query), k = joined(key), v = joined(value);
+  return parted(op.call(q, k, v, joined.mask(bias, /*whole=*/true),
+                        compute_logsumexp || any_differentiated(q, k, v), dropout_p, is_causal,
+                        return_debug_mask, scale),
+                joined);
 }
 
 Three cudnn_backward(Level& level, const at::Tensor& grad, const at::Tensor& query,

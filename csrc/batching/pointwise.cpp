@@ -63,7 +63,6 @@ void register_pointwise_rules() {
   add<complex, Pointwise>();
   add<hardswish, Pointwise>();
   add<hardswish_, Pointwise>();
-  add<log_sigmoid_forward, Pointwise>();
   add<_prelu_kernel, OfOneShape>();  // its result is made in the shape of its first argument
   add<fake_quantize_per_tensor_affine_cachemask, Pointwise>();
 

@@ -61,11 +61,6 @@ std::pair<at::Tensor, RecurrentState> recurrent_layer(RecurrentKind kind, const 
   return {at::stack(outputs), state};
 }
 
-namespace {
-
-using Two = std::tuple<at::Tensor, at::Tensor>;
-using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-
 std::pair<at::Tensor, RecurrentState> step_by_step(const RecurrentNetwork& network,
                                                    const at::Tensor& input,
                                                    const RecurrentState& states,
@@ -78,6 +73,11 @@ std::pair<at::Tensor, RecurrentState> step_by_step(const RecurrentNetwork& netwo
                      });
   return {batch_first ? output.transpose(0, 1) : output, last};
 }
+
+namespace {
+
+using Two = std::tuple<at::Tensor, at::Tensor>;
+using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 // Can the samples join N of one call? Not where weights differ, or draws must be shared.
 bool can_join(const RecurrentNetwork& network, at::TensorList params, const Level& level) {
@@ -107,7 +107,8 @@ class JoinedSequences {
     return params_;
   }
   at::Tensor state(const at::Tensor& state) const {
-    return merge_into(expanded_at_front(state, level_), 1);
+    // cuDNN takes no other.
+    return merge_into(expanded_at_front(state, level_), 1).contiguous();
   }
   at::Tensor output(const at::Tensor& output) const {
     return wrap(split_from(output, n_dim_, level_, n_), 0, level_);
@@ -261,6 +262,7 @@ void register_recurrent_rules() {
   add<Layer>(fused_layer_rule, fused_layer_decomposition);
   add_derivative_kernel<Layer>(fused_layer_with_tangents);
 
+  register_cudnn_recurrent_rules();
   register_recurrent_cell_rules();
   register_packed_sequence_rules();
 }

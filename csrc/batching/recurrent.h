@@ -109,6 +109,13 @@ std::pair<at::Tensor, RecurrentState> through_layers(const RecurrentNetwork& net
   return {input, {at::stack(hiddens), cells[0].defined() ? at::stack(cells) : at::Tensor()}};
 }
 
+// The same of operators that batch and have all derivatives: outputs, last states.
+std::pair<at::Tensor, RecurrentState> step_by_step(const RecurrentNetwork& network,
+                                                   const at::Tensor& input,
+                                                   const RecurrentState& states,
+                                                   at::TensorList params, bool batch_first);
+
+void register_cudnn_recurrent_rules();
 void register_recurrent_cell_rules();
 void register_packed_sequence_rules();
 

@@ -123,6 +123,34 @@ at::Tensor ctc_backward_rule(Level& level, const at::Tensor& grad, const at::Ten
   return wrap(split_from(result, 1, level, log_probs.sym_size(1)), 0, level);
 }
 
+// What PyTorch makes it of, but for the choice of cuDNN's kernel, which reads the targets' values.
+template <class Each>
+std::optional<at::Tensor> ctc_loss_on_gpus(Level&, const at::Tensor& log_probs,
+                                           const at::Tensor& targets, Each input_lengths,
+                                           Each target_lengths, int64_t blank, int64_t reduction,
+                                           bool zero_infinity) {
+  if (!log_probs.is_cuda()) {
+    return std::nullopt;
+  }
+  const bool is_one_sequence = log_probs.dim() == 2;
+  auto losses = std::get<0>(at::_ctc_loss(is_one_sequence ? log_probs.unsqueeze(1) : log_probs,
+                                          is_one_sequence ? targets.unsqueeze(0) : targets,
+                                          input_lengths, target_lengths, blank, zero_infinity));
+  if (zero_infinity) {
+    losses = losses.masked_fill(losses.isinf(), 0);
+  }
+  switch (reduction) {
+    case at::Reduction::Mean: {
+      const auto lengths = lengths_as_tensor(target_lengths, targets).to(losses.options());
+      return (losses / lengths.clamp_min(1)).mean();
+    }
+    case at::Reduction::Sum:
+      return losses.sum();
+    default:
+      return is_one_sequence ? losses.squeeze(0) : losses;
+  }
+}
+
 }  // namespace
 
 void register_segments_rules() {
@@ -134,6 +162,8 @@ void register_segments_rules() {
   // PyTorch reads beyond the scores where a class doesn't exist.
   add<at::_ops::_ctc_loss>(ctc_rule<IntArrayRef>).unchecked();
   add<at::_ops::_ctc_loss_Tensor>(ctc_rule<const Tensor&>).unchecked();
+  add_decomposition<at::_ops::ctc_loss_IntList>(ctc_loss_on_gpus<IntArrayRef>);
+  add_decomposition<at::_ops::ctc_loss_Tensor>(ctc_loss_on_gpus<const Tensor&>);
   add<at::_ops::_ctc_loss_backward>(ctc_backward_rule<IntArrayRef>);
   add<at::_ops::_ctc_loss_backward_Tensor>(ctc_backward_rule<const Tensor&>);
 }

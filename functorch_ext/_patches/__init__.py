@@ -20,6 +20,7 @@ def install() -> None:
         makers,
         module_hooks,
         recording,
+        recurrent_weights,
         sharded_modules,
         tensor_methods,
         torch_func,
@@ -35,6 +36,7 @@ def install() -> None:
         checkpoint,
         distributions,
         module_hooks,
+        recurrent_weights,
         sharded_modules,
         recording,
     ):
