@@ -15,15 +15,15 @@ BENCH_ARGS ?=
 CPP_FILES = $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build wheel demo test sanitize lint format bench clean
+.PHONY: help venv build demo test sanitize lint format bench wheel clean
 
 help:
 	@echo "make demo    run the quickstart (sets everything up first)"
 	@echo "make test    run the tests (sets everything up first)"
 	@echo "make sanitize  run the sweeps with every access to memory checked (builds once more)"
 	@echo "make build   build the extension in place"
-	@echo "make wheel   build a wheel for this torch and Python, in dist/"
 	@echo "make lint    check style and types; make format repairs style"
+	@echo "make wheel   build a wheel and a source archive, and try the wheel in a fresh environment"
 	@echo "make bench   run the benchmarks (installs the peers first)"
 	@echo "make clean   remove what was built"
 
@@ -38,9 +38,6 @@ venv: $(STAMP)
 # ninja knows what has to be compiled again, so always ask it.
 build: $(STAMP)
 	$(BIN)/python setup.py --quiet build_ext --inplace
-
-wheel: $(STAMP)
-	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
 
 demo: build
 	$(BIN)/python -m tutorials.quickstart
@@ -71,6 +68,9 @@ $(BENCH_STAMP): $(STAMP) requirements-bench.txt
 
 bench: build $(BENCH_STAMP)
 	$(BIN)/python -W ignore -m benchmarks.suite $(BENCH_ARGS)
+
+wheel: $(STAMP)
+	.ci/wheel
 
 clean:
 	rm -rf build dist *.egg-info functorch_ext/*.so functorch_ext/_build_info.py

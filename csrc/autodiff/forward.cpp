@@ -201,6 +201,7 @@ void ForwardFrame::exit() {
 
 std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& primals,
                                                 const std::vector<at::Tensor>& tangents) const {
+  check_running();
   std::vector<at::Tensor> duals;
   duals.reserve(primals.size());
   for (size_t i = 0; i < primals.size(); ++i) {
@@ -217,6 +218,7 @@ std::vector<at::Tensor> ForwardFrame::make_dual(const std::vector<at::Tensor>& p
 }
 
 std::pair<at::Tensor, at::Tensor> ForwardFrame::unpack(const at::Tensor& output) const {
+  check_running();
   if (C10_UNLIKELY(is_of_ended_layer(output))) {
     return unpack(without_ended_layers(output));
   }
@@ -236,6 +238,11 @@ std::pair<at::Tensor, at::Tensor> ForwardFrame::unpack(const at::Tensor& output)
   }
   auto [primal, tangent] = at::_unpack_dual(output, /*level=*/0);
   return {strip(primal), tangent.defined() ? strip(tangent) : tangent};
+}
+
+// Who kept the frame (a traceback does) finds no tangents any more.
+void ForwardFrame::check_running() const {
+  TORCH_CHECK(running_, "functorch_ext.jvp: a frame was used after the transform had ended");
 }
 
 bool ForwardFrame::join_dual_level() {

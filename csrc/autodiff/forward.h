@@ -39,6 +39,8 @@ class ForwardFrame {
   at::Tensor strip(const at::Tensor& tensor) const;
 
  private:
+  void check_running() const;
+
   std::optional<RecordingAllowed> allowed_{std::in_place};
   std::optional<OnPlane> on_plane_;
   std::optional<RunningLevel> pushed_;  // a Dual level of this frame's own

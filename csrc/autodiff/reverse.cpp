@@ -93,6 +93,7 @@ void ReverseFrame::enter_plane_of(const std::vector<at::Tensor>& inputs) {
 }
 
 std::vector<at::Tensor> ReverseFrame::differentiable(const std::vector<at::Tensor>& inputs) {
+  TORCH_CHECK(running_, "functorch_ext.vjp: a frame was used after the transform had ended");
   enter_plane_of(inputs);
   std::vector<at::Tensor> aliases;
   aliases.reserve(inputs.size());

@@ -1,6 +1,4 @@
-// Scaled dot-product attention: what chooses a kernel, and the fused one for CPUs. That has no
-// forward mode and no second derivative; where those are asked for, while a transform
-// differentiates, products of matrices take its place.
+// Scaled dot-product attention: what chooses a kernel, and the fused one for CPUs.
 #include "batching/attention.h"
 
 #include "batching/operators.h"
@@ -9,89 +7,12 @@
 
 namespace functorch_ext {
 
-namespace {
-
-using Two = std::tuple<at::Tensor, at::Tensor>;
-using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-
-double scale_of(const at::Tensor& query, const AttentionSettings& settings) {
-  if (settings.scale) {
-    return *settings.scale;
-  }
-  const auto features = query.sym_size(-1).guard_int(__FILE__, __LINE__);
-  return 1 / std::sqrt(static_cast<double>(features));
-}
-
-// Keys or values for each head of the query; several heads may share one.
-at::Tensor for_heads_of(const at::Tensor& query, const at::Tensor& tensor) {
-  if (query.dim() < 3 || query.sym_size(-3) == tensor.sym_size(-3)) {
-    return tensor;
-  }
-  TORCH_CHECK(tensor.sym_size(-3) != 0 && query.sym_size(-3) % tensor.sym_size(-3) == 0,
-              "attention: ", query.sym_size(-3), " heads of the query can't share ",
-              tensor.sym_size(-3), " of the keys or values");
-  return tensor.repeat_interleave_symint(query.sym_size(-3) / tensor.sym_size(-3), -3);
-}
-
-// The reverse: what came of them for each head of the query, summed over the heads that share one.
-at::Tensor sum_for_heads_of(const at::Tensor& like, const at::Tensor& gradient) {
-  if (gradient.dim() < 3 || gradient.sym_size(-3) == like.sym_size(-3)) {
-    return gradient;
-  }
-  const auto shared = gradient.sym_size(-3) / like.sym_size(-3);
-  return gradient.unflatten_symint(-3, {like.sym_size(-3), shared}).sum(-3);
-}
-
-}  // namespace
-
 OptionalTensor additive_mask(const OptionalTensor& mask, at::ScalarType dtype) {
   if (!mask || !mask->defined() || mask->scalar_type() != at::kBool) {
     return mask;
   }
   return at::zeros_like(*mask, mask->options().dtype(dtype))
       .masked_fill(mask->logical_not(), -std::numeric_limits<double>::infinity());
-}
-
-namespace {
-
-at::Tensor scores_of(const at::Tensor& query, const at::Tensor& key, const OptionalTensor& mask,
-                     const AttentionSettings& settings) {
-  auto scores = at::matmul(query * scale_of(query, settings), key.transpose(-2, -1));
-  if (settings.is_causal) {
-    const auto seen =
-        at::ones_symint({query.sym_size(-2), key.sym_size(-2)}, scores.options().dtype(at::kBool))
-            .tril();
-    scores = scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
-  }
-  if (mask && mask->defined()) {
-    scores = scores + *additive_mask(mask, scores.scalar_type());
-  }
-  return scores;
-}
-
-}  // namespace
-
-Two attention_of_products(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                          const OptionalTensor& mask, const AttentionSettings& settings) {
-  const auto scores = scores_of(query, for_heads_of(query, key), mask, settings);
-  const auto weights = at::_safe_softmax(scores, -1);
-  // Not differentiable, as that of the fused kernel.
-  const auto constant = std::get<0>(at::_unpack_dual(scores, /*level=*/0)).detach();
-  return {at::matmul(weights, for_heads_of(query, value)), at::logsumexp(constant, {-1})};
-}
-
-Three attention_gradients(const at::Tensor& grad, const at::Tensor& query, const at::Tensor& key,
-                          const at::Tensor& value, const OptionalTensor& mask,
-                          const AttentionSettings& settings) {
-  const auto keys = for_heads_of(query, key);
-  const auto weights = at::_safe_softmax(scores_of(query, keys, mask, settings), -1);
-  const auto grad_weights =
-      weights * at::matmul(grad, for_heads_of(query, value).transpose(-2, -1));
-  const auto grad_scores =
-      (grad_weights - weights * grad_weights.sum(-1, /*keepdim=*/true)) * scale_of(query, settings);
-  return {at::matmul(grad_scores, keys),
-          sum_for_heads_of(key, at::matmul(grad_scores.transpose(-2, -1), query)),
-          sum_for_heads_of(value, at::matmul(weights.transpose(-2, -1), grad))};
 }
 
 OptionalTensor JoinedAttention::mask(const OptionalTensor& mask, bool whole) const {
@@ -130,6 +51,9 @@ bool is_mask_differentiated(const OptionalTensor& mask) {
 }
 
 namespace {
+
+using Two = std::tuple<at::Tensor, at::Tensor>;
+using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 at::Tensor with_rank_4(const at::Tensor& tensor) {
   if (tensor.dim() > 4) {
@@ -179,9 +103,9 @@ std::optional<at::Tensor> attention(Level&, const at::Tensor& query, const at::T
   return output.view_symint(sizes);
 }
 
-Two flash(Level& level, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-          double dropout_p, bool is_causal, const OptionalTensor& mask,
-          std::optional<double> scale) {
+Two flash_rule(Level& level, const at::Tensor& query, const at::Tensor& key,
+               const at::Tensor& value, double dropout_p, bool is_causal,
+               const OptionalTensor& mask, std::optional<double> scale) {
   const bool has_mask = mask && mask->defined();
   if (!is_batched_at(key, level) && !is_batched_at(value, level) && !has_mask && !is_causal &&
       is_batched_at(query, level)) {
@@ -200,10 +124,10 @@ Two flash(Level& level, const at::Tensor& query, const at::Tensor& key, const at
   return {joined.part(output), joined.part(logsumexp)};
 }
 
-Three flash_backward(Level& level, const at::Tensor& grad, const at::Tensor& query,
-                     const at::Tensor& key, const at::Tensor& value, const at::Tensor& output,
-                     const at::Tensor& logsumexp, double dropout_p, bool is_causal,
-                     const OptionalTensor& mask, std::optional<double> scale) {
+Three flash_backward_rule(Level& level, const at::Tensor& grad, const at::Tensor& query,
+                          const at::Tensor& key, const at::Tensor& value, const at::Tensor& output,
+                          const at::Tensor& logsumexp, double dropout_p, bool is_causal,
+                          const OptionalTensor& mask, std::optional<double> scale) {
   const JoinedAttention joined(query, level);
   const auto [grad_query, grad_key, grad_value] =
       at::_scaled_dot_product_flash_attention_for_cpu_backward(
@@ -212,44 +136,12 @@ Three flash_backward(Level& level, const at::Tensor& grad, const at::Tensor& que
   return {joined.part(grad_query), joined.part(grad_key), joined.part(grad_value)};
 }
 
-// While a transform differentiates.
-
-Two flash_with_tangents(c10::DispatchKeySet keys, const at::Tensor& query, const at::Tensor& key,
-                        const at::Tensor& value, double dropout_p, bool is_causal,
-                        const OptionalTensor& mask, std::optional<double> scale) {
-  if (any_tangent(query, key, value, mask)) {
-    return attention_of_products(query, key, value, mask, {is_causal, scale});
-  }
-  return at::_ops::_scaled_dot_product_flash_attention_for_cpu::redispatch(
-      below_derivatives(keys), query, key, value, dropout_p, is_causal, mask, scale);
-}
-
-Three flash_backward_recorded(c10::DispatchKeySet keys, const at::Tensor& grad,
-                              const at::Tensor& query, const at::Tensor& key,
-                              const at::Tensor& value, const at::Tensor& output,
-                              const at::Tensor& logsumexp, double dropout_p, bool is_causal,
-                              const OptionalTensor& mask, std::optional<double> scale) {
-  if (grad.defined() && any_differentiated(grad, query, key, value, mask)) {
-    return attention_gradients(grad, query, key, value, mask, {is_causal, scale});
-  }
-  return at::_ops::_scaled_dot_product_flash_attention_for_cpu_backward::redispatch(
-      below_derivatives(keys), grad, query, key, value, output, logsumexp, dropout_p, is_causal,
-      mask, scale);
-}
-
 }  // namespace
 
 void register_attention_rules() {
   add_decomposition<at::_ops::scaled_dot_product_attention>(attention);
-  add<at::_ops::_scaled_dot_product_flash_attention_for_cpu>(flash);
-  add<at::_ops::_scaled_dot_product_flash_attention_for_cpu_backward>(flash_backward);
-
-  add_derivative_kernel<at::_ops::_scaled_dot_product_flash_attention_for_cpu>(flash_with_tangents);
-  add_derivative_kernel<at::_ops::_scaled_dot_product_flash_attention_for_cpu_backward>(
-      flash_backward_recorded);
-
-  register_cuda_attention_rules();
-  register_attention_layer_rules();
+  add<at::_ops::_scaled_dot_product_flash_attention_for_cpu>(flash_rule);
+  add<at::_ops::_scaled_dot_product_flash_attention_for_cpu_backward>(flash_backward_rule);
 }
 
 }  // namespace functorch_ext

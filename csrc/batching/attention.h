@@ -10,27 +10,8 @@
 // N.
 namespace functorch_ext {
 
-// What attention computes, besides the tensors: the weights of a query are the softmax, over the
-// keys, of its products with them, scaled, plus the mask.
-struct AttentionSettings {
-  bool is_causal;
-  std::optional<double> scale;
-};
-
 // A mask as what is added to the scores: a boolean one tells which keys count.
 OptionalTensor additive_mask(const OptionalTensor& mask, at::ScalarType dtype);
-
-// Attention made of operators that have all derivatives: (output, logsumexp). Heads of `key` and
-// `value` may be fewer than those of `query`, which share them then.
-std::tuple<at::Tensor, at::Tensor> attention_of_products(const at::Tensor& query,
-                                                         const at::Tensor& key,
-                                                         const at::Tensor& value,
-                                                         const OptionalTensor& mask,
-                                                         const AttentionSettings& settings);
-// The gradients of query, key and value, made of such operators.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> attention_gradients(
-    const at::Tensor& grad, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-    const OptionalTensor& mask, const AttentionSettings& settings);
 
 // Arguments of a fused kernel with the samples joined with N, and its results parted again.
 class JoinedAttention {
@@ -59,8 +40,5 @@ class JoinedAttention {
 
 // Does a derivative flow through the mask, on any plane? Most fused kernels don't follow it.
 bool is_mask_differentiated(const OptionalTensor& mask);
-
-void register_cuda_attention_rules();
-void register_attention_layer_rules();
 
 }  // namespace functorch_ext

@@ -1,7 +1,7 @@
 // Scaled dot-product attention by the fused kernels for GPUs.
 #include "batching/attention.h"
 #include "batching/operators.h"
-#include "engine/derivatives.h"
+#include "batching/rules.h"
 #include "engine/randomness.h"
 
 namespace functorch_ext {
@@ -38,9 +38,10 @@ Nine parted(const Nine& results, const JoinedAttention& joined) {
           joined.shared(debug)};
 }
 
-Nine flash(const Operator<at::_ops::_scaled_dot_product_flash_attention::schema>& op, Level& level,
-           const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-           double dropout_p, bool is_causal, bool return_debug_mask, std::optional<double> scale) {
+Nine flash_rule(const Operator<at::_ops::_scaled_dot_product_flash_attention::schema>& op,
+                Level& level, const at::Tensor& query, const at::Tensor& key,
+                const at::Tensor& value, double dropout_p, bool is_causal, bool return_debug_mask,
+                std::optional<double> scale) {
   check_draws(op, level, dropout_p);
   const JoinedAttention joined(query, level);
   return parted(op.call(joined(query), joined(key), joined(value), dropout_p, is_causal,
@@ -48,12 +49,12 @@ Nine flash(const Operator<at::_ops::_scaled_dot_product_flash_attention::schema>
                 joined);
 }
 
-Three flash_backward(Level& level, const at::Tensor& grad, const at::Tensor& query,
-                     const at::Tensor& key, const at::Tensor& value, const at::Tensor& output,
-                     const at::Tensor& logsumexp, const at::Tensor& q_ends,
-                     const at::Tensor& k_ends, c10::SymInt max_q, c10::SymInt max_k,
-                     double dropout_p, bool is_causal, const at::Tensor& seed,
-                     const at::Tensor& offset, std::optional<double> scale) {
+Three flash_backward_rule(Level& level, const at::Tensor& grad, const at::Tensor& query,
+                          const at::Tensor& key, const at::Tensor& value, const at::Tensor& output,
+                          const at::Tensor& logsumexp, const at::Tensor& q_ends,
+                          const at::Tensor& k_ends, c10::SymInt max_q, c10::SymInt max_k,
+                          double dropout_p, bool is_causal, const at::Tensor& seed,
+                          const at::Tensor& offset, std::optional<double> scale) {
   const JoinedAttention joined(query, level);
   const auto below = [&](const at::Tensor& tensor) { return value_of(tensor, level); };
   const auto [grad_query, grad_key, grad_value] =
@@ -66,10 +67,10 @@ Three flash_backward(Level& level, const at::Tensor& grad, const at::Tensor& que
 
 // `compute_logsumexp` tells whether this plane has a backward pass; those below may have one too.
 
-Four efficient(const Operator<at::_ops::_scaled_dot_product_efficient_attention::schema>& op,
-               Level& level, const at::Tensor& query, const at::Tensor& key,
-               const at::Tensor& value, const OptionalTensor& bias, bool compute_logsumexp,
-               double dropout_p, bool is_causal, std::optional<double> scale) {
+Four efficient_rule(const Operator<at::_ops::_scaled_dot_product_efficient_attention::schema>& op,
+                    Level& level, const at::Tensor& query, const at::Tensor& key,
+                    const at::Tensor& value, const OptionalTensor& bias, bool compute_logsumexp,
+                    double dropout_p, bool is_causal, std::optional<double> scale) {
   check_draws(op, level, dropout_p);
   const JoinedAttention joined(query, level);
   const auto q = joined(query), k = joined(key), v = joined(value);
@@ -79,11 +80,12 @@ Four efficient(const Operator<at::_ops::_scaled_dot_product_efficient_attention:
   return {joined.part(output), joined.part(logsumexp), joined.shared(seed), joined.shared(offset)};
 }
 
-Four efficient_backward(Level& level, const at::Tensor& grad, const at::Tensor& query,
-                        const at::Tensor& key, const at::Tensor& value, const at::Tensor& bias,
-                        const at::Tensor& output, const at::Tensor& logsumexp,
-                        const at::Tensor& seed, const at::Tensor& offset, double dropout_p,
-                        std::array<bool, 4> wanted, bool is_causal, std::optional<double> scale) {
+Four efficient_backward_rule(Level& level, const at::Tensor& grad, const at::Tensor& query,
+                             const at::Tensor& key, const at::Tensor& value, const at::Tensor& bias,
+                             const at::Tensor& output, const at::Tensor& logsumexp,
+                             const at::Tensor& seed, const at::Tensor& offset, double dropout_p,
+                             std::array<bool, 4> wanted, bool is_causal,
+                             std::optional<double> scale) {
   const JoinedAttention joined(query, level);
   const auto [grad_query, grad_key, grad_value, grad_bias] =
       at::_scaled_dot_product_efficient_attention_backward(
@@ -99,10 +101,11 @@ Four efficient_backward(Level& level, const at::Tensor& grad, const at::Tensor& 
   return {joined.part(grad_query), joined.part(grad_key), joined.part(grad_value), bias_part};
 }
 
-Nine cudnn(const Operator<at::_ops::_scaled_dot_product_cudnn_attention::schema>& op, Level& level,
-           const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-           const OptionalTensor& bias, bool compute_logsumexp, double dropout_p, bool is_causal,
-           bool return_debug_mask, std::optional<double> scale) {
+Nine cudnn_rule(const Operator<at::_ops::_scaled_dot_product_cudnn_attention::schema>& op,
+                Level& level, const at::Tensor& query, const at::Tensor& key,
+                const at::Tensor& value, const OptionalTensor& bias, bool compute_logsumexp,
+                double dropout_p, bool is_causal, bool return_debug_mask,
+                std::optional<double> scale) {
   check_draws(op, level, dropout_p);
   const JoinedAttention joined(query, level);
   const auto q = joined(query), k = joined(key), v = joined(value);
@@ -112,12 +115,13 @@ Nine cudnn(const Operator<at::_ops::_scaled_dot_product_cudnn_attention::schema>
                 joined);
 }
 
-Three cudnn_backward(Level& level, const at::Tensor& grad, const at::Tensor& query,
-                     const at::Tensor& key, const at::Tensor& value, const at::Tensor& output,
-                     const at::Tensor& logsumexp, const at::Tensor& seed, const at::Tensor& offset,
-                     const at::Tensor& bias, const at::Tensor& q_ends, const at::Tensor& k_ends,
-                     c10::SymInt max_q, c10::SymInt max_k, double dropout_p, bool is_causal,
-                     std::optional<double> scale) {
+Three cudnn_backward_rule(Level& level, const at::Tensor& grad, const at::Tensor& query,
+                          const at::Tensor& key, const at::Tensor& value, const at::Tensor& output,
+                          const at::Tensor& logsumexp, const at::Tensor& seed,
+                          const at::Tensor& offset, const at::Tensor& bias,
+                          const at::Tensor& q_ends, const at::Tensor& k_ends, c10::SymInt max_q,
+                          c10::SymInt max_k, double dropout_p, bool is_causal,
+                          std::optional<double> scale) {
   const JoinedAttention joined(query, level);
   const auto below = [&](const at::Tensor& tensor) { return value_of(tensor, level); };
   const auto [grad_query, grad_key, grad_value] =
@@ -129,54 +133,15 @@ Three cudnn_backward(Level& level, const at::Tensor& grad, const at::Tensor& que
   return {joined.part(grad_query), joined.part(grad_key), joined.part(grad_value)};
 }
 
-// While a transform differentiates: as for the kernel of CPUs, unless dropout was drawn.
-
-Three flash_backward_recorded(c10::DispatchKeySet keys, const at::Tensor& grad,
-                              const at::Tensor& query, const at::Tensor& key,
-                              const at::Tensor& value, const at::Tensor& output,
-                              const at::Tensor& logsumexp, const at::Tensor& q_ends,
-                              const at::Tensor& k_ends, c10::SymInt max_q, c10::SymInt max_k,
-                              double dropout_p, bool is_causal, const at::Tensor& seed,
-                              const at::Tensor& offset, std::optional<double> scale) {
-  if (dropout_p == 0 && any_differentiated(grad, query, key, value)) {
-    return attention_gradients(grad, query, key, value, {}, {is_causal, scale});
-  }
-  return at::_ops::_scaled_dot_product_flash_attention_backward::redispatch(
-      below_derivatives(keys), grad, query, key, value, output, logsumexp, q_ends, k_ends, max_q,
-      max_k, dropout_p, is_causal, seed, offset, scale);
-}
-
-Four efficient_backward_recorded(c10::DispatchKeySet keys, const at::Tensor& grad,
-                                 const at::Tensor& query, const at::Tensor& key,
-                                 const at::Tensor& value, const at::Tensor& bias,
-                                 const at::Tensor& output, const at::Tensor& logsumexp,
-                                 const at::Tensor& seed, const at::Tensor& offset, double dropout_p,
-                                 std::array<bool, 4> wanted, bool is_causal,
-                                 std::optional<double> scale) {
-  if (dropout_p == 0 && !wanted[3] && any_differentiated(grad, query, key, value, bias)) {
-    const auto [grad_query, grad_key, grad_value] =
-        attention_gradients(grad, query, key, value, bias, {is_causal, scale});
-    return {grad_query, grad_key, grad_value, at::Tensor()};
-  }
-  return at::_ops::_scaled_dot_product_efficient_attention_backward::redispatch(
-      below_derivatives(keys), grad, query, key, value, bias, output, logsumexp, seed, offset,
-      dropout_p, wanted, is_causal, scale);
-}
-
 }  // namespace
 
-void register_cuda_attention_rules() {
-  add<at::_ops::_scaled_dot_product_flash_attention>(flash);
-  add<at::_ops::_scaled_dot_product_flash_attention_backward>(flash_backward);
-  add<at::_ops::_scaled_dot_product_efficient_attention>(efficient);
-  add<at::_ops::_scaled_dot_product_efficient_attention_backward>(efficient_backward);
-  add<at::_ops::_scaled_dot_product_cudnn_attention>(cudnn);
-  add<at::_ops::_scaled_dot_product_cudnn_attention_backward>(cudnn_backward);
-
-  add_derivative_kernel<at::_ops::_scaled_dot_product_flash_attention_backward>(
-      flash_backward_recorded);
-  add_derivative_kernel<at::_ops::_scaled_dot_product_efficient_attention_backward>(
-      efficient_backward_recorded);
+void register_attention_cuda_rules() {
+  add<at::_ops::_scaled_dot_product_flash_attention>(flash_rule);
+  add<at::_ops::_scaled_dot_product_flash_attention_backward>(flash_backward_rule);
+  add<at::_ops::_scaled_dot_product_efficient_attention>(efficient_rule);
+  add<at::_ops::_scaled_dot_product_efficient_attention_backward>(efficient_backward_rule);
+  add<at::_ops::_scaled_dot_product_cudnn_attention>(cudnn_rule);
+  add<at::_ops::_scaled_dot_product_cudnn_attention_backward>(cudnn_backward_rule);
 }
 
 }  // namespace functorch_ext

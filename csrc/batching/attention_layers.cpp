@@ -1,7 +1,9 @@
 // The fused layers that modules of torch.nn use where they see no gradient: multi-head attention
 // and a transformer's encoder layer. They are computed of operators that batch and differentiate.
 #include "batching/attention.h"
+#include "batching/composed.h"
 #include "batching/operators.h"
+#include "batching/rules.h"
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
@@ -88,30 +90,18 @@ at::Tensor encoder_layer(const at::Tensor& src, int64_t embed_dim, int64_t heads
   return normalized_2(middle + fed_forward(middle));
 }
 
-// A function of an operator's arguments as its rule, as its decomposition ahead of autograd, and as
-// what computes it for tensors that are differentiated.
+// Where tensors are differentiated, on any plane, the same computes them.
 template <class Op, auto compute>
-struct Computed;
-
-template <class Op, class Return, class... Parameters, Return (*compute)(Parameters...)>
-struct Computed<Op, compute> {
-  static Return rule(Level&, Parameters... arguments) {
-    return compute(arguments...);
-  }
-  static std::optional<Return> decomposition(Level&, Parameters... arguments) {
-    return compute(arguments...);
-  }
-  static void add() {
-    functorch_ext::add<Op>(rule, decomposition);
-    add_computed_when<Op, is_differentiated_here, compute>();
-  }
-};
+void add_layer() {
+  Composed<Op, compute>::add();
+  add_computed_when<Op, is_differentiated_here, compute>();
+}
 
 }  // namespace
 
-void register_attention_layer_rules() {
-  Computed<at::_ops::_native_multi_head_attention, &multi_head_attention>::add();
-  Computed<at::_ops::_transformer_encoder_layer_fwd, &encoder_layer>::add();
+void register_attention_layers_rules() {
+  add_layer<at::_ops::_native_multi_head_attention, &multi_head_attention>();
+  add_layer<at::_ops::_transformer_encoder_layer_fwd, &encoder_layer>();
 }
 
 }  // namespace functorch_ext

@@ -106,20 +106,20 @@ at::Tensor convolution_with(Level& level, const at::Tensor& input, const at::Ten
   return wrap(at::add(at_front(output, level), shift), 0, level);
 }
 
-at::Tensor convolution(Level& level, const at::Tensor& input, const at::Tensor& weight,
-                       const std::optional<at::Tensor>& bias, c10::SymIntArrayRef stride,
-                       c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, bool transposed,
-                       c10::SymIntArrayRef output_padding, c10::SymInt groups) {
+at::Tensor convolution_rule(Level& level, const at::Tensor& input, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, c10::SymIntArrayRef stride,
+                            c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation,
+                            bool transposed, c10::SymIntArrayRef output_padding,
+                            c10::SymInt groups) {
   return convolution_with(level, input, weight, bias,
                           {stride, padding, dilation, transposed, output_padding, groups});
 }
 
-at::Tensor convolution_by_backend(Level& level, const at::Tensor& input, const at::Tensor& weight,
-                                  const std::optional<at::Tensor>& bias, c10::SymIntArrayRef stride,
-                                  c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation,
-                                  bool transposed, c10::SymIntArrayRef output_padding,
-                                  c10::SymInt groups, bool benchmark, bool deterministic,
-                                  bool cudnn_enabled, bool allow_tf32) {
+at::Tensor convolution_by_backend_rule(
+    Level& level, const at::Tensor& input, const at::Tensor& weight,
+    const std::optional<at::Tensor>& bias, c10::SymIntArrayRef stride, c10::SymIntArrayRef padding,
+    c10::SymIntArrayRef dilation, bool transposed, c10::SymIntArrayRef output_padding,
+    c10::SymInt groups, bool benchmark, bool deterministic, bool cudnn_enabled, bool allow_tf32) {
   return convolution_with(level, input, weight, bias,
                           {stride, padding, dilation, transposed, output_padding, groups});
 }
@@ -255,7 +255,7 @@ at::Tensor bias_gradient(Level& level, const at::Tensor& grad_output) {
   return wrap(sum, is_batched_at(grad_output, level) ? 0 : no_bdim, level);
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
+std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward_rule(
     Level& level, const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& weight,
     at::OptionalSymIntArrayRef bias_sizes, c10::SymIntArrayRef stride, c10::SymIntArrayRef padding,
     c10::SymIntArrayRef dilation, bool transposed, c10::SymIntArrayRef output_padding,
@@ -270,13 +270,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
 
 }  // namespace
 
-void register_convolution_kernel_rules();
-
 void register_convolution_rules() {
-  add<at::_ops::convolution>(convolution);
-  add<at::_ops::convolution_overrideable>(convolution);
-  add<at::_ops::_convolution>(convolution_by_backend);
-  add<at::_ops::convolution_backward>(convolution_backward);
+  add<at::_ops::convolution>(convolution_rule);
+  add<at::_ops::convolution_overrideable>(convolution_rule);
+  add<at::_ops::_convolution>(convolution_by_backend_rule);
+  add<at::_ops::convolution_backward>(convolution_backward_rule);
 
   // Made of the above.
   add_decomposition<at::_ops::conv1d>();
@@ -285,8 +283,6 @@ void register_convolution_rules() {
   add_decomposition<at::_ops::conv_transpose1d>();
   add_decomposition<at::_ops::conv_transpose2d_input>();
   add_decomposition<at::_ops::conv_transpose3d_input>();
-
-  register_convolution_kernel_rules();
 
   // Patches as columns: (N, C, H, W) or (C, H, W), and back.
   add<at::_ops::im2col, MergedIntoN<4>::template Family>();

@@ -1,12 +1,11 @@
 // Convolution by the name of a kernel: all are `convolution` with some arguments fixed, which has a
 // batching rule and all derivatives.
 #include "batching/channels.h"
-#include "batching/families.h"
+#include "batching/composed.h"
 #include "batching/operators.h"
+#include "batching/rules.h"
 
 namespace functorch_ext {
-
-void register_convolution_kernel_rules();
 
 namespace {
 
@@ -70,26 +69,9 @@ at::Tensor time_first(const at::Tensor& input, const at::Tensor& weight, const a
   return output.permute({2, 0, 1});
 }
 
-// A function of an operator's arguments as its rule, and as its decomposition ahead of autograd.
-template <class Op, auto compute>
-struct Composed;
-
-template <class Op, class Return, class... Parameters, Return (*compute)(Parameters...)>
-struct Composed<Op, compute> {
-  static Return rule(Level&, Parameters... arguments) {
-    return compute(arguments...);
-  }
-  static std::optional<Return> decomposition(Level&, Parameters... arguments) {
-    return compute(arguments...);
-  }
-  static void add() {
-    functorch_ext::add<Op>(rule, decomposition);
-  }
-};
-
 }  // namespace
 
-void register_convolution_kernel_rules() {
+void register_convolution_kernels_rules() {
   Composed<at::_ops::_slow_conv2d_forward, &plain>::add();
   Composed<at::_ops::slow_conv3d_forward, &plain>::add();
   Composed<at::_ops::_slow_conv2d_backward_output_mask, &gradients>::add();

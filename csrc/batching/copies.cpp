@@ -1,6 +1,4 @@
-// Views that copy: the operators that functionalize turns views into.
-#include <ATen/core/LegacyTypeDispatch.h>
-
+// What is written to a tensor as a whole: another one, or one number.
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
@@ -9,77 +7,40 @@ namespace functorch_ext {
 
 namespace {
 
-at::Tensor fresh(const at::Tensor& view) {
-  return view.clone(at::MemoryFormat::Contiguous);
+at::Tensor& copy_in_place_rule(Level& level, at::Tensor& self, const at::Tensor& src,
+                               bool non_blocking) {
+  at_front(self, level).copy_(aligned(src, self.dim(), level), non_blocking);
+  return self;
 }
 
-std::vector<at::Tensor> fresh(std::vector<at::Tensor> views) {
-  for (auto& view : views) {
-    view = fresh(view);
-  }
-  return views;
+at::Tensor copy_rule(Level& level, const at::Tensor& self, const at::Tensor& src,
+                     bool non_blocking) {
+  return wrap(
+      at::copy(expanded_at_front(self, level), aligned(src, self.dim(), level), non_blocking), 0,
+      level);
 }
 
-// The view of each sample, copied.
-template <class View, class Signature = typename View::schema>
-struct Copied;
-template <class View, class Return, class... Parameters>
-struct Copied<View, Return(Parameters...)> {
-  static Return rule(Level&, Parameters... arguments) {
-    const at::AutoDispatchBelowADInplaceOrView autograd_is_done;
-    return fresh(View::call(std::forward<Parameters>(arguments)...));
-  }
-};
-
-at::Tensor narrow_copy_rule(Level&, const at::Tensor& self, int64_t dim, c10::SymInt start,
-                            c10::SymInt length) {
-  const at::AutoDispatchBelowADInplaceOrView autograd_is_done;
-  return fresh(self.narrow_symint(dim, std::move(start), std::move(length)));
+at::Tensor& fill_in_place_rule(Level& level, at::Tensor& self, const at::Tensor& number) {
+  TORCH_CHECK(number.dim() == 0, "fill_: the value must have no dimensions, got ", number.dim());
+  return copy_in_place_rule(level, self, number, false);
 }
 
-at::Tensor reshape_alias_copy_rule(Level&, const at::Tensor& self, c10::SymIntArrayRef size,
-                                   c10::SymIntArrayRef) {
-  const at::AutoDispatchBelowADInplaceOrView autograd_is_done;
-  return fresh(self.reshape_symint(size));
-}
-
-template <class Copy, class View>
-void add_copy() {
-  add<Copy>(Copied<View>::rule);
+at::Tensor fill_rule(Level& level, const at::Tensor& self, const at::Tensor& number) {
+  TORCH_CHECK(number.dim() == 0, "fill: the value must have no dimensions, got ", number.dim());
+  return copy_rule(level, self, number, false);
 }
 
 }  // namespace
 
 void register_copies_rules() {
-  using namespace at::_ops;
-  add_copy<alias_copy, alias>();
-  add_copy<as_strided_copy, as_strided>();
-  add_copy<detach_copy, detach>();
-  add_copy<diagonal_copy, diagonal>();
-  add_copy<expand_copy, expand>();
-  add_copy<lift_fresh_copy, alias>();
-  add<at::_ops::narrow_copy>(narrow_copy_rule);
-  add_copy<permute_copy, permute>();
-  add_copy<select_copy_int, select_int>();
-  add_copy<slice_copy_Tensor, slice_Tensor>();
-  add_copy<split_copy_Tensor, split_Tensor>();
-  add_copy<split_with_sizes_copy, split_with_sizes>();
-  add_copy<squeeze_copy, squeeze>();
-  add_copy<squeeze_copy_dim, squeeze_dim>();
-  add_copy<squeeze_copy_dims, squeeze_dims>();
-  add_copy<t_copy, t>();
-  add_copy<transpose_copy_int, transpose_int>();
-  add_copy<unbind_copy_int, unbind_int>();
-  add_copy<unfold_copy, unfold>();
-  add_copy<unsqueeze_copy, unsqueeze>();
-  add_copy<view_as_complex_copy, view_as_complex>();
-  add_copy<view_as_real_copy, view_as_real>();
-  add_copy<view_copy, reshape>();
-  add_copy<view_copy_dtype, view_dtype>();
-  add_copy<_reshape_copy, reshape>();
-  add<_reshape_alias_copy>(reshape_alias_copy_rule);
-  add_copy<_conj_copy, _conj>();
-  add_copy<_neg_view_copy, _neg_view>();
+  add<at::_ops::copy_>(copy_in_place_rule);
+  add<at::_ops::copy>(copy_rule);
+  add<at::_ops::zero_, Pointwise>();
+  add<at::_ops::zero, Pointwise>();
+  add<at::_ops::fill__Scalar, Pointwise>();
+  add<at::_ops::fill_Scalar, Pointwise>();
+  add<at::_ops::fill__Tensor>(fill_in_place_rule);
+  add<at::_ops::fill_Tensor>(fill_rule);
 }
 
 }  // namespace functorch_ext

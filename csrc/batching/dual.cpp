@@ -1,10 +1,7 @@
 // What PyTorch's forward mode asks of a tensor when it gives it a tangent.
-#include "autodiff/plane.h"
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
-#include "batching/zero_tangents.h"
-#include "engine/derivatives.h"
 #include "engine/extent.h"
 
 namespace functorch_ext {
@@ -35,8 +32,8 @@ bool has_same_storage_numel(c10::DispatchKeySet, const at::Tensor&, const at::Te
   return true;
 }
 
-at::Tensor new_zeros_with_same_feature_meta(Level&, const at::Tensor& self, const at::Tensor& other,
-                                            int64_t) {
+at::Tensor new_zeros_with_same_feature_meta_rule(Level&, const at::Tensor& self,
+                                                 const at::Tensor& other, int64_t) {
   const c10::SymInt elements =
       other.sym_storage_offset() + 1 + distance_to_last(other.sym_sizes(), other.sym_strides());
   // A view may be of another dtype than its base, as the real part is.
@@ -48,30 +45,6 @@ at::Tensor new_zeros_with_same_feature_meta(Level&, const at::Tensor& self, cons
   }
   return zeros.as_strided_symint(other.sym_sizes(), other.sym_strides(),
                                  other.sym_storage_offset());
-}
-
-// Two formulas write the tangent of `value` into plain zeros made for `self`. A tangent of another
-// plane doesn't fit into these. (What runs below autograd has no tangents to care for.)
-bool brings_tangent(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& value) {
-  const auto& tangent = value._fw_grad(/*level=*/0);
-  return keys.has_any(c10::autograd_dispatch_keyset) && tangent.defined() && is_wrapper(tangent) &&
-         !self._fw_grad(/*level=*/0).defined();
-}
-
-at::Tensor& fill(c10::DispatchKeySet keys, at::Tensor& self, const at::Tensor& value) {
-  if (brings_tangent(keys, self, value)) {
-    return self.copy_(value);
-  }
-  return at::_ops::fill__Tensor::redispatch(below_derivatives(keys), self, value);
-}
-
-at::Tensor& index_put(c10::DispatchKeySet keys, at::Tensor& self, const OptionalTensors& indices,
-                      const at::Tensor& values, bool accumulate, bool unsafe) {
-  if (brings_tangent(keys, self, values)) {
-    return self.copy_(self.index_put(indices, values, accumulate));
-  }
-  return at::_ops::_index_put_impl_::redispatch(below_derivatives(keys), self, indices, values,
-                                                accumulate, unsafe);
 }
 
 }  // namespace
@@ -86,10 +59,7 @@ void register_dual_rules() {
   };
   kernels_of("aten::_make_dual", &make_dual_entry, &make_dual_landing);
   kernels_of("aten::_has_same_storage_numel", &has_same_storage_numel, &has_same_storage_numel);
-  add<at::_ops::_new_zeros_with_same_feature_meta>(new_zeros_with_same_feature_meta);
-  add_derivative_kernel<at::_ops::fill__Tensor>(fill);
-  add_derivative_kernel<at::_ops::_index_put_impl_>(index_put);
-  register_zero_tangents();
+  add<at::_ops::_new_zeros_with_same_feature_meta>(new_zeros_with_same_feature_meta_rule);
 }
 
 }  // namespace functorch_ext

@@ -65,8 +65,8 @@ at::Tensor embedding_backward_rule(Level& level, const at::Tensor& grad_output,
 }
 
 // Rows that are too long are made shorter in place.
-at::Tensor& renorm_in_place(Level& level, at::Tensor& self, const at::Tensor& indices,
-                            double max_norm, double norm_type) {
+at::Tensor& renorm_in_place_rule(Level& level, at::Tensor& self, const at::Tensor& indices,
+                                 double max_norm, double norm_type) {
   const auto value = at_front(self, level);
   auto table = merge_into(value, 0).contiguous();
   const auto places = in_merged_table(indices, self.sym_size(0), level);
@@ -260,28 +260,11 @@ at::Tensor bag_weights_backward_rule(Level& level, const at::Tensor& grad, const
   return wrap(at::where(skipped, 0, split_from(products, 0, level, bags.length())), 0, level);
 }
 
-// A gradient of sparse layout can't differ between samples, nor have a tangent, nor be the gradient
-// by a tangent: there the dense one.
-at::Tensor dense_embedding(const at::Tensor& weight, const at::Tensor& indices,
-                           c10::SymInt padding_idx, bool scale_grad_by_freq, bool) {
-  return at::embedding_symint(weight, indices, std::move(padding_idx), scale_grad_by_freq,
-                              /*sparse=*/false);
-}
-
-bool has_sparse_gradient_and_tangents(const at::Tensor& weight, const at::Tensor&,
-                                      const c10::SymInt&, bool, bool sparse) {
-  return sparse && any_tangent(weight);
-}
-
-at::Tensor dense_gradient(const at::Tensor& grad, const at::Tensor& indices, int64_t num_weights,
-                          int64_t padding_idx, bool scale_grad_by_freq) {
-  return at::embedding_dense_backward(grad, indices, num_weights, padding_idx, scale_grad_by_freq);
-}
-
+// A gradient of sparse layout can't differ between samples: there the dense one.
 std::optional<at::Tensor> dense_gradients(Level&, const at::Tensor& grad, const at::Tensor& indices,
                                           int64_t num_weights, int64_t padding_idx,
                                           bool scale_grad_by_freq) {
-  return dense_gradient(grad, indices, num_weights, padding_idx, scale_grad_by_freq);
+  return at::embedding_dense_backward(grad, indices, num_weights, padding_idx, scale_grad_by_freq);
 }
 
 }  // namespace
@@ -290,11 +273,9 @@ void register_embedding_rules() {
   add<at::_ops::embedding>(embedding_rule);
   add<at::_ops::embedding_dense_backward>(embedding_backward_rule);
 
-  add_computed_when<at::_ops::embedding, has_sparse_gradient_and_tangents, dense_embedding>();
   add_decomposition<at::_ops::embedding_sparse_backward>(dense_gradients);
-  add_computed_when<at::_ops::embedding_sparse_backward, has_tangents, dense_gradient>();
 
-  add<at::_ops::embedding_renorm_>(renorm_in_place);
+  add<at::_ops::embedding_renorm_>(renorm_in_place_rule);
 
   add<at::_ops::_embedding_bag>(embedding_bag_rule<at::_ops::_embedding_bag>);
   add<at::_ops::_embedding_bag_forward_only>(

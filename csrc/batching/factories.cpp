@@ -93,29 +93,6 @@ at::Tensor new_empty_strided_rule(Level& level, const at::Tensor& self, c10::Sym
               0, level);
 }
 
-at::Tensor& copy_in_place(Level& level, at::Tensor& self, const at::Tensor& src,
-                          bool non_blocking) {
-  at_front(self, level).copy_(aligned(src, self.dim(), level), non_blocking);
-  return self;
-}
-
-at::Tensor copy_rule(Level& level, const at::Tensor& self, const at::Tensor& src,
-                     bool non_blocking) {
-  return wrap(
-      at::copy(expanded_at_front(self, level), aligned(src, self.dim(), level), non_blocking), 0,
-      level);
-}
-
-at::Tensor& fill_in_place(Level& level, at::Tensor& self, const at::Tensor& number) {
-  TORCH_CHECK(number.dim() == 0, "fill_: the value must have no dimensions, got ", number.dim());
-  return copy_in_place(level, self, number, false);
-}
-
-at::Tensor fill_rule(Level& level, const at::Tensor& self, const at::Tensor& number) {
-  TORCH_CHECK(number.dim() == 0, "fill: the value must have no dimensions, got ", number.dim());
-  return copy_rule(level, self, number, false);
-}
-
 [[noreturn]] void raise_no_resize(const char* name) {
   TORCH_CHECK(false, "functorch_ext.vmap: ", name,
               " can't change the size of a batched tensor, whose memory holds all samples. Make a "
@@ -127,17 +104,17 @@ at::Tensor resize_rule(Level&, const at::Tensor&, c10::SymIntArrayRef,
   raise_no_resize("resize");
 }
 
-const at::Tensor& resize_in_place(Level& level, const at::Tensor& self, c10::SymIntArrayRef size,
-                                  std::optional<at::MemoryFormat>) {
+const at::Tensor& resize_in_place_rule(Level& level, const at::Tensor& self,
+                                       c10::SymIntArrayRef size, std::optional<at::MemoryFormat>) {
   if (self.sym_sizes() != size) {
     raise_no_resize("resize_");
   }
   return self;
 }
 
-const at::Tensor& resize_as_in_place(Level& level, const at::Tensor& self,
-                                     const at::Tensor& the_template,
-                                     std::optional<at::MemoryFormat>) {
+const at::Tensor& resize_as_in_place_rule(Level& level, const at::Tensor& self,
+                                          const at::Tensor& the_template,
+                                          std::optional<at::MemoryFormat>) {
   if (self.sym_sizes() != the_template.sym_sizes()) {
     raise_no_resize("resize_as_");
   }
@@ -233,18 +210,9 @@ void register_factories_rules() {
   add<at::_ops::logspace_Tensor_Scalar>(logspace_rule<const Tensor&, const Scalar&>);
   add<at::_ops::logspace_Scalar_Tensor>(logspace_rule<const Scalar&, const Tensor&>);
 
-  add<at::_ops::copy_>(copy_in_place);
-  add<at::_ops::copy>(copy_rule);
-  add<at::_ops::zero_, Pointwise>();
-  add<at::_ops::zero, Pointwise>();
-  add<at::_ops::fill__Scalar, Pointwise>();
-  add<at::_ops::fill_Scalar, Pointwise>();
-  add<at::_ops::fill__Tensor>(fill_in_place);
-  add<at::_ops::fill_Tensor>(fill_rule);
-
   add<at::_ops::resize>(resize_rule);
-  add<at::_ops::resize_>(resize_in_place);
-  add<at::_ops::resize_as_>(resize_as_in_place);
+  add<at::_ops::resize_>(resize_in_place_rule);
+  add<at::_ops::resize_as_>(resize_as_in_place_rule);
   add<at::_ops::is_same_size>(is_same_size_rule);
 }
 

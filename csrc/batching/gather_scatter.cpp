@@ -275,9 +275,9 @@ std::pair<at::Tensor, at::Tensor> one_for_each_place(at::Tensor self, at::Tensor
   return {self, mask};
 }
 
-at::Tensor& masked_fill_in_place(const Operator<at::_ops::masked_fill__Tensor::schema>& op,
-                                 Level& level, at::Tensor& self, const at::Tensor& mask,
-                                 const at::Tensor& number) {
+at::Tensor& masked_fill_in_place_rule(const Operator<at::_ops::masked_fill__Tensor::schema>& op,
+                                      Level& level, at::Tensor& self, const at::Tensor& mask,
+                                      const at::Tensor& number) {
   if (!is_batched_at(number, level)) {
     return Pointwise<at::_ops::masked_fill__Tensor::schema>::rule(op, level, self, mask, number);
   }
@@ -311,8 +311,8 @@ at::Tensor masked_scatter_rule(Level& level, const at::Tensor& self, const at::T
   return wrap(result.reshape_symint(physical_sizes(both[0].sym_sizes(), level)), 0, level);
 }
 
-at::Tensor& masked_scatter_in_place(Level& level, at::Tensor& self, const at::Tensor& mask,
-                                    const at::Tensor& source) {
+at::Tensor& masked_scatter_in_place_rule(Level& level, at::Tensor& self, const at::Tensor& mask,
+                                         const at::Tensor& source) {
   const auto scattered = masked_scatter_rule(level, self, mask, source);
   at_front(self, level).copy_(at_front(scattered, level));
   return self;
@@ -378,9 +378,9 @@ void register_gather_scatter_rules() {
 
   add<at::_ops::masked_fill__Scalar, Pointwise>();
   add<at::_ops::masked_fill_Tensor>(masked_fill_rule);
-  add<at::_ops::masked_fill__Tensor>(masked_fill_in_place);
+  add<at::_ops::masked_fill__Tensor>(masked_fill_in_place_rule);
   add<at::_ops::masked_scatter>(masked_scatter_rule);
-  add<at::_ops::masked_scatter_>(masked_scatter_in_place);
+  add<at::_ops::masked_scatter_>(masked_scatter_in_place_rule);
   add<at::_ops::masked_scatter_backward>(masked_scatter_backward_rule);
 }
 

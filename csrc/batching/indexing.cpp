@@ -260,8 +260,8 @@ at::Tensor index_put_rule(Level& level, const at::Tensor& self, const OptionalTe
 }
 
 template <class Op, class... Unsafe>
-at::Tensor& index_put_in_place(Level& level, at::Tensor& self, const OptionalTensors& given,
-                               const at::Tensor& values, bool accumulate, Unsafe... unsafe) {
+at::Tensor& index_put_in_place_rule(Level& level, at::Tensor& self, const OptionalTensors& given,
+                                    const at::Tensor& values, bool accumulate, Unsafe... unsafe) {
   const Indices indices(given, level);
   if (const auto under_mask = UnderMask::of(indices, self, values)) {
     under_mask->put_in_place(self, accumulate);
@@ -301,8 +301,8 @@ at::Tensor put_rule(Level& level, const at::Tensor& self, const at::Tensor& inde
               level);
 }
 
-at::Tensor& put_in_place(Level& level, at::Tensor& self, const at::Tensor& index,
-                         const at::Tensor& source, bool accumulate) {
+at::Tensor& put_in_place_rule(Level& level, at::Tensor& self, const at::Tensor& index,
+                              const at::Tensor& source, bool accumulate) {
   at_front(self, level).copy_(value_of(put_rule(level, self, index, source, accumulate), level));
   return self;
 }
@@ -348,15 +348,15 @@ void register_indexing_rules() {
   add<at::_ops::_unsafe_index_put>(index_put_rule<at::_ops::_unsafe_index_put>);
   add<at::_ops::_index_put_impl>(index_put_rule<at::_ops::_index_put_impl, bool>,
                                  index_put_decomposition<bool>);
-  add<at::_ops::index_put_, Indexing>(index_put_in_place<at::_ops::index_put_>,
+  add<at::_ops::index_put_, Indexing>(index_put_in_place_rule<at::_ops::index_put_>,
                                       index_put_in_place_decomposition<>);
-  add<at::_ops::_index_put_impl_>(index_put_in_place<at::_ops::_index_put_impl_, bool>,
+  add<at::_ops::_index_put_impl_>(index_put_in_place_rule<at::_ops::_index_put_impl_, bool>,
                                   index_put_in_place_decomposition<bool>);
   add<at::_ops::_unsafe_masked_index>(masked_index_rule);
   add<at::_ops::_unsafe_masked_index_put_accumulate>(masked_index_put_accumulate_rule);
   add<at::_ops::take>(take_rule);
   add<at::_ops::put>(put_rule);
-  add<at::_ops::put_>(put_in_place);
+  add<at::_ops::put_>(put_in_place_rule);
 }
 
 }  // namespace functorch_ext

@@ -4,7 +4,6 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
-#include "engine/derivatives.h"
 
 namespace functorch_ext {
 
@@ -26,8 +25,8 @@ at::Tensor aligned(const OptionalTensor& tensor, int64_t rank, const Level& leve
   return tensor && tensor->defined() ? functorch_ext::aligned(*tensor, rank, level) : at::Tensor();
 }
 
-Three layer_norm(Level& level, const at::Tensor& input, c10::SymIntArrayRef normalized_shape,
-                 const OptionalTensor& weight, const OptionalTensor& bias, double eps) {
+Three layer_norm_rule(Level& level, const at::Tensor& input, c10::SymIntArrayRef normalized_shape,
+                      const OptionalTensor& weight, const OptionalTensor& bias, double eps) {
   const bool batched = is_batched_at(input, level);
   const bool batched_affine = is_batched(weight, level) || is_batched(bias, level);
   auto [output, mean, rstd] = at::native_layer_norm_symint(
@@ -68,10 +67,10 @@ at::Tensor times_normalized(const at::Tensor& grad, const at::Tensor& input, con
   return fits ? centred.mul_(rstd).mul_(grad) : at::mul(grad, at::mul(centred, rstd));
 }
 
-Three layer_norm_backward(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
-                          c10::SymIntArrayRef normalized_shape, const at::Tensor& mean,
-                          const at::Tensor& rstd, const OptionalTensor& weight,
-                          const OptionalTensor& bias, std::array<bool, 3> output_mask) {
+Three layer_norm_backward_rule(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
+                               c10::SymIntArrayRef normalized_shape, const at::Tensor& mean,
+                               const at::Tensor& rstd, const OptionalTensor& weight,
+                               const OptionalTensor& bias, std::array<bool, 3> output_mask) {
   const auto rank = input.dim();
   const auto normalized_rank = static_cast<int64_t>(normalized_shape.size());
   TORCH_CHECK(rank >= normalized_rank && grad_output.sym_sizes() == input.sym_sizes(),
@@ -110,9 +109,9 @@ Three layer_norm_backward(Level& level, const at::Tensor& grad_output, const at:
   return gradients;
 }
 
-Three group_norm(Level& level, const at::Tensor& input, const OptionalTensor& weight,
-                 const OptionalTensor& bias, c10::SymInt n, c10::SymInt channels,
-                 c10::SymInt channel_size, int64_t group, double eps) {
+Three group_norm_rule(Level& level, const at::Tensor& input, const OptionalTensor& weight,
+                      const OptionalTensor& bias, c10::SymInt n, c10::SymInt channels,
+                      c10::SymInt channel_size, int64_t group, double eps) {
   if (!is_batched_at(input, level)) {
     const auto [output, mean, rstd] = at::native_group_norm_symint(
         value_of(input, level), {}, {}, n, channels, channel_size, group, eps);
@@ -147,11 +146,11 @@ at::Tensor reshaped(const at::Tensor& tensor, c10::SymIntArrayRef sizes, const L
   return at_front(tensor, level).reshape_symint(all);
 }
 
-Three group_norm_backward(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
-                          const at::Tensor& mean, const at::Tensor& rstd,
-                          const OptionalTensor& weight, c10::SymInt n, c10::SymInt channels,
-                          c10::SymInt channel_size, int64_t group,
-                          std::array<bool, 3> output_mask) {
+Three group_norm_backward_rule(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
+                               const at::Tensor& mean, const at::Tensor& rstd,
+                               const OptionalTensor& weight, c10::SymInt n, c10::SymInt channels,
+                               c10::SymInt channel_size, int64_t group,
+                               std::array<bool, 3> output_mask) {
   TORCH_CHECK(group > 0, "group_norm: expected at least one group, but got ", group);
   const bool batched_grad = is_batched_at(grad_output, level);
   const bool batched = batched_grad || is_batched_at(input, level);
@@ -203,44 +202,13 @@ Three group_norm_backward(Level& level, const at::Tensor& grad_output, const at:
   return gradients;
 }
 
-// The same of operators that have forward mode, which the fused one lacks.
-Three group_norm_backward_with_tangents(const at::Tensor& grad_output, const at::Tensor& input,
-                                        const at::Tensor& mean, const at::Tensor& rstd,
-                                        const OptionalTensor& weight, c10::SymInt n,
-                                        c10::SymInt channels, c10::SymInt channel_size,
-                                        int64_t group, std::array<bool, 3> output_mask) {
-  TORCH_CHECK(group > 0, "group_norm: expected at least one group, but got ", group);
-  const std::vector<c10::SymInt> by_group = {n, group, channels / group, channel_size};
-  const auto of_group = [](const at::Tensor& tensor) { return tensor.unsqueeze(-1).unsqueeze(-1); };
-  const auto grad = grad_output.reshape_symint(by_group);
-  const auto normalized = (input.reshape_symint(by_group) - of_group(mean)) * of_group(rstd);
-  Three gradients;
-  if (output_mask[0]) {
-    const auto scaled = weight && weight->defined()
-                            ? grad * weight->reshape_symint({1, group, channels / group, 1})
-                            : grad;
-    const auto average = [](const at::Tensor& tensor) { return tensor.mean({2, 3}, true); };
-    const auto centred = scaled - average(scaled) - normalized * average(scaled * normalized);
-    std::get<0>(gradients) = (centred * of_group(rstd)).reshape_symint(input.sym_sizes());
-  }
-  if (output_mask[1]) {
-    std::get<1>(gradients) = (grad * normalized).sum(at::IntArrayRef{0, 3}).flatten();
-  }
-  if (output_mask[2]) {
-    std::get<2>(gradients) = grad.sum(at::IntArrayRef{0, 3}).flatten();
-  }
-  return gradients;
-}
-
 }  // namespace
 
 void register_layer_norm_rules() {
-  add<at::_ops::native_layer_norm>(layer_norm);
-  add<at::_ops::native_layer_norm_backward>(layer_norm_backward);
-  add<at::_ops::native_group_norm>(group_norm);
-  add<at::_ops::native_group_norm_backward>(group_norm_backward);
-  add_computed_when<at::_ops::native_group_norm_backward, has_tangents,
-                    group_norm_backward_with_tangents>();
+  add<at::_ops::native_layer_norm>(layer_norm_rule);
+  add<at::_ops::native_layer_norm_backward>(layer_norm_backward_rule);
+  add<at::_ops::native_group_norm>(group_norm_rule);
+  add<at::_ops::native_group_norm_backward>(group_norm_backward_rule);
 
   // Made of the above.
   add_decomposition<at::_ops::layer_norm>();

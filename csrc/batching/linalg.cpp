@@ -74,8 +74,8 @@ struct Stacked<Return(Parameters...)> {
 };
 
 // The tolerances are numbers, one per matrix.
-at::Tensor pinv(Level& level, const at::Tensor& self, const std::optional<at::Tensor>& atol,
-                const std::optional<at::Tensor>& rtol, bool hermitian) {
+at::Tensor pinv_rule(Level& level, const at::Tensor& self, const std::optional<at::Tensor>& atol,
+                     const std::optional<at::Tensor>& rtol, bool hermitian) {
   const auto tolerance = [&](const std::optional<at::Tensor>& given) {
     return given ? std::optional(stacked(*given, 0, self.dim() - 2, level)) : std::nullopt;
   };
@@ -85,11 +85,11 @@ at::Tensor pinv(Level& level, const at::Tensor& self, const std::optional<at::Te
 }
 
 // A right-hand side may be a vector, which a batch of them must not be mistaken for a matrix.
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> solve(Level& level,
-                                                                 const at::Tensor& matrix,
-                                                                 const at::Tensor& right,
-                                                                 bool left_side,
-                                                                 bool check_errors) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> solve_rule(Level& level,
+                                                                      const at::Tensor& matrix,
+                                                                      const at::Tensor& right,
+                                                                      bool left_side,
+                                                                      bool check_errors) {
   const bool is_vector =
       right.dim() == 1 || (matrix.dim() - 1 == right.dim() &&
                            right.sym_sizes() == matrix.sym_sizes().slice(0, matrix.dim() - 1));
@@ -129,7 +129,7 @@ std::optional<at::Tensor> matrix_rank(Level&, const at::Tensor& self,
 
 // Least squares. Right-hand sides of one matrix that all samples share are more columns; some
 // results are empty, whichever driver fills them.
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> lstsq(
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> lstsq_rule(
     Level& level, const at::Tensor& matrix, const at::Tensor& right, std::optional<double> rcond,
     std::optional<c10::string_view> driver) {
   const auto matrix_stack = matrix.sym_sizes().slice(0, matrix.dim() - 2);
@@ -182,8 +182,8 @@ bool along_rows(const at::Tensor& v, int64_t dim) {
   return dim == 0 && v.dim() > 0;
 }
 
-std::tuple<at::Tensor, at::Tensor> weight_norm(Level& level, const at::Tensor& v,
-                                               const at::Tensor& g, int64_t dim) {
+std::tuple<at::Tensor, at::Tensor> weight_norm_rule(Level& level, const at::Tensor& v,
+                                                    const at::Tensor& g, int64_t dim) {
   if (!along_rows(v, dim)) {
     const auto norms = norm_of_rows(v, dim);
     return {v * (g / norms), norms};
@@ -197,9 +197,10 @@ std::tuple<at::Tensor, at::Tensor> weight_norm(Level& level, const at::Tensor& v
           wrap(split_from(norms, 0, level, v.sym_size(0)), 0, level)};
 }
 
-std::tuple<at::Tensor, at::Tensor> weight_norm_backward(Level& level, const at::Tensor& grad_w,
-                                                        const at::Tensor& v, const at::Tensor& g,
-                                                        const at::Tensor& norms, int64_t dim) {
+std::tuple<at::Tensor, at::Tensor> weight_norm_backward_rule(Level& level, const at::Tensor& grad_w,
+                                                             const at::Tensor& v,
+                                                             const at::Tensor& g,
+                                                             const at::Tensor& norms, int64_t dim) {
   if (!along_rows(v, dim)) {
     std::vector<int64_t> others;
     for (int64_t each = 0; each < v.dim() - 1; ++each) {
@@ -230,11 +231,12 @@ std::optional<std::tuple<at::Tensor, at::Tensor>> weight_norm_steps(Level& level
 }
 
 // The errors of all samples at once.
-void check_errors(Level& level, const at::Tensor& info, std::string_view name, bool is_matrix) {
+void check_errors_rule(Level& level, const at::Tensor& info, std::string_view name,
+                       bool is_matrix) {
   at::_linalg_check_errors(at_front(info, level), name, /*is_matrix=*/false);
 }
 
-at::Tensor matrix_exp(Level& level, const at::Tensor& self) {
+at::Tensor matrix_exp_rule(Level& level, const at::Tensor& self) {
   return wrap(at::linalg_matrix_exp(at_front(self, level).contiguous()), 0, level);
 }
 
@@ -281,12 +283,12 @@ void register_linalg_rules() {
   add<linalg_lu, Leading>();
   add<linalg_lu_factor_ex, Leading>();
   add<linalg_ldl_factor_ex, Leading>();
-  add<linalg_matrix_exp>(matrix_exp);
+  add<linalg_matrix_exp>(matrix_exp_rule);
   add<geqrf, Leading>();
-  add<linalg_pinv_atol_rtol_tensor>(pinv);
+  add<linalg_pinv_atol_rtol_tensor>(pinv_rule);
 
   // Several matrices.
-  add<_linalg_solve_ex>(solve);
+  add<_linalg_solve_ex>(solve_rule);
   add<linalg_solve_triangular, Stacked>();
   add<triangular_solve, Stacked>();
   add<cholesky_solve, Stacked>();
@@ -300,11 +302,11 @@ void register_linalg_rules() {
   add_decomposition<linalg_matrix_rank_atol_rtol_tensor>(matrix_rank);
   add_decomposition<at::_ops::vander>(functorch_ext::vander);
   add_computed_when<at::_ops::vander, has_powers, powers>();
-  add<linalg_lstsq>(lstsq);
-  add<_weight_norm_interface>(weight_norm, weight_norm_steps);
-  add<_weight_norm_interface_backward>(weight_norm_backward);
+  add<linalg_lstsq>(lstsq_rule);
+  add<_weight_norm_interface>(weight_norm_rule, weight_norm_steps);
+  add<_weight_norm_interface_backward>(weight_norm_backward_rule);
 
-  add<_linalg_check_errors>(check_errors);
+  add<_linalg_check_errors>(check_errors_rule);
 }
 
 }  // namespace functorch_ext

@@ -110,8 +110,8 @@ at::Tensor general_loss(Operator<Signature> op, Level& level, Arguments&&... arg
 }
 
 // The squared error in few operators: nothing is expanded, and no number divided by itself alone.
-at::Tensor squared_error(const Operator<at::_ops::mse_loss::schema>& op, Level& level,
-                         const at::Tensor& self, const at::Tensor& target, int64_t reduction) {
+at::Tensor squared_error_rule(const Operator<at::_ops::mse_loss::schema>& op, Level& level,
+                              const at::Tensor& self, const at::Tensor& target, int64_t reduction) {
   const auto rank = largest_rank(self, target);
   if (reduction == None || rank == 0 || !same_floating_type(self, target)) {
     return general_loss<Loss>(op, level, self, target, reduction);
@@ -126,10 +126,10 @@ at::Tensor squared_error(const Operator<at::_ops::mse_loss::schema>& op, Level& 
   return wrap(reduction == Mean ? times(sum, 1.0 / static_cast<double>(*count)) : sum, 0, level);
 }
 
-at::Tensor squared_error_backward(const Operator<at::_ops::mse_loss_backward::schema>& op,
-                                  Level& level, const at::Tensor& grad_output,
-                                  const at::Tensor& self, const at::Tensor& target,
-                                  int64_t reduction) {
+at::Tensor squared_error_backward_rule(const Operator<at::_ops::mse_loss_backward::schema>& op,
+                                       Level& level, const at::Tensor& grad_output,
+                                       const at::Tensor& self, const at::Tensor& target,
+                                       int64_t reduction) {
   const auto rank = largest_rank(self, target);
   const auto difference = aligned(self, rank, level) - aligned(target, rank, level);
   auto sizes = difference.sym_sizes();
@@ -246,16 +246,14 @@ at::Tensor multilabel_margin_backward_rule(Level& level, const at::Tensor& grad_
 
 }  // namespace
 
-void register_likelihood_rules();
-
 void register_losses_rules() {
-  add<at::_ops::mse_loss>(squared_error);
+  add<at::_ops::mse_loss>(squared_error_rule);
   add<at::_ops::smooth_l1_loss, Loss>({"reduction"});
   add<at::_ops::huber_loss, Loss>({"reduction"});
   add<at::_ops::soft_margin_loss, Loss>({"reduction"});
   add<at::_ops::binary_cross_entropy, Loss>({"reduction"});
   add<at::_ops::binary_cross_entropy_with_logits, Loss>({"reduction"});
-  add<at::_ops::mse_loss_backward>(squared_error_backward);
+  add<at::_ops::mse_loss_backward>(squared_error_backward_rule);
   add<at::_ops::smooth_l1_loss_backward, LossBackward>({"reduction"});
   add<at::_ops::huber_loss_backward, LossBackward>({"reduction"});
   add<at::_ops::soft_margin_loss_backward, LossBackward>({"reduction"});
@@ -265,8 +263,6 @@ void register_losses_rules() {
   add<at::_ops::multi_margin_loss_backward>(multi_margin_backward_rule);
   add<at::_ops::multilabel_margin_loss_forward>(multilabel_margin_rule);
   add<at::_ops::multilabel_margin_loss_backward>(multilabel_margin_backward_rule);
-
-  register_likelihood_rules();
 }
 
 }  // namespace functorch_ext

@@ -5,7 +5,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
-#include "batching/sparse_matmul.h"
+#include "batching/sparse.h"
 #include "derivatives/linear.h"
 
 namespace functorch_ext {
@@ -18,7 +18,7 @@ at::Tensor stacked_product(const at::Tensor& left, const at::Tensor& right) {
   return left.sym_size(2) == 1 ? at::mul(left, right) : at::bmm(left, right);
 }
 
-at::Tensor mm(Level& level, const at::Tensor& self, const at::Tensor& other) {
+at::Tensor mm_rule(Level& level, const at::Tensor& self, const at::Tensor& other) {
   TORCH_CHECK(self.dim() == 2, "self must be a matrix, but it is ", self.dim(), "D");
   TORCH_CHECK(other.dim() == 2, "mat2 must be a matrix, but it is ", other.dim(), "D");
   if (is_sparse(self) || is_sparse(other)) {
@@ -32,7 +32,7 @@ at::Tensor mm(Level& level, const at::Tensor& self, const at::Tensor& other) {
   return wrap(at::matmul(left, right), 0, level);
 }
 
-at::Tensor bmm(Level& level, const at::Tensor& self, const at::Tensor& other) {
+at::Tensor bmm_rule(Level& level, const at::Tensor& self, const at::Tensor& other) {
   TORCH_CHECK(self.dim() == 3, "batch1 must be a 3D tensor, but it is ", self.dim(), "D");
   TORCH_CHECK(other.dim() == 3, "batch2 must be a 3D tensor, but it is ", other.dim(), "D");
   const bool self_batched = is_batched_at(self, level);
@@ -51,7 +51,7 @@ at::Tensor bmm(Level& level, const at::Tensor& self, const at::Tensor& other) {
               level);
 }
 
-at::Tensor mv(Level& level, const at::Tensor& self, const at::Tensor& vector) {
+at::Tensor mv_rule(Level& level, const at::Tensor& self, const at::Tensor& vector) {
   TORCH_CHECK(self.dim() == 2 && vector.dim() == 1, "mv: expected a matrix and a vector, but got ",
               self.dim(), "D and ", vector.dim(), "D tensors");
   const auto matrix = at_front(self, level);
@@ -65,7 +65,7 @@ at::Tensor mv(Level& level, const at::Tensor& self, const at::Tensor& vector) {
   return wrap(at::bmm(matrix, right.unsqueeze(-1)).squeeze(-1), 0, level);
 }
 
-at::Tensor dot(Level& level, const at::Tensor& self, const at::Tensor& other) {
+at::Tensor dot_rule(Level& level, const at::Tensor& self, const at::Tensor& other) {
   TORCH_CHECK(self.dim() == 1 && other.dim() == 1, "1D tensors expected, but got ", self.dim(),
               "D and ", other.dim(), "D tensors");
   const auto left = at_front(self, level);
@@ -79,7 +79,7 @@ at::Tensor dot(Level& level, const at::Tensor& self, const at::Tensor& other) {
   return wrap(at::bmm(left.unsqueeze(1), right.unsqueeze(2)).flatten(), 0, level);
 }
 
-at::Tensor vdot(Level& level, const at::Tensor& self, const at::Tensor& other) {
+at::Tensor vdot_rule(Level& level, const at::Tensor& self, const at::Tensor& other) {
   return at::dot(self.conj(), other);
 }
 
@@ -100,8 +100,8 @@ at::Tensor add_scaled(const at::Tensor& self, const at::Tensor& product, const a
   return factor.equal(1) ? scaled + self : at::add(scaled, self, factor);
 }
 
-at::Tensor addmm(Level& level, const at::Tensor& self, const at::Tensor& left,
-                 const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
+at::Tensor addmm_rule(Level& level, const at::Tensor& self, const at::Tensor& left,
+                      const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
   const bool bias_is_a_row = self.dim() <= 1 || self.sym_size(0) == 1;
   if (is_sparse(left) || is_sparse(right)) {
     return add_scaled(self, at::mm(left, right), beta, alpha);
@@ -119,8 +119,8 @@ at::Tensor addmm(Level& level, const at::Tensor& self, const at::Tensor& left,
   return add_scaled(self, at::mm(left, right), beta, alpha);
 }
 
-at::Tensor addmv(Level& level, const at::Tensor& self, const at::Tensor& matrix,
-                 const at::Tensor& vector, const at::Scalar& beta, const at::Scalar& alpha) {
+at::Tensor addmv_rule(Level& level, const at::Tensor& self, const at::Tensor& matrix,
+                      const at::Tensor& vector, const at::Scalar& beta, const at::Scalar& alpha) {
   const bool batched_matrix = is_batched_at(matrix, level);
   const auto right = at_front(vector, level);
   if (!batched_matrix && right.dim() == 2) {
@@ -136,32 +136,33 @@ at::Tensor addmv(Level& level, const at::Tensor& self, const at::Tensor& matrix,
   return add_scaled(self, at::mv(matrix, vector), beta, alpha);
 }
 
-at::Tensor baddbmm(Level&, const at::Tensor& self, const at::Tensor& left, const at::Tensor& right,
-                   const at::Scalar& beta, const at::Scalar& alpha) {
+at::Tensor baddbmm_rule(Level&, const at::Tensor& self, const at::Tensor& left,
+                        const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
   return add_scaled(self, at::bmm(left, right), beta, alpha);
 }
 
-at::Tensor addbmm(Level&, const at::Tensor& self, const at::Tensor& left, const at::Tensor& right,
-                  const at::Scalar& beta, const at::Scalar& alpha) {
+at::Tensor addbmm_rule(Level&, const at::Tensor& self, const at::Tensor& left,
+                       const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
   const auto products = at::bmm(left, right);
   return add_scaled(self, products.sum(0, /*keepdim=*/false, products.scalar_type()), beta, alpha);
 }
 
-at::Tensor addr(Level&, const at::Tensor& self, const at::Tensor& left, const at::Tensor& right,
-                const at::Scalar& beta, const at::Scalar& alpha) {
+at::Tensor addr_rule(Level&, const at::Tensor& self, const at::Tensor& left,
+                     const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
   return add_scaled(self, left.unsqueeze(1) * right.unsqueeze(0), beta, alpha);
 }
 
 // In place: the functional form, copied into self.
 template <auto rule>
-at::Tensor& into_self(Level& level, at::Tensor& self, const at::Tensor& left,
-                      const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
+at::Tensor& into_self_rule(Level& level, at::Tensor& self, const at::Tensor& left,
+                           const at::Tensor& right, const at::Scalar& beta,
+                           const at::Scalar& alpha) {
   return self.copy_(rule(level, self, left, right, beta, alpha));
 }
 
-at::Tensor trilinear(Level&, const at::Tensor& first, const at::Tensor& second,
-                     const at::Tensor& third, at::IntArrayRef expand1, at::IntArrayRef expand2,
-                     at::IntArrayRef expand3, at::IntArrayRef summed, int64_t) {
+at::Tensor trilinear_rule(Level&, const at::Tensor& first, const at::Tensor& second,
+                          const at::Tensor& third, at::IntArrayRef expand1, at::IntArrayRef expand2,
+                          at::IntArrayRef expand3, at::IntArrayRef summed, int64_t) {
   const auto expanded = [](at::Tensor tensor, at::IntArrayRef dims) {
     for (const auto dim : dims) {
       tensor = tensor.unsqueeze(dim);
@@ -173,7 +174,7 @@ at::Tensor trilinear(Level&, const at::Tensor& first, const at::Tensor& second,
 }
 
 // The outer product of two vectors.
-at::Tensor outer(Level& level, const at::Tensor& self, const at::Tensor& other) {
+at::Tensor outer_rule(Level& level, const at::Tensor& self, const at::Tensor& other) {
   TORCH_CHECK(self.dim() == 1 && other.dim() == 1, "outer: expected two vectors, but got ",
               self.dim(), "D and ", other.dim(), "D tensors");
   const auto row = at_front(other, level);
@@ -187,8 +188,8 @@ bool is_vector_or_none(const std::optional<at::Tensor>& bias) {
 }
 
 // An implicit composite; this is its form where the plane doesn't differentiate.
-at::Tensor linear(Level& level, const at::Tensor& input, const at::Tensor& weight,
-                  const std::optional<at::Tensor>& bias) {
+at::Tensor linear_rule(Level& level, const at::Tensor& input, const at::Tensor& weight,
+                       const std::optional<at::Tensor>& bias) {
   const bool has_bias = bias && bias->defined();
   const bool bias_batched = has_bias && is_batched_at(*bias, level);
   if (!is_batched_at(weight, level) && !bias_batched && !is_sparse(weight)) {
@@ -197,7 +198,7 @@ at::Tensor linear(Level& level, const at::Tensor& input, const at::Tensor& weigh
   }
   if (has_bias && weight.dim() == 2 && is_vector_or_none(bias)) {
     if (input.dim() == 1) {
-      return addmv(level, *bias, weight, input, 1, 1);
+      return addmv_rule(level, *bias, weight, input, 1, 1);
     }
     if (is_batched_at(weight, level)) {
       const auto inputs = expanded_at_front(input, level);
@@ -221,10 +222,10 @@ at::Tensor linear(Level& level, const at::Tensor& input, const at::Tensor& weigh
 std::optional<at::Tensor> differentiated_linear(Level& level, const at::Tensor& input,
                                                 const at::Tensor& weight,
                                                 const std::optional<at::Tensor>& bias) {
-  return linear_in_one_node(linear, level, input, weight, bias);
+  return linear_in_one_node(linear_rule, level, input, weight, bias);
 }
 
-at::Tensor matmul(Level& level, const at::Tensor& self, const at::Tensor& other) {
+at::Tensor matmul_rule(Level& level, const at::Tensor& self, const at::Tensor& other) {
   TORCH_CHECK(self.dim() > 0 && other.dim() > 0,
               "both arguments to matmul need to be at least 1D, but they are ", self.dim(),
               "D and ", other.dim(), "D");
@@ -246,32 +247,31 @@ at::Tensor matmul(Level& level, const at::Tensor& self, const at::Tensor& other)
 
 void register_matmul_rules() {
   using namespace at::_ops;
-  add<at::_ops::mm>(functorch_ext::mm);
-  add<at::_ops::bmm>(functorch_ext::bmm);
-  add<at::_ops::mv>(functorch_ext::mv);
-  add<at::_ops::dot>(functorch_ext::dot);
-  add<at::_ops::vdot>(functorch_ext::vdot);
-  add<at::_ops::outer>(functorch_ext::outer);
-  add<at::_ops::ger>(functorch_ext::outer);
-  add<at::_ops::linear>(functorch_ext::linear, differentiated_linear);
-  add<at::_ops::matmul>(functorch_ext::matmul);
+  add<at::_ops::mm>(mm_rule);
+  add<at::_ops::bmm>(bmm_rule);
+  add<at::_ops::mv>(mv_rule);
+  add<at::_ops::dot>(dot_rule);
+  add<at::_ops::vdot>(vdot_rule);
+  add<at::_ops::outer>(outer_rule);
+  add<at::_ops::ger>(outer_rule);
+  add<at::_ops::linear>(linear_rule, differentiated_linear);
+  add<at::_ops::matmul>(matmul_rule);
 
-  add<at::_ops::addmm>(functorch_ext::addmm);
-  add<at::_ops::addmv>(functorch_ext::addmv);
-  add<at::_ops::baddbmm>(functorch_ext::baddbmm);
-  add<at::_ops::addbmm>(functorch_ext::addbmm);
-  add<at::_ops::addr>(functorch_ext::addr);
-  add<addmm_>(into_self<&functorch_ext::addmm>);
-  add<addmv_>(into_self<&functorch_ext::addmv>);
-  add<baddbmm_>(into_self<&functorch_ext::baddbmm>);
-  add<addbmm_>(into_self<&functorch_ext::addbmm>);
-  add<addr_>(into_self<&functorch_ext::addr>);
+  add<at::_ops::addmm>(addmm_rule);
+  add<at::_ops::addmv>(addmv_rule);
+  add<at::_ops::baddbmm>(baddbmm_rule);
+  add<at::_ops::addbmm>(addbmm_rule);
+  add<at::_ops::addr>(addr_rule);
+  add<addmm_>(into_self_rule<&addmm_rule>);
+  add<addmv_>(into_self_rule<&addmv_rule>);
+  add<baddbmm_>(into_self_rule<&baddbmm_rule>);
+  add<addbmm_>(into_self_rule<&addbmm_rule>);
+  add<addr_>(into_self_rule<&addr_rule>);
 
-  add<_trilinear>(trilinear);
+  add<_trilinear>(trilinear_rule);
 
   add_decomposition<einsum>();
   add_decomposition<tensordot>();
-  register_sparse_matmul_rules();
 }
 
 }  // namespace functorch_ext

@@ -117,6 +117,9 @@ class Pool {
   std::vector<int32_t> places_;
 };
 
+// Fewer aren't worth another thread.
+constexpr int64_t numbers_for_a_thread = 1 << 15;
+
 template <class Number>
 std::tuple<at::Tensor, at::Tensor> pool_planes(const at::Tensor& value, const Windows& windows) {
   auto sizes = value.sizes().vec();
@@ -128,12 +131,13 @@ std::tuple<at::Tensor, at::Tensor> pool_planes(const at::Tensor& value, const Wi
   auto* to_index = indices.mutable_data_ptr<int64_t>();
   const auto input = windows.input[0] * windows.input[1];
   const auto output = windows.output[0] * windows.output[1];
-  at::parallel_for(0, value.numel() / input, 1 + 32768 / input, [&](int64_t start, int64_t end) {
-    Pool<Number> pool(windows);
-    for (auto plane = start; plane < end; ++plane) {
-      pool(from + plane * input, to + plane * output, to_index + plane * output);
-    }
-  });
+  at::parallel_for(0, value.numel() / input, 1 + numbers_for_a_thread / input,
+                   [&](int64_t start, int64_t end) {
+                     Pool<Number> pool(windows);
+                     for (auto plane = start; plane < end; ++plane) {
+                       pool(from + plane * input, to + plane * output, to_index + plane * output);
+                     }
+                   });
   return {largest, indices};
 }
 
@@ -175,7 +179,7 @@ bool has_many_planes(const at::Tensor& value) {
          value.numel() / (value.size(-1) * value.size(-2)) >= fewest_planes;
 }
 
-std::tuple<at::Tensor, at::Tensor> max_pool2d(
+std::tuple<at::Tensor, at::Tensor> max_pool2d_rule(
     const Operator<at::_ops::max_pool2d_with_indices::schema>& op, Level& level,
     const at::Tensor& self, at::IntArrayRef kernel_size, at::IntArrayRef stride,
     at::IntArrayRef padding, at::IntArrayRef dilation, bool ceil_mode) {
@@ -204,7 +208,7 @@ std::tuple<at::Tensor, at::Tensor> max_pool2d(
 }  // namespace
 
 void register_max_pooling_rules() {
-  add<at::_ops::max_pool2d_with_indices>(max_pool2d);
+  add<at::_ops::max_pool2d_with_indices>(max_pool2d_rule);
 }
 
 }  // namespace functorch_ext

@@ -88,9 +88,10 @@ void check_per_channel(const char* name, const OptionalTensor& tensor) {
               tensor ? tensor->dim() : 0, " dimensions");
 }
 
-Three batch_norm(Level& level, const at::Tensor& input, const OptionalTensor& weight,
-                 const OptionalTensor& bias, const OptionalTensor& running_mean,
-                 const OptionalTensor& running_var, bool training, double momentum, double eps) {
+Three batch_norm_rule(Level& level, const at::Tensor& input, const OptionalTensor& weight,
+                      const OptionalTensor& bias, const OptionalTensor& running_mean,
+                      const OptionalTensor& running_var, bool training, double momentum,
+                      double eps) {
   check_per_channel("weight", weight);
   check_per_channel("bias", bias);
   const bool batched_affine = is_batched(weight, level) || is_batched(bias, level);
@@ -138,41 +139,45 @@ Three batch_norm(Level& level, const at::Tensor& input, const OptionalTensor& we
 }
 
 // The other forms that batch normalisation has.
-Three batch_norm_legit(Level& level, const at::Tensor& input, const OptionalTensor& weight,
-                       const OptionalTensor& bias, at::Tensor& running_mean,
-                       at::Tensor& running_var, bool training, double momentum, double eps) {
-  return batch_norm(level, input, weight, bias, running_mean, running_var, training, momentum, eps);
+Three batch_norm_legit_rule(Level& level, const at::Tensor& input, const OptionalTensor& weight,
+                            const OptionalTensor& bias, at::Tensor& running_mean,
+                            at::Tensor& running_var, bool training, double momentum, double eps) {
+  return batch_norm_rule(level, input, weight, bias, running_mean, running_var, training, momentum,
+                         eps);
 }
 
-Three batch_norm_no_stats(Level& level, const at::Tensor& input, const OptionalTensor& weight,
-                          const OptionalTensor& bias, bool training, double momentum, double eps) {
-  return batch_norm(level, input, weight, bias, {}, {}, training, momentum, eps);
+Three batch_norm_no_stats_rule(Level& level, const at::Tensor& input, const OptionalTensor& weight,
+                               const OptionalTensor& bias, bool training, double momentum,
+                               double eps) {
+  return batch_norm_rule(level, input, weight, bias, {}, {}, training, momentum, eps);
 }
 
-Three batch_norm_no_training(Level& level, const at::Tensor& input, const OptionalTensor& weight,
-                             const OptionalTensor& bias, const at::Tensor& running_mean,
-                             const at::Tensor& running_var, double momentum, double eps) {
-  return batch_norm(level, input, weight, bias, running_mean, running_var, false, momentum, eps);
+Three batch_norm_no_training_rule(Level& level, const at::Tensor& input,
+                                  const OptionalTensor& weight, const OptionalTensor& bias,
+                                  const at::Tensor& running_mean, const at::Tensor& running_var,
+                                  double momentum, double eps) {
+  return batch_norm_rule(level, input, weight, bias, running_mean, running_var, false, momentum,
+                         eps);
 }
 
 at::Tensor nothing_reserved(const at::Tensor& input, const Level& level) {
   return wrap(value_of(input, level).new_empty({0}, at::kByte), no_bdim, level);
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_with_update(
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_with_update_rule(
     Level& level, const at::Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
     at::Tensor& running_mean, at::Tensor& running_var, double momentum, double eps) {
   auto [output, mean, invstd] =
-      batch_norm(level, input, weight, bias, running_mean, running_var, true, momentum, eps);
+      batch_norm_rule(level, input, weight, bias, running_mean, running_var, true, momentum, eps);
   return {output, mean, invstd, nothing_reserved(input, level)};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_no_update(
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_no_update_rule(
     Level& level, const at::Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
     const OptionalTensor& running_mean, const OptionalTensor& running_var, double momentum,
     double eps) {
   auto [output, mean, invstd] =
-      batch_norm(level, input, weight, bias, running_mean, running_var, false, momentum, eps);
+      batch_norm_rule(level, input, weight, bias, running_mean, running_var, false, momentum, eps);
   return {output, mean, invstd, nothing_reserved(input, level)};
 }
 
@@ -186,32 +191,33 @@ std::pair<at::Tensor, at::Tensor> copies_to_update(const at::Tensor& running_mea
   return {copied(running_mean), copied(running_var)};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_functional(
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_functional_rule(
     Level& level, const at::Tensor& input, const OptionalTensor& weight, const OptionalTensor& bias,
     const at::Tensor& running_mean, const at::Tensor& running_var, bool training, double momentum,
     double eps) {
   const auto [new_mean, new_var] = copies_to_update(running_mean, running_var, level);
   const auto [output, mean, invstd] =
-      batch_norm(level, input, weight, bias, new_mean, new_var, training, momentum, eps);
+      batch_norm_rule(level, input, weight, bias, new_mean, new_var, training, momentum, eps);
   return {output, mean, invstd, new_mean, new_var};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
-batch_norm_with_update_functional(Level& level, const at::Tensor& input,
-                                  const OptionalTensor& weight, const OptionalTensor& bias,
-                                  const at::Tensor& running_mean, const at::Tensor& running_var,
-                                  double momentum, double eps) {
+batch_norm_with_update_functional_rule(Level& level, const at::Tensor& input,
+                                       const OptionalTensor& weight, const OptionalTensor& bias,
+                                       const at::Tensor& running_mean,
+                                       const at::Tensor& running_var, double momentum, double eps) {
   const auto [new_mean, new_var] = copies_to_update(running_mean, running_var, level);
   const auto [output, mean, invstd] =
-      batch_norm(level, input, weight, bias, new_mean, new_var, true, momentum, eps);
+      batch_norm_rule(level, input, weight, bias, new_mean, new_var, true, momentum, eps);
   return {output, mean, invstd, nothing_reserved(input, level), new_mean, new_var};
 }
 
 // The statistics alone: (mean, variance); the running ones are updated in place.
-std::tuple<at::Tensor, at::Tensor> batch_norm_update_stats(Level& level, const at::Tensor& input,
-                                                           const OptionalTensor& running_mean,
-                                                           const OptionalTensor& running_var,
-                                                           double momentum) {
+std::tuple<at::Tensor, at::Tensor> batch_norm_update_stats_rule(Level& level,
+                                                                const at::Tensor& input,
+                                                                const OptionalTensor& running_mean,
+                                                                const OptionalTensor& running_var,
+                                                                double momentum) {
   check_running_statistics(running_mean, running_var, level);
   const RunningStatistic means(running_mean, level);
   const RunningStatistic variances(running_var, level);
@@ -261,11 +267,11 @@ Three batch_norm_backward_of_evaluation(Level& level, const at::Tensor& grad_out
   return gradients;
 }
 
-Three batch_norm_backward(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
-                          const OptionalTensor& weight, const OptionalTensor& running_mean,
-                          const OptionalTensor& running_var, const OptionalTensor& save_mean,
-                          const OptionalTensor& save_invstd, bool train, double eps,
-                          std::array<bool, 3> output_mask) {
+Three batch_norm_backward_rule(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
+                               const OptionalTensor& weight, const OptionalTensor& running_mean,
+                               const OptionalTensor& running_var, const OptionalTensor& save_mean,
+                               const OptionalTensor& save_invstd, bool train, double eps,
+                               std::array<bool, 3> output_mask) {
   if (!train) {
     return batch_norm_backward_of_evaluation(level, grad_output, input, weight, running_mean,
                                              running_var, eps, output_mask);
@@ -293,80 +299,77 @@ Three batch_norm_backward(Level& level, const at::Tensor& grad_output, const at:
           part(output_mask[2], std::get<2>(gradients), 0)};
 }
 
-Three batch_norm_backward_reserved(Level& level, const at::Tensor& grad_output,
-                                   const at::Tensor& input, const at::Tensor& weight,
-                                   const OptionalTensor& running_mean,
-                                   const OptionalTensor& running_var,
-                                   const OptionalTensor& save_mean,
-                                   const OptionalTensor& save_invstd, bool update, double eps,
-                                   std::array<bool, 3> output_mask, const at::Tensor& reserve) {
-  return batch_norm_backward(level, grad_output, input, weight, running_mean, running_var,
-                             save_mean, save_invstd, update, eps, output_mask);
+Three batch_norm_backward_reserved_rule(
+    Level& level, const at::Tensor& grad_output, const at::Tensor& input, const at::Tensor& weight,
+    const OptionalTensor& running_mean, const OptionalTensor& running_var,
+    const OptionalTensor& save_mean, const OptionalTensor& save_invstd, bool update, double eps,
+    std::array<bool, 3> output_mask, const at::Tensor& reserve) {
+  return batch_norm_backward_rule(level, grad_output, input, weight, running_mean, running_var,
+                                  save_mean, save_invstd, update, eps, output_mask);
 }
 
 // The names that batch normalisation has on GPUs.
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_cudnn(
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> batch_norm_cudnn_rule(
     Level& level, const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
     const OptionalTensor& running_mean, const OptionalTensor& running_var, bool training,
     double momentum, double eps) {
-  auto [output, mean, invstd] =
-      batch_norm(level, input, weight, bias, running_mean, running_var, training, momentum, eps);
+  auto [output, mean, invstd] = batch_norm_rule(level, input, weight, bias, running_mean,
+                                                running_var, training, momentum, eps);
   return {output, mean, invstd, nothing_reserved(input, level)};
 }
 
-Three batch_norm_cudnn_backward(Level& level, const at::Tensor& input,
-                                const at::Tensor& grad_output, const at::Tensor& weight,
-                                const OptionalTensor& running_mean,
-                                const OptionalTensor& running_var, const OptionalTensor& save_mean,
-                                const OptionalTensor& save_invstd, double eps,
-                                const at::Tensor& reserve) {
-  return batch_norm_backward(level, grad_output, input, weight, running_mean, running_var,
-                             save_mean, save_invstd, true, eps, {true, true, true});
+Three batch_norm_cudnn_backward_rule(Level& level, const at::Tensor& input,
+                                     const at::Tensor& grad_output, const at::Tensor& weight,
+                                     const OptionalTensor& running_mean,
+                                     const OptionalTensor& running_var,
+                                     const OptionalTensor& save_mean,
+                                     const OptionalTensor& save_invstd, double eps,
+                                     const at::Tensor& reserve) {
+  return batch_norm_backward_rule(level, grad_output, input, weight, running_mean, running_var,
+                                  save_mean, save_invstd, true, eps, {true, true, true});
 }
 
-Three batch_norm_miopen(Level& level, const at::Tensor& input, const at::Tensor& weight,
-                        const OptionalTensor& bias, const OptionalTensor& running_mean,
-                        const OptionalTensor& running_var, bool training, double momentum,
-                        double eps) {
-  return batch_norm(level, input, weight, bias, running_mean, running_var, training, momentum, eps);
+Three batch_norm_miopen_rule(Level& level, const at::Tensor& input, const at::Tensor& weight,
+                             const OptionalTensor& bias, const OptionalTensor& running_mean,
+                             const OptionalTensor& running_var, bool training, double momentum,
+                             double eps) {
+  return batch_norm_rule(level, input, weight, bias, running_mean, running_var, training, momentum,
+                         eps);
 }
 
-Three batch_norm_miopen_backward(Level& level, const at::Tensor& input,
-                                 const at::Tensor& grad_output, const at::Tensor& weight,
-                                 const OptionalTensor& running_mean,
-                                 const OptionalTensor& running_var, const OptionalTensor& save_mean,
-                                 const OptionalTensor& save_invstd, double eps) {
-  return batch_norm_backward(level, grad_output, input, weight, running_mean, running_var,
-                             save_mean, save_invstd, true, eps, {true, true, true});
+Three batch_norm_miopen_backward_rule(Level& level, const at::Tensor& input,
+                                      const at::Tensor& grad_output, const at::Tensor& weight,
+                                      const OptionalTensor& running_mean,
+                                      const OptionalTensor& running_var,
+                                      const OptionalTensor& save_mean,
+                                      const OptionalTensor& save_invstd, double eps) {
+  return batch_norm_backward_rule(level, grad_output, input, weight, running_mean, running_var,
+                                  save_mean, save_invstd, true, eps, {true, true, true});
 }
 
 }  // namespace
 
-void register_layer_norm_rules();
-
 void register_normalization_rules() {
-  add<at::_ops::native_batch_norm>(batch_norm);
-  add<at::_ops::_native_batch_norm_legit>(batch_norm_legit);
-  add<at::_ops::_native_batch_norm_legit_no_stats>(batch_norm_no_stats);
-  add<at::_ops::_native_batch_norm_legit_no_training>(batch_norm_no_training);
-  add<at::_ops::_batch_norm_with_update>(batch_norm_with_update);
-  add<at::_ops::_batch_norm_no_update>(batch_norm_no_update);
-  add<at::_ops::_native_batch_norm_legit_functional>(batch_norm_functional);
-  add<at::_ops::_batch_norm_with_update_functional>(batch_norm_with_update_functional);
-  add<at::_ops::batch_norm_update_stats>(batch_norm_update_stats);
-  add<at::_ops::native_batch_norm_backward>(batch_norm_backward);
-  add<at::_ops::batch_norm_backward>(batch_norm_backward_reserved);
-  add<at::_ops::cudnn_batch_norm>(batch_norm_cudnn);
-  add<at::_ops::cudnn_batch_norm_backward>(batch_norm_cudnn_backward);
-  add<at::_ops::miopen_batch_norm>(batch_norm_miopen);
-  add<at::_ops::miopen_batch_norm_backward>(batch_norm_miopen_backward);
+  add<at::_ops::native_batch_norm>(batch_norm_rule);
+  add<at::_ops::_native_batch_norm_legit>(batch_norm_legit_rule);
+  add<at::_ops::_native_batch_norm_legit_no_stats>(batch_norm_no_stats_rule);
+  add<at::_ops::_native_batch_norm_legit_no_training>(batch_norm_no_training_rule);
+  add<at::_ops::_batch_norm_with_update>(batch_norm_with_update_rule);
+  add<at::_ops::_batch_norm_no_update>(batch_norm_no_update_rule);
+  add<at::_ops::_native_batch_norm_legit_functional>(batch_norm_functional_rule);
+  add<at::_ops::_batch_norm_with_update_functional>(batch_norm_with_update_functional_rule);
+  add<at::_ops::batch_norm_update_stats>(batch_norm_update_stats_rule);
+  add<at::_ops::native_batch_norm_backward>(batch_norm_backward_rule);
+  add<at::_ops::batch_norm_backward>(batch_norm_backward_reserved_rule);
+  add<at::_ops::cudnn_batch_norm>(batch_norm_cudnn_rule);
+  add<at::_ops::cudnn_batch_norm_backward>(batch_norm_cudnn_backward_rule);
+  add<at::_ops::miopen_batch_norm>(batch_norm_miopen_rule);
+  add<at::_ops::miopen_batch_norm_backward>(batch_norm_miopen_backward_rule);
 
   // Made of the above.
   add_decomposition<at::_ops::batch_norm>();
   add_decomposition<at::_ops::_batch_norm_impl_index>();
   add_decomposition<at::_ops::instance_norm>();
-
-  register_layer_norm_rules();
 }
 
 }  // namespace functorch_ext

@@ -10,10 +10,10 @@ namespace {
 
 // The random positions are (N, C, dims); an image without N takes the first.
 template <class Op, int64_t rank_with_n>
-std::tuple<at::Tensor, at::Tensor> fractional_max_pool(Level& level, const at::Tensor& self,
-                                                       at::IntArrayRef kernel_size,
-                                                       at::IntArrayRef output_size,
-                                                       const at::Tensor& random_samples) {
+std::tuple<at::Tensor, at::Tensor> fractional_max_pool_rule(Level& level, const at::Tensor& self,
+                                                            at::IntArrayRef kernel_size,
+                                                            at::IntArrayRef output_size,
+                                                            const at::Tensor& random_samples) {
   const bool has_n = self.dim() == rank_with_n;
   const auto samples = expanded_at_front(random_samples, level);
   const auto positions = merge_into(has_n ? samples : samples.narrow(1, 0, 1), 0);
@@ -36,7 +36,8 @@ void register_pools() {
   add<at::_ops::adaptive_max_pool2d, MergedIntoN<4>::template Family>();
   add<at::_ops::adaptive_max_pool2d_backward, MergedIntoN<4>::template Family>();
   add<at::_ops::max_unpool2d, MergedIntoN<4>::template Family>();
-  add<at::_ops::fractional_max_pool2d>(fractional_max_pool<at::_ops::fractional_max_pool2d, 4>);
+  add<at::_ops::fractional_max_pool2d>(
+      fractional_max_pool_rule<at::_ops::fractional_max_pool2d, 4>);
   add<at::_ops::fractional_max_pool2d_backward, MergedIntoN<4>::template Family>();
 
   // Of (N, C, D, H, W) or (C, D, H, W).
@@ -49,7 +50,8 @@ void register_pools() {
   add<at::_ops::adaptive_max_pool3d, MergedIntoN<5>::template Family>();
   add<at::_ops::adaptive_max_pool3d_backward, MergedIntoN<5>::template Family>();
   add<at::_ops::max_unpool3d, MergedIntoN<5>::template Family>();
-  add<at::_ops::fractional_max_pool3d>(fractional_max_pool<at::_ops::fractional_max_pool3d, 5>);
+  add<at::_ops::fractional_max_pool3d>(
+      fractional_max_pool_rule<at::_ops::fractional_max_pool3d, 5>);
   add<at::_ops::fractional_max_pool3d_backward, MergedIntoN<5>::template Family>();
 
   // Made of the above.
@@ -61,10 +63,7 @@ void register_pools() {
 
 }  // namespace
 
-void register_max_pooling_rules();
-
 void register_pooling_rules() {
-  register_max_pooling_rules();
   register_pools();
 }
 

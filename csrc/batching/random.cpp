@@ -1,10 +1,8 @@
 // Random operators under vmap's randomness=. 'different': the operator is called once with all
 // samples, so each gets draws of its own. 'same': it is called for one sample, and all share that.
-#include "engine/randomness.h"
+#include "batching/random.h"
 
-#include "batching/families.h"
 #include "batching/operators.h"
-#include "batching/random_kernels.h"
 #include "batching/rules.h"
 #include "engine/below_all_levels.h"
 #include "engine/boxed.h"
@@ -13,17 +11,6 @@
 namespace functorch_ext {
 
 namespace {
-
-template <class Signature>
-bool draws_same(const Operator<Signature>& op, const Level& level) {
-  check_randomness_allowed(level, op.handle);
-  return level.randomness == Randomness::Same;
-}
-
-// A tensor of the shape of one sample.
-at::Tensor empty_sample(const at::Tensor& tensor, const Level& level) {
-  return value_of(tensor, level).new_empty_symint(tensor.sym_sizes());
-}
 
 template <class... Arguments>
 bool any_batched(const Level& level, const Arguments&... arguments) {
@@ -85,7 +72,7 @@ Argument without_channels_last(Argument argument) {
   }
 }
 
-// Of the first argument only the shape matters: rand_like(x), bernoulli(x, p).
+// Of the first argument only the shape matters: rand_like(x), bernoulli_rule(x, p).
 template <class Signature>
 struct LikeSelf;
 
@@ -209,8 +196,8 @@ at::Tensor same_bernoulli(const at::Tensor& sample, const at::Tensor& probabilit
   return at::lt(uniform, probability);
 }
 
-at::Tensor bernoulli(const Operator<at::_ops::bernoulli::schema>& op, Level& level,
-                     const at::Tensor& self, Generator generator) {
+at::Tensor bernoulli_rule(const Operator<at::_ops::bernoulli::schema>& op, Level& level,
+                          const at::Tensor& self, Generator generator) {
   if (!draws_same(op, level) || !is_batched_at(self, level)) {
     return OfParameters<at::_ops::bernoulli::schema>::rule(op, level, self, generator);
   }
@@ -218,8 +205,8 @@ at::Tensor bernoulli(const Operator<at::_ops::bernoulli::schema>& op, Level& lev
   return wrap(draw.to(self.scalar_type()), 0, level);
 }
 
-at::Tensor bernoulli_like(const Operator<at::_ops::bernoulli_Tensor::schema>& op, Level& level,
-                          const at::Tensor& self, const at::Tensor& p, Generator generator) {
+at::Tensor bernoulli_like_rule(const Operator<at::_ops::bernoulli_Tensor::schema>& op, Level& level,
+                               const at::Tensor& self, const at::Tensor& p, Generator generator) {
   const bool same = draws_same(op, level);
   if (same && is_batched_at(p, level)) {
     const auto draw =
@@ -230,9 +217,9 @@ at::Tensor bernoulli_like(const Operator<at::_ops::bernoulli_Tensor::schema>& op
   return wrap(op.call(like, aligned(p, self.dim(), level), generator), same ? no_bdim : 0, level);
 }
 
-at::Tensor& bernoulli_in_place(const Operator<at::_ops::bernoulli__Tensor::schema>& op,
-                               Level& level, at::Tensor& self, const at::Tensor& p,
-                               Generator generator) {
+at::Tensor& bernoulli_in_place_rule(const Operator<at::_ops::bernoulli__Tensor::schema>& op,
+                                    Level& level, at::Tensor& self, const at::Tensor& p,
+                                    Generator generator) {
   const bool same = draws_same(op, level);
   if (!is_batched_at(self, level) && (!same || is_batched_at(p, level))) {
     raise_shared_target(op.handle);
@@ -262,8 +249,8 @@ at::Tensor same_normal(const at::Tensor& given_mean, const at::Tensor& given_dev
   return at::add(mean, at::mul(deviation, wrap(draw, no_bdim, level)));
 }
 
-at::Tensor normal(const Operator<at::_ops::normal_Tensor_Tensor::schema>& op, Level& level,
-                  const at::Tensor& mean, const at::Tensor& deviation, Generator generator) {
+at::Tensor normal_rule(const Operator<at::_ops::normal_Tensor_Tensor::schema>& op, Level& level,
+                       const at::Tensor& mean, const at::Tensor& deviation, Generator generator) {
   if (draws_same(op, level) && any_batched(level, mean, deviation)) {
     return same_normal(mean, deviation, generator, level);
   }
@@ -271,8 +258,9 @@ at::Tensor normal(const Operator<at::_ops::normal_Tensor_Tensor::schema>& op, Le
                                                                     generator);
 }
 
-at::Tensor normal_of_mean(const Operator<at::_ops::normal_Tensor_float::schema>& op, Level& level,
-                          const at::Tensor& mean, double deviation, Generator generator) {
+at::Tensor normal_of_mean_rule(const Operator<at::_ops::normal_Tensor_float::schema>& op,
+                               Level& level, const at::Tensor& mean, double deviation,
+                               Generator generator) {
   if (draws_same(op, level) && is_batched_at(mean, level)) {
     return same_normal(mean, at::full_like(mean, deviation), generator, level);
   }
@@ -280,9 +268,9 @@ at::Tensor normal_of_mean(const Operator<at::_ops::normal_Tensor_float::schema>&
                                                                    generator);
 }
 
-at::Tensor normal_of_deviation(const Operator<at::_ops::normal_float_Tensor::schema>& op,
-                               Level& level, double mean, const at::Tensor& deviation,
-                               Generator generator) {
+at::Tensor normal_of_deviation_rule(const Operator<at::_ops::normal_float_Tensor::schema>& op,
+                                    Level& level, double mean, const at::Tensor& deviation,
+                                    Generator generator) {
   if (draws_same(op, level) && is_batched_at(deviation, level)) {
     return same_normal(at::full_like(deviation, mean), deviation, generator, level);
   }
@@ -291,9 +279,9 @@ at::Tensor normal_of_deviation(const Operator<at::_ops::normal_float_Tensor::sch
 }
 
 // Weights are (n) or (N, n); no more dimensions than that are taken.
-at::Tensor multinomial(const Operator<at::_ops::multinomial::schema>& op, Level& level,
-                       const at::Tensor& self, c10::SymInt num_samples, bool replacement,
-                       Generator generator) {
+at::Tensor multinomial_rule(const Operator<at::_ops::multinomial::schema>& op, Level& level,
+                            const at::Tensor& self, c10::SymInt num_samples, bool replacement,
+                            Generator generator) {
   TORCH_CHECK(self.dim() == 1 || self.dim() == 2, "prob_dist must be 1 or 2 dim");
   if (draws_same(op, level) || self.dim() != 2) {
     return OfParameters<at::_ops::multinomial::schema>::rule(op, level, self, num_samples,
@@ -302,93 +290,6 @@ at::Tensor multinomial(const Operator<at::_ops::multinomial::schema>& op, Level&
   const auto weights = merge_into(expanded_at_front(self, level), 0);
   const auto draw = op.call(weights, num_samples, replacement, generator);
   return wrap(split_from(draw, 0, level), 0, level);
-}
-
-std::tuple<at::Tensor, at::Tensor> native_dropout(
-    const Operator<at::_ops::native_dropout::schema>& op, Level& level, const at::Tensor& input,
-    double p, std::optional<bool> train) {
-  const bool random = train.value_or(true) && p > 0;
-  if (!random) {
-    auto [output, mask] = op.call(at_front(input, level), p, train);
-    const auto bdim = is_batched_at(input, level) ? 0 : no_bdim;
-    return {wrap(output, bdim, level), wrap(mask, bdim, level)};
-  }
-  if (!draws_same(op, level)) {
-    auto [output, mask] = op.call(expanded_at_front(input, level), p, train);
-    return {wrap(output, 0, level), wrap(mask, 0, level)};
-  }
-  const auto ones = at::ones_like(empty_sample(input, level));
-  auto [scale, mask] = op.call(ones, p, train);
-  const auto output = at::mul(at_front(input, level), scale);
-  return {wrap(output, is_batched_at(input, level) ? 0 : no_bdim, level),
-          wrap(mask, no_bdim, level)};
-}
-
-// The slope of each negative element is drawn; `noise` tells it, with 1 for the other elements, to
-// the derivative formula.
-at::Tensor draw_slopes(const at::Tensor& self, const at::Scalar& lower, const at::Scalar& upper,
-                       const Generator& generator, bool same, Level& level) {
-  const auto value = at_front(self, level);
-  // Not filled in place: an outer vmap may draw as well.
-  const auto sizes = same ? self.sym_sizes().vec() : physical_sizes(self.sym_sizes(), level);
-  const auto width = upper.toDouble() - lower.toDouble();
-  const auto slopes =
-      at::rand_symint(sizes, generator, value_of(self, level).options()) * width + lower;
-  return at::where(at::le(value, 0), slopes, at::ones({}, value.options()));
-}
-
-void tell_noise(const at::Tensor& noise, const at::Tensor& slopes, bool batched, Level& level) {
-  if (is_batched_at(noise, level)) {
-    at_front(noise, level).copy_(slopes);
-  } else if (auto* wrapper = wrapper_at(noise, level)) {
-    wrapper->set_value(slopes, batched ? 0 : no_bdim);
-  }
-}
-
-at::Tensor rrelu(const Operator<at::_ops::rrelu_with_noise::schema>& op, Level& level,
-                 const at::Tensor& self, at::Tensor& noise, const at::Scalar& lower,
-                 const at::Scalar& upper, bool training, Generator generator) {
-  const auto value = at_front(self, level);
-  if (!training) {
-    return at::leaky_relu(self, (lower.toDouble() + upper.toDouble()) / 2);
-  }
-  const bool same = draws_same(op, level);
-  const bool batched = !same || is_batched_at(self, level);
-  const auto slopes = draw_slopes(self, lower, upper, generator, same, level);
-  tell_noise(noise, slopes, batched, level);
-  return wrap(at::mul(value, slopes), batched ? 0 : no_bdim, level);
-}
-
-// Out of place, the noise is a result.
-std::tuple<at::Tensor, at::Tensor> rrelu_functional(
-    const Operator<at::_ops::rrelu_with_noise_functional::schema>& op, Level& level,
-    const at::Tensor& self, const at::Tensor& noise, const at::Scalar& lower,
-    const at::Scalar& upper, bool training, Generator generator) {
-  if (!training) {
-    return {at::leaky_relu(self, (lower.toDouble() + upper.toDouble()) / 2), noise.clone()};
-  }
-  const bool same = draws_same(op, level);
-  const auto bdim = same && !is_batched_at(self, level) ? no_bdim : 0;
-  const auto slopes = draw_slopes(self, lower, upper, generator, same, level);
-  return {wrap(at::mul(at_front(self, level), slopes), bdim, level), wrap(slopes, bdim, level)};
-}
-
-at::Tensor& rrelu_in_place(const Operator<at::_ops::rrelu_with_noise_::schema>& op, Level& level,
-                           at::Tensor& self, at::Tensor& noise, const at::Scalar& lower,
-                           const at::Scalar& upper, bool training, Generator generator) {
-  auto value = at_front(self, level);
-  if (!training) {
-    at::leaky_relu_(value, (lower.toDouble() + upper.toDouble()) / 2);
-    return self;
-  }
-  const bool same = draws_same(op, level);
-  if (!same && !is_batched_at(self, level)) {
-    raise_shared_target(op.handle);
-  }
-  const auto slopes = draw_slopes(self, lower, upper, generator, same, level);
-  tell_noise(noise, slopes, is_batched_at(self, level), level);
-  value.mul_(slopes);
-  return self;
 }
 
 }  // namespace
@@ -426,25 +327,17 @@ void register_random_rules() {
   add<at::_ops::random__from, Fill>();
   add<at::_ops::random__to, Fill>();
 
-  add<at::_ops::bernoulli>(bernoulli);
-  add<at::_ops::bernoulli_Tensor>(bernoulli_like);
-  add<at::_ops::bernoulli__Tensor>(bernoulli_in_place);
-  add<at::_ops::normal_Tensor_Tensor>(normal);
-  add<at::_ops::normal_Tensor_float>(normal_of_mean);
-  add<at::_ops::normal_float_Tensor>(normal_of_deviation);
-  add<at::_ops::multinomial>(multinomial);
+  add<at::_ops::bernoulli>(bernoulli_rule);
+  add<at::_ops::bernoulli_Tensor>(bernoulli_like_rule);
+  add<at::_ops::bernoulli__Tensor>(bernoulli_in_place_rule);
+  add<at::_ops::normal_Tensor_Tensor>(normal_rule);
+  add<at::_ops::normal_Tensor_float>(normal_of_mean_rule);
+  add<at::_ops::normal_float_Tensor>(normal_of_deviation_rule);
+  add<at::_ops::multinomial>(multinomial_rule);
   add<at::_ops::poisson, OfParameters>();
   add<at::_ops::binomial, OfParameters>();
   add<at::_ops::_standard_gamma, OfParameters>();
   add<at::_ops::_sample_dirichlet, OfParameters>();
-
-  add<at::_ops::native_dropout>(native_dropout);
-  add<at::_ops::rrelu_with_noise>(rrelu);
-  add<at::_ops::rrelu_with_noise_>(rrelu_in_place);
-  add<at::_ops::rrelu_with_noise_functional>(rrelu_functional);
-  add<at::_ops::rrelu_with_noise_backward, Pointwise>();
-
-  register_randomness_kernels();
 }
 
 }  // namespace functorch_ext

@@ -1,11 +1,11 @@
 // Random operators as the program calls them, ahead of everything else: which vmap draws, once or
 // for each sample.
-#include "batching/random_kernels.h"
 
 #include <algorithm>
 
 #include "batching/operators.h"
 #include "batching/physical.h"
+#include "batching/rules.h"
 #include "engine/boxed.h"
 #include "engine/own_memory.h"
 #include "engine/randomness.h"
@@ -172,7 +172,7 @@ bool returns_new_tensors(const c10::OperatorHandle& op) {
 
 }  // namespace
 
-void register_randomness_kernels() {
+void register_random_kernels() {
   auto& dispatcher = c10::Dispatcher::singleton();
   // Stays until the process ends, past the destructors of libtorch's dispatcher.
   static auto* fallback = new c10::RegistrationHandleRAII(dispatcher.registerFallback(

@@ -10,13 +10,13 @@ namespace functorch_ext {
 namespace {
 
 template <class Op>
-at::Tensor triangle(Level& level, const at::Tensor& self, c10::SymInt diagonal) {
+at::Tensor triangle_rule(Level& level, const at::Tensor& self, c10::SymInt diagonal) {
   TORCH_CHECK(self.dim() >= 2, "expected a tensor of at least 2 dimensions, got ", self.dim());
   return wrap(Op::call(at_front(self, level), diagonal), 0, level);
 }
 
 template <class Op>
-at::Tensor& triangle_in_place(Level& level, at::Tensor& self, c10::SymInt diagonal) {
+at::Tensor& triangle_in_place_rule(Level& level, at::Tensor& self, c10::SymInt diagonal) {
   TORCH_CHECK(self.dim() >= 2, "expected a tensor of at least 2 dimensions, got ", self.dim());
   auto value = at_front(self, level);
   Op::call(value, diagonal);
@@ -154,10 +154,10 @@ at::Tensor as_strided_scatter_rule(Level& level, const at::Tensor& self, const a
 }  // namespace
 
 void register_rearranging_rules() {
-  add<at::_ops::tril>(triangle<at::_ops::tril>);
-  add<at::_ops::triu>(triangle<at::_ops::triu>);
-  add<at::_ops::tril_>(triangle_in_place<at::_ops::tril_>);
-  add<at::_ops::triu_>(triangle_in_place<at::_ops::triu_>);
+  add<at::_ops::tril>(triangle_rule<at::_ops::tril>);
+  add<at::_ops::triu>(triangle_rule<at::_ops::triu>);
+  add<at::_ops::tril_>(triangle_in_place_rule<at::_ops::tril_>);
+  add<at::_ops::triu_>(triangle_in_place_rule<at::_ops::triu_>);
   add<at::_ops::flip>(flip_rule);
   add<at::_ops::roll>(roll_rule);
   add<at::_ops::rot90>(rot90_rule);

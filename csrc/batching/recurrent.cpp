@@ -261,10 +261,6 @@ void register_recurrent_rules() {
 
   add<Layer>(fused_layer_rule, fused_layer_decomposition);
   add_derivative_kernel<Layer>(fused_layer_with_tangents);
-
-  register_cudnn_recurrent_rules();
-  register_recurrent_cell_rules();
-  register_packed_sequence_rules();
 }
 
 }  // namespace functorch_ext

@@ -115,8 +115,4 @@ std::pair<at::Tensor, RecurrentState> step_by_step(const RecurrentNetwork& netwo
                                                    const RecurrentState& states,
                                                    at::TensorList params, bool batch_first);
 
-void register_cudnn_recurrent_rules();
-void register_recurrent_cell_rules();
-void register_packed_sequence_rules();
-
 }  // namespace functorch_ext

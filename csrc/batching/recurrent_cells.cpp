@@ -2,6 +2,7 @@
 // what comes after a step's products of matrices.
 #include "batching/operators.h"
 #include "batching/recurrent.h"
+#include "batching/rules.h"
 
 namespace functorch_ext {
 
@@ -40,9 +41,9 @@ at::Tensor with_bias(const at::Tensor& gates, const OptionalTensor& bias) {
 }
 
 // (hidden, cell, workspace); the workspace holds the activated gates.
-Three fused_lstm_cell(Level&, const at::Tensor& from_input, const at::Tensor& from_state,
-                      const at::Tensor& cell, const OptionalTensor& bias_of_input,
-                      const OptionalTensor& bias_of_state) {
+Three fused_lstm_cell_rule(Level&, const at::Tensor& from_input, const at::Tensor& from_state,
+                           const at::Tensor& cell, const OptionalTensor& bias_of_input,
+                           const OptionalTensor& bias_of_state) {
   const auto gates =
       gates_of(with_bias(with_bias(from_input + from_state, bias_of_input), bias_of_state), 4, 1);
   const auto in = at::sigmoid(gates[0]);
@@ -54,9 +55,10 @@ Three fused_lstm_cell(Level&, const at::Tensor& from_input, const at::Tensor& fr
 }
 
 // (gradient of the gates, of the cell, of the bias)
-Three fused_lstm_cell_backward(Level&, const OptionalTensor& grad_hidden,
-                               const OptionalTensor& grad_cell, const at::Tensor& cell,
-                               const at::Tensor& next, const at::Tensor& workspace, bool has_bias) {
+Three fused_lstm_cell_backward_rule(Level&, const OptionalTensor& grad_hidden,
+                                    const OptionalTensor& grad_cell, const at::Tensor& cell,
+                                    const at::Tensor& next, const at::Tensor& workspace,
+                                    bool has_bias) {
   const bool of_hidden = grad_hidden && grad_hidden->defined();
   const bool of_cell = grad_cell && grad_cell->defined();
   if (!of_hidden && !of_cell) {
@@ -81,9 +83,9 @@ Three fused_lstm_cell_backward(Level&, const OptionalTensor& grad_hidden,
 
 // (hidden, workspace); the workspace holds what the derivative needs: the activated gates, the
 // state, and the state's part of the proposal.
-Two fused_gru_cell(Level&, const at::Tensor& from_input, const at::Tensor& from_state,
-                   const at::Tensor& hidden, const OptionalTensor& bias_of_input,
-                   const OptionalTensor& bias_of_state) {
+Two fused_gru_cell_rule(Level&, const at::Tensor& from_input, const at::Tensor& from_state,
+                        const at::Tensor& hidden, const OptionalTensor& bias_of_input,
+                        const OptionalTensor& bias_of_state) {
   const auto input_gates = gates_of(with_bias(from_input, bias_of_input), 3, 1);
   const auto state_gates = gates_of(with_bias(from_state, bias_of_state), 3, 1);
   const auto reset = at::sigmoid(input_gates[0] + state_gates[0]);
@@ -94,8 +96,8 @@ Two fused_gru_cell(Level&, const at::Tensor& from_input, const at::Tensor& from_
 }
 
 // (gradients of the input's gates, of the state's, of the state, of both biases)
-Five fused_gru_cell_backward(Level&, const at::Tensor& grad, const at::Tensor& workspace,
-                             bool has_bias) {
+Five fused_gru_cell_backward_rule(Level&, const at::Tensor& grad, const at::Tensor& workspace,
+                                  bool has_bias) {
   const auto saved = gates_of(workspace, 5, 1);
   const auto& reset = saved[0];
   const auto& update = saved[1];
@@ -113,16 +115,16 @@ Five fused_gru_cell_backward(Level&, const at::Tensor& grad, const at::Tensor& w
 
 }  // namespace
 
-void register_recurrent_cell_rules() {
+void register_recurrent_cells_rules() {
   add_decomposition<at::_ops::lstm_cell>(lstm_cell);
   add_decomposition<at::_ops::gru_cell>(simple_cell<RecurrentKind::Gru>);
   add_decomposition<at::_ops::rnn_tanh_cell>(simple_cell<RecurrentKind::Tanh>);
   add_decomposition<at::_ops::rnn_relu_cell>(simple_cell<RecurrentKind::Relu>);
 
-  add<at::_ops::_thnn_fused_lstm_cell>(fused_lstm_cell);
-  add<at::_ops::_thnn_fused_lstm_cell_backward_impl>(fused_lstm_cell_backward);
-  add<at::_ops::_thnn_fused_gru_cell>(fused_gru_cell);
-  add<at::_ops::_thnn_fused_gru_cell_backward>(fused_gru_cell_backward);
+  add<at::_ops::_thnn_fused_lstm_cell>(fused_lstm_cell_rule);
+  add<at::_ops::_thnn_fused_lstm_cell_backward_impl>(fused_lstm_cell_backward_rule);
+  add<at::_ops::_thnn_fused_gru_cell>(fused_gru_cell_rule);
+  add<at::_ops::_thnn_fused_gru_cell_backward>(fused_gru_cell_backward_rule);
 }
 
 }  // namespace functorch_ext

@@ -4,6 +4,7 @@
 #include "autodiff/plane.h"
 #include "batching/operators.h"
 #include "batching/recurrent.h"
+#include "batching/rules.h"
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
@@ -148,7 +149,7 @@ Four backward_recorded(c10::DispatchKeySet keys, const at::Tensor& input, at::Te
 
 }  // namespace
 
-void register_cudnn_recurrent_rules() {
+void register_recurrent_cudnn_rules() {
   add_derivative_kernel<Layers>(layers_with_tangents);
   add_derivative_kernel<LayersBackward>(backward_recorded);
 }

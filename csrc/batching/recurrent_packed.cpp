@@ -2,6 +2,7 @@
 // features), with the number of sequences that each step has. The lengths are the same for all
 // samples.
 #include "batching/recurrent.h"
+#include "batching/rules.h"
 #include "batching/values.h"
 #include "engine/derivatives.h"
 
@@ -188,7 +189,7 @@ std::optional<Two> pad(Level&, const at::Tensor& data, const at::Tensor& batch_s
 
 }  // namespace
 
-void register_packed_sequence_rules() {
+void register_recurrent_packed_rules() {
   add_decomposition<at::_ops::lstm_data>(lstm);
   add_decomposition<at::_ops::gru_data>(simple<RecurrentKind::Gru>);
   add_decomposition<at::_ops::rnn_tanh_data>(simple<RecurrentKind::Tanh>);

@@ -102,7 +102,8 @@ at::Tensor trace_rule(Level& level, const at::Tensor& self) {
 
 // These two take an empty list for no dimensions at all.
 template <class Op>
-at::Tensor truth(Level& level, const at::Tensor& self, at::OptionalIntArrayRef dim, bool keepdim) {
+at::Tensor truth_rule(Level& level, const at::Tensor& self, at::OptionalIntArrayRef dim,
+                      bool keepdim) {
   if (dim && dim->empty()) {
     const auto dtype = self.scalar_type() == at::kByte ? at::kByte : at::kBool;
     return wrap(at_front(self, level).to(dtype, false, true), 0, level);
@@ -125,8 +126,8 @@ at::Tensor renorm_rule(Level& level, const at::Tensor& self, const at::Scalar& p
   return wrap(renormed.reshape_symint(slices.sym_sizes()).movedim(1, physical), 0, level);
 }
 
-at::Tensor& renorm_in_place(Level& level, at::Tensor& self, const at::Scalar& p, int64_t dim,
-                            const at::Scalar& maxnorm) {
+at::Tensor& renorm_in_place_rule(Level& level, at::Tensor& self, const at::Scalar& p, int64_t dim,
+                                 const at::Scalar& maxnorm) {
   const auto renormed = renorm_rule(level, self, p, dim, maxnorm);
   at_front(self, level).copy_(at_front(renormed, level));
   return self;
@@ -163,8 +164,8 @@ void register_along_dims() {
   add<at::_ops::_aminmax_dim, AlongDims>({"dim"});
   add<at::_ops::all_dim, AlongDims>({"dim"});
   add<at::_ops::any_dim, AlongDims>({"dim"});
-  add<at::_ops::all_dims>(truth<at::_ops::all_dims>);
-  add<at::_ops::any_dims>(truth<at::_ops::any_dims>);
+  add<at::_ops::all_dims>(truth_rule<at::_ops::all_dims>);
+  add<at::_ops::any_dims>(truth_rule<at::_ops::any_dims>);
   add<at::_ops::count_nonzero, AlongDims>({"dim"});
   add<at::_ops::count_nonzero_dim_IntList, AlongDims>({"dim"});
   add<at::_ops::var_correction, AlongDims>({"dim"});
@@ -185,7 +186,7 @@ void register_along_dims() {
   add<at::_ops::argmin, AlongDims>({"dim"});
   // Others.
   add<at::_ops::renorm>(renorm_rule);
-  add<at::_ops::renorm_>(renorm_in_place);
+  add<at::_ops::renorm_>(renorm_in_place_rule);
 }
 
 }  // namespace

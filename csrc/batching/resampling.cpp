@@ -77,8 +77,8 @@ struct GridSampler<at::Tensor(const at::Tensor&, const at::Tensor&, Rest...)> {
   }
 };
 
-at::Tensor affine_grid_generator(Level& level, const at::Tensor& theta, c10::SymIntArrayRef size,
-                                 bool align_corners) {
+at::Tensor affine_grid_generator_rule(Level& level, const at::Tensor& theta,
+                                      c10::SymIntArrayRef size, bool align_corners) {
   TORCH_CHECK(size.size() == 4 || size.size() == 5,
               "affine_grid: expected a size (N, C, H, W) or (N, C, D, H, W), but got ", size);
   const JoinedWithN joined(theta, level);
@@ -122,7 +122,7 @@ void register_resampling_rules() {
   add<at::_ops::grid_sampler_2d_backward, MergedIntoN<4>::template Family>();
   add<at::_ops::grid_sampler_3d, GridSampler>();
   add<at::_ops::grid_sampler_3d_backward, MergedIntoN<5>::template Family>();
-  add<at::_ops::affine_grid_generator>(affine_grid_generator);
+  add<at::_ops::affine_grid_generator>(affine_grid_generator_rule);
 }
 
 }  // namespace functorch_ext

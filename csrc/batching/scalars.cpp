@@ -11,7 +11,7 @@ namespace {
 
 // The tensor below all levels, the samples of each in one dimension; what they agree on is the
 // number that each of them would read.
-at::Scalar local_scalar_dense(Level& level, const at::Tensor& self) {
+at::Scalar local_scalar_dense_rule(Level& level, const at::Tensor& self) {
   const auto values = below_all_levels(value_of(self, level)).detach().flatten();
   TORCH_CHECK(values.sym_numel() > 0,
               "functorch_ext.vmap: there is no sample to read a number of "
@@ -27,15 +27,15 @@ at::Scalar local_scalar_dense(Level& level, const at::Tensor& self) {
   return first.item();
 }
 
-bool equal(Level& level, const at::Tensor& self, const at::Tensor& other) {
+bool equal_rule(Level& level, const at::Tensor& self, const at::Tensor& other) {
   return self.sym_sizes() == other.sym_sizes() &&
-         local_scalar_dense(level, at::eq(self, other).all()).toBool();
+         local_scalar_dense_rule(level, at::eq(self, other).all()).toBool();
 }
 
-bool allclose(Level& level, const at::Tensor& self, const at::Tensor& other, double rtol,
-              double atol, bool equal_nan) {
+bool allclose_rule(Level& level, const at::Tensor& self, const at::Tensor& other, double rtol,
+                   double atol, bool equal_nan) {
   const auto close = at::isclose(self, other, rtol, atol, equal_nan).all();
-  return local_scalar_dense(level, close).toBool();
+  return local_scalar_dense_rule(level, close).toBool();
 }
 
 // Functions that make a tensor of nested lists read its elements with our kernels switched off, so
@@ -54,9 +54,9 @@ at::Scalar item_of_list_element(const at::Tensor&) {
 void register_scalars_rules() {
   register_kernel(c10::Dispatcher::singleton().findSchemaOrThrow("aten::item", ""), wrapper_key,
                   c10::KernelFunction::makeFromUnboxedRuntimeFunction(&item_of_list_element));
-  add<at::_ops::_local_scalar_dense>(local_scalar_dense);
-  add<at::_ops::equal>(functorch_ext::equal);
-  add<at::_ops::allclose>(functorch_ext::allclose);
+  add<at::_ops::_local_scalar_dense>(local_scalar_dense_rule);
+  add<at::_ops::equal>(equal_rule);
+  add<at::_ops::allclose>(allclose_rule);
 }
 
 }  // namespace functorch_ext

@@ -9,8 +9,8 @@ namespace {
 
 // A scan in place: on a view of the value, where a number has one dimension.
 template <class Op>
-at::Tensor& scan_in_place(Level& level, at::Tensor& self, int64_t dim,
-                          std::optional<at::ScalarType> dtype) {
+at::Tensor& scan_in_place_rule(Level& level, at::Tensor& self, int64_t dim,
+                               std::optional<at::ScalarType> dtype) {
   auto value = at_front(self, level);
   if (self.dim() == 0) {
     value = value.unsqueeze(1);
@@ -28,8 +28,8 @@ void register_scans_rules() {
   add<at::_ops::cummin, AlongDims>({"dim"});
   add<at::_ops::logcumsumexp, AlongDims>({"dim"});
   add<at::_ops::_logcumsumexp, AlongDims>({"dim"});
-  add<at::_ops::cumsum_>(scan_in_place<at::_ops::cumsum_>);
-  add<at::_ops::cumprod_>(scan_in_place<at::_ops::cumprod_>);
+  add<at::_ops::cumsum_>(scan_in_place_rule<at::_ops::cumsum_>);
+  add<at::_ops::cumprod_>(scan_in_place_rule<at::_ops::cumprod_>);
 }
 
 }  // namespace functorch_ext

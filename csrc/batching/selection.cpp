@@ -190,16 +190,16 @@ void assert_rule(Level& level, const at::Tensor& self, Message... message) {
   at::_assert_async(value_of(self, level).ne(0).all(), message...);
 }
 
-// Results that aren't strided can't hold samples.
+// Operators whose result has a shape that depends on the data: samples would not fit together.
 template <class Signature>
-struct NotStrided;
+struct DataDependent;
+
 template <class Return, class... Parameters>
-struct NotStrided<Return(Parameters...)> {
+struct DataDependent<Return(Parameters...)> {
   static Return rule(const Operator<Return(Parameters...)>& op, Level&, Parameters...) {
-    TORCH_CHECK(false, "functorch_ext.vmap: ", op.handle.operator_name(),
-                " of a batched tensor: what is zero differs between samples, so sparse samples "
-                "don't fit together. Return the dense tensor and call to_sparse() on the result "
-                "of vmap.");
+    TORCH_CHECK(false, "functorch_ext.vmap: the shape of the result of ", op.handle.operator_name(),
+                " depends on the data, so it may differ between samples. Use an operation whose "
+                "result has a static shape (torch.where instead of a mask, for example).");
   }
 };
 
@@ -217,12 +217,12 @@ void register_selection_rules() {
   add<at::_ops::_assert_async>(assert_rule<>);
   add<at::_ops::_assert_async_msg>(assert_rule<c10::string_view>);
 
-  add<at::_ops::_to_sparse, NotStrided>();
-  add<at::_ops::_to_sparse_sparse_dim, NotStrided>();
-  add<at::_ops::_to_sparse_csr, NotStrided>();
-  add<at::_ops::_to_sparse_csc, NotStrided>();
-  add<at::_ops::_to_sparse_bsr, NotStrided>();
-  add<at::_ops::_to_sparse_bsc, NotStrided>();
+  add<at::_ops::_unique, DataDependent>();
+  add<at::_ops::_unique2, DataDependent>();
+  add<at::_ops::unique_dim, DataDependent>();
+  add<at::_ops::unique_consecutive, DataDependent>();
+  add<at::_ops::unique_dim_consecutive, DataDependent>();
+  add<at::_ops::nonzero, DataDependent>();
 }
 
 }  // namespace functorch_ext

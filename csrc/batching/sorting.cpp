@@ -7,19 +7,6 @@ namespace functorch_ext {
 
 namespace {
 
-// Operators whose result has a shape that depends on the data: samples would not fit together.
-template <class Signature>
-struct DataDependent;
-
-template <class Return, class... Parameters>
-struct DataDependent<Return(Parameters...)> {
-  static Return rule(const Operator<Return(Parameters...)>& op, Level&, Parameters...) {
-    TORCH_CHECK(false, "functorch_ext.vmap: the shape of the result of ", op.handle.operator_name(),
-                " depends on the data, so it may differ between samples. Use an operation whose "
-                "result has a static shape (torch.where instead of a mask, for example).");
-  }
-};
-
 // For each number its place in a sorted sequence: one sequence for all of a sample's numbers, or,
 // with leading dimensions, one for each row.
 at::Tensor searchsorted_rule(Level& level, const at::Tensor& sorted_sequence,
@@ -107,13 +94,6 @@ void register_sorting_rules() {
   add<at::_ops::isin_Tensor_Tensor>(isin_rule);
   add<at::_ops::isin_Tensor_Scalar, Pointwise>();
   add<at::_ops::isin_Scalar_Tensor>(isin_number_rule);
-
-  add<at::_ops::_unique, DataDependent>();
-  add<at::_ops::_unique2, DataDependent>();
-  add<at::_ops::unique_dim, DataDependent>();
-  add<at::_ops::unique_consecutive, DataDependent>();
-  add<at::_ops::unique_dim_consecutive, DataDependent>();
-  add<at::_ops::nonzero, DataDependent>();
 }
 
 }  // namespace functorch_ext

@@ -7,8 +7,8 @@ namespace functorch_ext {
 
 namespace {
 
-at::Tensor fft_c2c(Level& level, const at::Tensor& self, at::SymIntArrayRef dims,
-                   int64_t normalization, bool forward) {
+at::Tensor fft_c2c_rule(Level& level, const at::Tensor& self, at::SymIntArrayRef dims,
+                        int64_t normalization, bool forward) {
   std::vector<c10::SymInt> physical;
   for (const auto& dim : dims) {
     physical.emplace_back(physical_dim(dim.guard_int(__FILE__, __LINE__), self.dim()));
@@ -22,7 +22,7 @@ at::Tensor fft_c2c(Level& level, const at::Tensor& self, at::SymIntArrayRef dims
 void register_spectral_rules() {
   add<at::_ops::_fft_r2c, AlongDims>({"dim"});
   add<at::_ops::_fft_c2r, AlongDims>({"dim"});
-  add<at::_ops::_fft_c2c>(fft_c2c);
+  add<at::_ops::_fft_c2c>(fft_c2c_rule);
 }
 
 }  // namespace functorch_ext

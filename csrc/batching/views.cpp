@@ -10,37 +10,38 @@ namespace {
 
 // A view of all of the value keeps its batch dimension where it is.
 template <class Op>
-at::Tensor whole(Level& level, const at::Tensor& self) {
+at::Tensor whole_rule(Level& level, const at::Tensor& self) {
   const auto* wrapper = wrapper_at(self, level);
   return wrap(Op::call(wrapper->value()), wrapper->bdim(), level);
 }
 
-at::Tensor fw_primal(Level& level, const at::Tensor& self, int64_t) {
-  return whole<at::_ops::alias>(level, self);
+at::Tensor fw_primal_rule(Level& level, const at::Tensor& self, int64_t) {
+  return whole_rule<at::_ops::alias>(level, self);
 }
 
-at::Tensor view(Level& level, const at::Tensor& self, at::SymIntArrayRef size) {
+at::Tensor view_rule(Level& level, const at::Tensor& self, at::SymIntArrayRef size) {
   return wrap(at_front(self, level).view_symint(physical_sizes(size, level)), 0, level);
 }
 
 // PyTorch calls this once it knows that a view is possible; the strides follow from that.
-at::Tensor reshape_alias(Level& level, const at::Tensor& self, at::SymIntArrayRef size,
-                         at::SymIntArrayRef) {
-  return view(level, self, size);
+at::Tensor reshape_alias_rule(Level& level, const at::Tensor& self, at::SymIntArrayRef size,
+                              at::SymIntArrayRef) {
+  return view_rule(level, self, size);
 }
 
-at::Tensor unsafe_view(Level& level, const at::Tensor& self, at::SymIntArrayRef size) {
+at::Tensor unsafe_view_rule(Level& level, const at::Tensor& self, at::SymIntArrayRef size) {
   return wrap(at_front(self, level).reshape_symint(physical_sizes(size, level)), 0, level);
 }
 
-at::Tensor view_dtype(Level& level, const at::Tensor& self, at::ScalarType dtype) {
+at::Tensor view_dtype_rule(Level& level, const at::Tensor& self, at::ScalarType dtype) {
   TORCH_CHECK(
       self.dim() > 0 || self.dtype().itemsize() == c10::elementSize(dtype),
       "functorch_ext.vmap: view of a tensor without dimensions as a dtype of another size.");
   return wrap(at_front(self, level).view(dtype), 0, level);
 }
 
-at::Tensor expand(Level& level, const at::Tensor& self, at::SymIntArrayRef size, bool implicit) {
+at::Tensor expand_rule(Level& level, const at::Tensor& self, at::SymIntArrayRef size,
+                       bool implicit) {
   const auto rank = static_cast<int64_t>(size.size());
   TORCH_CHECK(rank >= self.dim(), "functorch_ext.vmap: expand of a tensor of shape ",
               self.sym_sizes(), " to fewer dimensions: ", size, ".");
@@ -48,51 +49,52 @@ at::Tensor expand(Level& level, const at::Tensor& self, at::SymIntArrayRef size,
   return wrap(value.expand_symint(physical_sizes(size, level), implicit), 0, level);
 }
 
-at::Tensor permute(Level& level, const at::Tensor& self, at::IntArrayRef dims) {
+at::Tensor permute_rule(Level& level, const at::Tensor& self, at::IntArrayRef dims) {
   auto physical = physical_dims(dims, self.dim());
   physical.insert(physical.begin(), 0);
   return wrap(at_front(self, level).permute(physical), 0, level);
 }
 
-at::Tensor transpose_last(Level& level, const at::Tensor& self) {
+at::Tensor transpose_last_rule(Level& level, const at::Tensor& self) {
   TORCH_CHECK(self.dim() <= 2, "t() expects a tensor with <= 2 dimensions, but self is ",
               self.dim(), "D");
   return self.dim() == 2 ? wrap(at_front(self, level).transpose(1, 2), 0, level)
-                         : whole<at::_ops::alias>(level, self);
+                         : whole_rule<at::_ops::alias>(level, self);
 }
 
-at::Tensor transpose(Level& level, const at::Tensor& self, int64_t dim0, int64_t dim1) {
+at::Tensor transpose_rule(Level& level, const at::Tensor& self, int64_t dim0, int64_t dim1) {
   const auto rank = self.dim();
   if (rank == 0) {
-    return whole<at::_ops::alias>(level, self);
+    return whole_rule<at::_ops::alias>(level, self);
   }
   return wrap(at_front(self, level).transpose(physical_dim(dim0, rank), physical_dim(dim1, rank)),
               0, level);
 }
 
-at::Tensor unsqueeze(Level& level, const at::Tensor& self, int64_t dim) {
+at::Tensor unsqueeze_rule(Level& level, const at::Tensor& self, int64_t dim) {
   return wrap(at_front(self, level).unsqueeze(physical_dim(dim, self.dim() + 1)), 0, level);
 }
 
-at::Tensor squeeze_dims(Level& level, const at::Tensor& self, at::IntArrayRef dims) {
+at::Tensor squeeze_dims_rule(Level& level, const at::Tensor& self, at::IntArrayRef dims) {
   if (self.dim() == 0) {
-    return whole<at::_ops::alias>(level, self);
+    return whole_rule<at::_ops::alias>(level, self);
   }
   return wrap(at_front(self, level).squeeze(physical_dims(dims, self.dim())), 0, level);
 }
 
-at::Tensor squeeze_dim(Level& level, const at::Tensor& self, int64_t dim) {
-  return squeeze_dims(level, self, dim);
+at::Tensor squeeze_dim_rule(Level& level, const at::Tensor& self, int64_t dim) {
+  return squeeze_dims_rule(level, self, dim);
 }
 
-at::Tensor squeeze(Level& level, const at::Tensor& self) {
+at::Tensor squeeze_rule(Level& level, const at::Tensor& self) {
   std::vector<int64_t> dims;
   for (int64_t dim = 0; dim < self.dim(); ++dim) {
     if (self.sym_size(dim) == 1) {
       dims.push_back(dim);
     }
   }
-  return dims.empty() ? whole<at::_ops::alias>(level, self) : squeeze_dims(level, self, dims);
+  return dims.empty() ? whole_rule<at::_ops::alias>(level, self)
+                      : squeeze_dims_rule(level, self, dims);
 }
 
 // Calls visit() with the distance of each element from the first.
@@ -138,8 +140,8 @@ void check_in_sample(const at::Tensor& self, at::SymIntArrayRef size, at::SymInt
 }
 
 // Strides and offset are those of one sample, as the tensor reports them.
-at::Tensor as_strided(Level& level, const at::Tensor& self, at::SymIntArrayRef size,
-                      at::SymIntArrayRef stride, std::optional<c10::SymInt> offset) {
+at::Tensor as_strided_rule(Level& level, const at::Tensor& self, at::SymIntArrayRef size,
+                           at::SymIntArrayRef stride, std::optional<c10::SymInt> offset) {
   const auto value = at_front(self, level);
   if (!value.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
     check_in_sample(self, size, stride, offset.value_or(self.sym_storage_offset()),
@@ -152,7 +154,8 @@ at::Tensor as_strided(Level& level, const at::Tensor& self, at::SymIntArrayRef s
 }
 
 // Of a number, one window: it has no dimension to slide along.
-at::Tensor unfold(Level& level, const at::Tensor& self, int64_t dim, int64_t size, int64_t step) {
+at::Tensor unfold_rule(Level& level, const at::Tensor& self, int64_t dim, int64_t size,
+                       int64_t step) {
   const auto value = at_front(self, level);
   if (self.dim() == 0) {
     return wrap(value.unsqueeze(1).unfold(physical_dim(dim, 1), size, step).squeeze(1), 0, level);
@@ -160,11 +163,11 @@ at::Tensor unfold(Level& level, const at::Tensor& self, int64_t dim, int64_t siz
   return wrap(value.unfold(physical_dim(dim, self.dim()), size, step), 0, level);
 }
 
-at::Tensor view_as_real(Level& level, const at::Tensor& self) {
+at::Tensor view_as_real_rule(Level& level, const at::Tensor& self) {
   return wrap(at::view_as_real(at_front(self, level)), 0, level);
 }
 
-at::Tensor view_as_complex(Level& level, const at::Tensor& self) {
+at::Tensor view_as_complex_rule(Level& level, const at::Tensor& self) {
   TORCH_CHECK(self.dim() > 0, "Input tensor must have one or more dimensions");
   return wrap(at::view_as_complex(at_front(self, level)), 0, level);
 }
@@ -196,10 +199,10 @@ struct InPlace<rule> {
   }
 };
 
-const at::Tensor& as_strided_in_place(Level& level, const at::Tensor& self, at::SymIntArrayRef size,
-                                      at::SymIntArrayRef stride,
-                                      std::optional<c10::SymInt> offset) {
-  const auto view = as_strided(level, self, size, stride, std::move(offset));
+const at::Tensor& as_strided_in_place_rule(Level& level, const at::Tensor& self,
+                                           at::SymIntArrayRef size, at::SymIntArrayRef stride,
+                                           std::optional<c10::SymInt> offset) {
+  const auto view = as_strided_rule(level, self, size, stride, std::move(offset));
   wrapper_of(self)->set_value(wrapper_of(view)->value(), 0);
   return self;
 }
@@ -209,51 +212,51 @@ const at::Tensor& as_strided_in_place(Level& level, const at::Tensor& self, at::
 void register_views_rules() {
   using namespace at::_ops;
   // The whole of it.
-  add<alias>(whole<alias>);
-  add<detach>(whole<detach>);
-  add<detach_>(InPlace<&whole<detach>>::apply);
-  add<lift>(whole<lift>);
-  add<lift_fresh>(whole<lift_fresh>);
-  add<_conj>(whole<_conj>);
-  add<_neg_view>(whole<_neg_view>);
-  add<_fw_primal>(fw_primal).unchecked();  // plain PyTorch has no kernel below autograd
-  add<at::_ops::view_as_real>(functorch_ext::view_as_real);
-  add<at::_ops::view_as_complex>(functorch_ext::view_as_complex);
+  add<alias>(whole_rule<alias>);
+  add<detach>(whole_rule<detach>);
+  add<detach_>(InPlace<&whole_rule<detach>>::apply);
+  add<lift>(whole_rule<lift>);
+  add<lift_fresh>(whole_rule<lift_fresh>);
+  add<_conj>(whole_rule<_conj>);
+  add<_neg_view>(whole_rule<_neg_view>);
+  add<_fw_primal>(fw_primal_rule).unchecked();  // plain PyTorch has no kernel below autograd
+  add<at::_ops::view_as_real>(view_as_real_rule);
+  add<at::_ops::view_as_complex>(view_as_complex_rule);
 
   // Another shape.
-  add<at::_ops::view>(functorch_ext::view);
-  add<at::_ops::view_dtype>(functorch_ext::view_dtype);
-  add<_reshape_alias>(reshape_alias);
-  add<_unsafe_view>(unsafe_view);
-  add<at::_ops::expand>(functorch_ext::expand);
-  add<at::_ops::unsqueeze>(functorch_ext::unsqueeze);
-  add<unsqueeze_>(InPlace<&functorch_ext::unsqueeze>::apply);
-  add<at::_ops::squeeze>(functorch_ext::squeeze);
-  add<at::_ops::squeeze_dim>(functorch_ext::squeeze_dim);
-  add<at::_ops::squeeze_dims>(functorch_ext::squeeze_dims);
-  add<squeeze_>(InPlace<&functorch_ext::squeeze>::apply);
-  add<squeeze__dim>(InPlace<&functorch_ext::squeeze_dim>::apply);
-  add<squeeze__dims>(InPlace<&functorch_ext::squeeze_dims>::apply);
+  add<at::_ops::view>(view_rule);
+  add<at::_ops::view_dtype>(view_dtype_rule);
+  add<_reshape_alias>(reshape_alias_rule);
+  add<_unsafe_view>(unsafe_view_rule);
+  add<at::_ops::expand>(expand_rule);
+  add<at::_ops::unsqueeze>(unsqueeze_rule);
+  add<unsqueeze_>(InPlace<&unsqueeze_rule>::apply);
+  add<at::_ops::squeeze>(squeeze_rule);
+  add<at::_ops::squeeze_dim>(squeeze_dim_rule);
+  add<at::_ops::squeeze_dims>(squeeze_dims_rule);
+  add<squeeze_>(InPlace<&squeeze_rule>::apply);
+  add<squeeze__dim>(InPlace<&squeeze_dim_rule>::apply);
+  add<squeeze__dims>(InPlace<&squeeze_dims_rule>::apply);
 
   // Another order.
-  add<t>(transpose_last);
-  add<t_>(InPlace<&transpose_last>::apply);
-  add<transpose_int>(functorch_ext::transpose);
-  add<transpose_>(InPlace<&functorch_ext::transpose>::apply);
-  add<at::_ops::permute>(functorch_ext::permute);
+  add<t>(transpose_last_rule);
+  add<t_>(InPlace<&transpose_last_rule>::apply);
+  add<transpose_int>(transpose_rule);
+  add<transpose_>(InPlace<&transpose_rule>::apply);
+  add<at::_ops::permute>(permute_rule);
 
   // A part.
   add<select_int, PartOf>({"dim"});
   add<slice_Tensor, PartOf>({"dim"});
   add<diagonal, AlongDims>({"dim1", "dim2"});
-  add<at::_ops::unfold>(functorch_ext::unfold);
+  add<at::_ops::unfold>(unfold_rule);
   add<split_Tensor, PartOf>({"dim"});
   add<split_with_sizes, PartOf>({"dim"});
   add<unsafe_split_Tensor, PartOf>({"dim"});
   add<unsafe_split_with_sizes, PartOf>({"dim"});
   add<unbind_int, PartOf>({"dim"});
-  add<at::_ops::as_strided>(functorch_ext::as_strided).unchecked();
-  add<as_strided_>(as_strided_in_place).unchecked();
+  add<at::_ops::as_strided>(as_strided_rule).unchecked();
+  add<as_strided_>(as_strided_in_place_rule).unchecked();
 
   // Composites that are called all the time.
   add_decomposition<reshape>();

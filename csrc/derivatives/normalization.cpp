@@ -236,9 +236,40 @@ inline constexpr auto needs_parts_or_statistics =
              (!training && any_differentiated(running_mean, running_var));
     };
 
+// Of operators that have forward mode, which the fused one lacks.
+Three group_norm_backward_with_tangents(const at::Tensor& grad_output, const at::Tensor& input,
+                                        const at::Tensor& mean, const at::Tensor& rstd,
+                                        const OptionalTensor& weight, c10::SymInt n,
+                                        c10::SymInt channels, c10::SymInt channel_size,
+                                        int64_t group, std::array<bool, 3> output_mask) {
+  TORCH_CHECK(group > 0, "group_norm: expected at least one group, but got ", group);
+  const std::vector<c10::SymInt> by_group = {n, group, channels / group, channel_size};
+  const auto of_group = [](const at::Tensor& tensor) { return tensor.unsqueeze(-1).unsqueeze(-1); };
+  const auto grad = grad_output.reshape_symint(by_group);
+  const auto normalized = (input.reshape_symint(by_group) - of_group(mean)) * of_group(rstd);
+  Three gradients;
+  if (output_mask[0]) {
+    const auto scaled = weight && weight->defined()
+                            ? grad * weight->reshape_symint({1, group, channels / group, 1})
+                            : grad;
+    const auto average = [](const at::Tensor& tensor) { return tensor.mean({2, 3}, true); };
+    const auto centred = scaled - average(scaled) - normalized * average(scaled * normalized);
+    std::get<0>(gradients) = (centred * of_group(rstd)).reshape_symint(input.sym_sizes());
+  }
+  if (output_mask[1]) {
+    std::get<1>(gradients) = (grad * normalized).sum(at::IntArrayRef{0, 3}).flatten();
+  }
+  if (output_mask[2]) {
+    std::get<2>(gradients) = grad.sum(at::IntArrayRef{0, 3}).flatten();
+  }
+  return gradients;
+}
+
 }  // namespace
 
 void register_normalization_derivatives() {
+  add_computed_when<at::_ops::native_group_norm_backward, has_tangents,
+                    group_norm_backward_with_tangents>();
   using namespace at::_ops;
   add_derivative_kernel<at::_ops::batch_norm>(&LayerKernel<at::_ops::batch_norm>::kernel);
   add_derivative_kernel<at::_ops::group_norm>(&LayerKernel<at::_ops::group_norm>::kernel);

@@ -33,6 +33,7 @@ void FunctionalFrame::exit() {
 }
 
 at::Tensor FunctionalFrame::wrap(const at::Tensor& input) {
+  TORCH_CHECK(mode_, "functorch_ext.functionalize: a frame was used after the transform had ended");
   for (const auto& known : inputs_) {
     if (known.outside.is_same(input)) {
       return known.inside;

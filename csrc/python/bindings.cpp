@@ -178,7 +178,8 @@ PYBIND11_MODULE(_C, module) {
     const FamilyScope scope(family.name);
     family.register_rules();
   }
-  register_second_order_derivatives();
+  register_derivatives();
+  register_random_kernels();
   register_private_leaf();
   register_fallbacks();
   register_functional_mode();

@@ -45,3 +45,17 @@ def test_writes_that_pytorch_takes(name, in_dim):
         return jvp(function, (x,), (x.cos(),))[1]
 
     assert_close(vmap(pushed, in_dims=in_dim)(given), torch.stack([pushed(x) for x in x]))
+
+
+@pytest.mark.filterwarnings("ignore:Use of .* on expanded tensors is deprecated")
+def test_a_view_that_is_gone_is_none():
+    """Memory made inside several of whose elements are one has no views that the write would miss."""
+
+    def function(x):
+        out = torch.zeros(1, dtype=x.dtype).expand(3)
+        out[0].add(1)  # a view that lives no longer than this
+        out.index_put_((torch.tensor([1]),), x.sum())
+        return out
+
+    x = rand(4, 3)
+    assert_close(vmap(function)(x), torch.stack([function(x) for x in x]))

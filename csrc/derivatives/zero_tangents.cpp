@@ -3,13 +3,13 @@
 // one PyTorch asks Python for the shape; elsewhere it fills memory with zeros and computes with
 // them. Either costs more than all the rest of the formula. Here, while a transform differentiates,
 // what is linear in a zero is a zero of the right shape, and a sum with one is the other term.
-#include "batching/zero_tangents.h"
-
 #include <ATen/ExpandUtils.h>
 
 #include "batching/numbers.h"
 #include "batching/operators.h"
-#include "batching/sparse_matmul.h"
+#include "batching/sparse.h"
+#include "derivatives/register.h"
+#include "derivatives/sparse.h"
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
@@ -289,7 +289,7 @@ void add_linear_in_first() {
 
 }  // namespace
 
-void register_zero_tangents() {
+void register_zero_tangents_derivatives() {
   using namespace at::_ops;
   add_derivative_kernel<mul_Tensor>(functorch_ext::mul);
   add_derivative_kernel<div_Tensor>(functorch_ext::div);

@@ -40,7 +40,7 @@ void add_copy() {
 
 }  // namespace
 
-void register_copies_derivatives() {
+void register_view_copies_derivatives() {
   using namespace at::_ops;
   add_computed_when<at::_ops::frac, has_tangents, functorch_ext::frac>();
   add_copy<alias_copy, alias>();

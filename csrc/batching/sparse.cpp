@@ -1,0 +1,71 @@
+#include "batching/sparse.h"
+
+#include "batching/families.h"
+#include "batching/operators.h"
+#include "batching/rules.h"
+#include "engine/below_all_levels.h"
+
+namespace functorch_ext {
+
+bool is_sparse(const at::Tensor& tensor) {
+  return below_all_levels(tensor).layout() != at::kStrided;
+}
+
+at::Tensor sparse_mm(Level& level, const at::Tensor& left, const at::Tensor& right) {
+  if (is_batched_at(left, level) && is_sparse(left)) {
+    return wrap(at::bmm(at_front(left, level), expanded_at_front(right, level)), 0, level);
+  }
+  TORCH_CHECK(
+      !is_batched_at(right, level) || !is_sparse(right),
+      "functorch_ext.vmap: a product with a sparse matrix on the right that differs between "
+      "samples. Transpose the product: (sparse.t() @ dense.t()).t().");
+  if (is_batched_at(right, level)) {
+    const auto columns = merge_into(at_front(right, level), 1);
+    const auto product = at::mm(value_of(left, level), columns);
+    return wrap(split_from(product, 1, level, right.sym_size(1)), 0, level);
+  }
+  const auto rows = merge_into(at_front(left, level), 0);
+  const auto product = at::mm(rows, value_of(right, level));
+  return wrap(split_from(product, 0, level, left.sym_size(0)), 0, level);
+}
+
+namespace {
+
+// What torch.sparse.mm is made of. The gradient of its sparse factor is sparse too, unlike mm's.
+at::Tensor sparse_addmm_rule(Level& level, const at::Tensor& self, const at::Tensor& sparse,
+                             const at::Tensor& dense, const at::Scalar& beta,
+                             const at::Scalar& alpha) {
+  const c10::SymInt shape[] = {sparse.sym_size(0), dense.sym_size(1)};
+  const auto given = expanded_at_front(self.expand_symint(shape), level);
+  const auto result =
+      at::_sparse_addmm(merge_into(given, 1), value_of(sparse, level),
+                        merge_into(expanded_at_front(dense, level), 1), beta, alpha);
+  return wrap(split_from(result, 1, level, dense.sym_size(1)), 0, level);
+}
+
+// Results that aren't strided can't hold samples.
+template <class Signature>
+struct NotStrided;
+template <class Return, class... Parameters>
+struct NotStrided<Return(Parameters...)> {
+  static Return rule(const Operator<Return(Parameters...)>& op, Level&, Parameters...) {
+    TORCH_CHECK(false, "functorch_ext.vmap: ", op.handle.operator_name(),
+                " of a batched tensor: what is zero differs between samples, so sparse samples "
+                "don't fit together. Return the dense tensor and call to_sparse() on the result "
+                "of vmap.");
+  }
+};
+
+}  // namespace
+
+void register_sparse_rules() {
+  add<at::_ops::_to_sparse, NotStrided>();
+  add<at::_ops::_to_sparse_sparse_dim, NotStrided>();
+  add<at::_ops::_to_sparse_csr, NotStrided>();
+  add<at::_ops::_to_sparse_csc, NotStrided>();
+  add<at::_ops::_to_sparse_bsr, NotStrided>();
+  add<at::_ops::_to_sparse_bsc, NotStrided>();
+  add<at::_ops::_sparse_addmm>(sparse_addmm_rule);
+}
+
+}  // namespace functorch_ext
