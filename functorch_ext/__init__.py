@@ -21,8 +21,8 @@ from functorch_ext._releases import check_release as _check_release  # noqa: E40
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
 from functorch_ext.curvature import fisher_vp, ggnvp, hvp, vhp  # noqa: E402
-from functorch_ext.diagonals import hessian_diag, laplacian, trace_estimate  # noqa: E402
 from functorch_ext.debugging import debug_unwrap  # noqa: E402
+from functorch_ext.diagonals import hessian_diag, laplacian, trace_estimate  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
 from functorch_ext.functionalize import functionalize  # noqa: E402
 from functorch_ext.jacobian import hessian, jacfwd, jacrev  # noqa: E402

@@ -2,6 +2,7 @@
 #include "batching/attention.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "engine/derivatives.h"
 #include "engine/randomness.h"
 
 namespace functorch_ext {
