@@ -118,12 +118,6 @@ DISTRIBUTIONS = {
 }
 
 
-def test_a_loop_until_all_samples_are_done_is_refused():
-    draw = lambda p: torch.distributions.VonMises(p, p + 1).sample((4,))
-    with pytest.raises(RuntimeError, match="a number is read out of a batched tensor"):
-        F.vmap(draw, randomness="different")(torch.tensor([0.2, 0.5, 0.8]))
-
-
 @pytest.mark.parametrize("make", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
 def test_distributions_sample(make):
     p = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64)
