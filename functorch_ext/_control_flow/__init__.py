@@ -29,6 +29,7 @@ from functorch_ext._control_flow.cond import cond
 from functorch_ext._control_flow.scan import associative_scan, map_over_slices, scan
 from functorch_ext._control_flow.while_loop import while_loop
 from functorch_ext._patches.after_import import when_imported
+from functorch_ext._releases.control_flow import COMPILE_AND_CALL
 
 # On while a transform runs, on its tensors, and on while functionalize runs.
 _KEYS = ("TESTING_ONLY_GenericMode", "DeferredInit", "TESTING_ONLY_GenericWrapper")
@@ -45,7 +46,14 @@ def install() -> None:
         (flex_attention_op, flex_attention),
     ):
         _register(op, kernel)
-    plain: Any = utils._hop_compile_and_call
+    if COMPILE_AND_CALL is not None:
+        _call_without_compiler(COMPILE_AND_CALL)
+    when_imported("torch.nn.attention.flex_attention", _let_differentiate)
+
+
+def _call_without_compiler(name: str) -> None:
+    """Inside transforms the operators' functions are called as they are."""
+    plain = getattr(utils, name)
 
     def call(function: Callable[..., Any], args: Any, kwargs: Any = None) -> Any:
         # Tensors of a transform may be in use by another thread: this one's are compiled then.
@@ -57,11 +65,10 @@ def install() -> None:
 
     _patches.replace(
         utils,
-        "_hop_compile_and_call",
+        name,
         call,
         "torch.cond and its kind would compile functions that a transform calls",
     )
-    when_imported("torch.nn.attention.flex_attention", _let_differentiate)
 
 
 def _let_differentiate(module: Any) -> None:
