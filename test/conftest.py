@@ -1,5 +1,8 @@
 """What every test shares: one thread, a fixed seed, a check that no transform left state behind."""
 
+import os
+import tempfile
+
 import pytest
 import torch
 
@@ -22,6 +25,10 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # Inductor takes code from its cache that it made for the processor's other instructions.
+    if capability := os.environ.get("ATEN_CPU_CAPABILITY"):
+        cache = os.path.join(tempfile.gettempdir(), f"torchinductor_{capability}")
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache)
     device.use(config.getoption("--device"))
     if config.getoption("--onednn") == "off":
         torch.backends.mkldnn.set_flags(False)
