@@ -127,11 +127,11 @@ def cases(table):
             yield pytest.param(function, makers, in_dims, id=f"{name}-{in_dims}")
 
 
-@pytest.mark.parametrize(("function", "makers", "in_dims"), cases(ATTENTION))
+@pytest.mark.parametrize(("function", "makers", "in_dims"), list(cases(ATTENTION)))
 def test_attention(function, makers, in_dims):
     check(function, makers, in_dims)
 
 
-@pytest.mark.parametrize(("function", "makers", "in_dims"), cases(NORMALIZATION))
+@pytest.mark.parametrize(("function", "makers", "in_dims"), list(cases(NORMALIZATION)))
 def test_normalization(function, makers, in_dims):
     check(function, makers, in_dims)
