@@ -20,6 +20,7 @@ class BuiltinRole:
     HANDS_POINTER: ClassVar[BuiltinRole]
     READS: ClassVar[BuiltinRole]
     MAKES: ClassVar[BuiltinRole]
+    MAKES_BETWEEN: ClassVar[BuiltinRole]
 
 class Level:
     @property

@@ -205,6 +205,7 @@ PYBIND11_MODULE(_C, module) {
   });
   py::enum_<BuiltinRole>(module, "BuiltinRole")
       .value("MAKES", BuiltinRole::Makes)
+      .value("MAKES_BETWEEN", BuiltinRole::MakesBetween)
       .value("COPIES", BuiltinRole::Copies)
       .value("HANDS_OUT", BuiltinRole::HandsOut)
       .value("HANDS_POINTER", BuiltinRole::HandsPointer)

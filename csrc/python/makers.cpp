@@ -8,6 +8,7 @@
 
 #include "engine/own_memory.h"
 #include "engine/thread_state.h"
+#include "python/switch.h"
 
 namespace py = pybind11;
 
@@ -73,7 +74,8 @@ py::object own_result(py::object made, BuiltinRole role) {
     return made;
   }
   const auto& tensor = THPVariable_Unpack(made.ptr());
-  const auto own = role == BuiltinRole::Makes ? owned(tensor) : owned_copy(tensor);
+  const bool makes = role == BuiltinRole::Makes || role == BuiltinRole::MakesBetween;
+  const auto own = makes ? owned(tensor) : owned_copy(tensor);
   return own.is_same(tensor) ? made : py::reinterpret_steal<py::object>(THPVariable_Wrap(own));
 }
 
@@ -112,7 +114,8 @@ PyObject* watched(PyObject* result, PyObject* self, PyObject* args, BuiltinRole 
     if (role == BuiltinRole::Computes) {
       return (is_new(given) ? own_result(std::move(given), role) : given).release().ptr();
     }
-    if (role == BuiltinRole::Makes || role == BuiltinRole::Copies) {
+    if (role == BuiltinRole::Makes || role == BuiltinRole::MakesBetween ||
+        role == BuiltinRole::Copies) {
       return own_result(std::move(given), role).release().ptr();
     }
     if (PyObject* tensor = tensor_given(self, args)) {
@@ -150,8 +153,16 @@ Function as_function(PyCFunction function) {
 template <size_t index>
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
   const auto original = as_function<PyCFunctionWithKeywords>(originals[index]);
+  if (roles[index] == BuiltinRole::MakesBetween && !is_idle()) {
+    PyObject* made = PyObject_Call(of_elements_functions[index], args, kwargs);
+    if (made != Py_NotImplemented) {
+      return made;
+    }
+    Py_DECREF(made);
+  }
   PyObject* result = explained([&] { return original(self, args, kwargs); }, self, args);
-  if (!result && of_elements_functions[index] && is_in_transform()) {
+  if (!result && of_elements_functions[index] && roles[index] != BuiltinRole::MakesBetween &&
+      is_in_transform()) {
     return made_of_elements(of_elements_functions[index], args, kwargs);
   }
   return watched(result, self, args, roles[index]);

@@ -7,6 +7,7 @@ namespace functorch_ext {
 // What becomes of what a builtin function of PyTorch returns, or of its `self`.
 enum class BuiltinRole : uint8_t {
   Makes,         // a new tensor, such as torch.zeros: it belongs to the transform
+  MakesBetween,  // likewise, of bounds that PyTorch takes for constants: `of_elements` comes first
   Copies,        // likewise, but it may be part of a graph, and then doesn't
   HandsOut,      // the memory of a tensor, to somebody who expects to see later writes
   HandsPointer,  // the address of a tensor's memory
@@ -17,8 +18,8 @@ enum class BuiltinRole : uint8_t {
 // Tells the engine of a builtin function, or a method of a builtin type (see engine/own_memory.h).
 //
 // `of_elements`, if not none: where the function fails inside a transform, this is called with the
-// same arguments, and what it returns (unless that is NotImplemented) is the result. Returns the
-// function's index.
+// same arguments, and what it returns (unless that is NotImplemented) is the result. Of what is
+// made between bounds it is called first. Returns the function's index.
 size_t watch_builtin(const pybind11::object& function, BuiltinRole role,
                      const pybind11::object& of_elements);
 

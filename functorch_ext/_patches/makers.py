@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 from torch.utils import dlpack
 
 from functorch_ext import _C, _patches
 
 MAKERS = """
     empty empty_like empty_permuted empty_strided zeros zeros_like ones ones_like full full_like
-    scalar_tensor eye arange range linspace logspace tril_indices triu_indices
+    scalar_tensor eye arange range tril_indices triu_indices
     bartlett_window blackman_window hamming_window hann_window kaiser_window
     rand rand_like randn randn_like randint randint_like randperm
 """.split()
@@ -51,6 +52,7 @@ _STAND_INS = {
 
 _WHY = {
     "MAKES": "a tensor made inside a transform is the transform's own",
+    "MAKES_BETWEEN": "the derivative by bounds that are tensors isn't lost",
     "COPIES": "a copy made inside a transform is the transform's own",
     "COMPUTES": "a new tensor made inside a transform is the transform's own",
     "HANDS_OUT": "memory that is handed out stays valid and is written to",
@@ -65,6 +67,8 @@ def install() -> None:
         _watch(torch, name, "MAKES")
     for name, role in (("tensor", "MAKES"), ("as_tensor", "COMPUTES"), ("asarray", "COMPUTES")):
         _watch(torch, name, role, functools.partial(_of_elements, getattr(torch, name)))
+    for name in ("linspace", "logspace"):
+        _watch(torch, name, "MAKES_BETWEEN", functools.partial(_between, getattr(torch, name)))
     for name in METHODS:
         _watch(torch.Tensor, name, "MAKES")
     for owner in (torch, torch.Tensor):
@@ -111,3 +115,36 @@ def _of_elements(function: Callable[..., Tensor], data: Any, *args: Any, **optio
     flat = torch.cat([x.reshape(-1).to(like.device, like.dtype) for x in tensors])
     result = flat.reshape(like.shape)
     return result.requires_grad_() if like.requires_grad else result
+
+
+def _between(
+    function: Callable[..., Tensor],
+    start: Any = None,
+    end: Any = None,
+    steps: Any = None,
+    *base: float,
+    **options: Any,
+) -> Any:
+    """Evenly spaced numbers between tensors that are differentiated.
+
+    PyTorch takes the bounds for constants: the derivative by them would be zero without a word.
+    """
+    bounds = [bound for bound in (start, end) if isinstance(bound, Tensor)]
+    recorded = torch.is_grad_enabled() and any(bound.requires_grad for bound in bounds)
+    if not (recorded or _C.tangent_flows(tuple(bounds))) or steps is None or "out" in options:
+        return NotImplemented
+    # Shape and dtype, or PyTorch's own error.
+    constants = [x.detach() if isinstance(x, Tensor) else x for x in (start, end)]
+    with torch.no_grad():
+        like = function(*map(_primal, constants), steps, *base, **options)
+    if not (like.is_floating_point() or like.is_complex()):
+        return like
+    weights = torch.linspace(0, 1, steps, dtype=like.real.dtype, device=like.device)
+    numbers = start * (1 - weights) + end * weights
+    if function.__name__ == "logspace":
+        numbers = torch.pow(base[0] if base else options.get("base", 10.0), numbers)
+    return numbers.to(like.dtype)
+
+
+def _primal(bound: Any) -> Any:
+    return forward_ad.unpack_dual(bound).primal if isinstance(bound, Tensor) else bound
