@@ -9,7 +9,7 @@ namespace functorch_ext {
 namespace {
 
 // (output, what the backward pass needs); kernels for GPUs need nothing, and give no elements.
-std::tuple<at::Tensor, at::Tensor> log_sigmoid_forward(Level& level, const at::Tensor& self) {
+std::tuple<at::Tensor, at::Tensor> log_sigmoid_forward_rule(Level& level, const at::Tensor& self) {
   const auto bdim = bdim_of(self, level);
   const auto [output, kept] = at::log_sigmoid_forward(value_of(self, level));
   const bool is_kept = kept.sym_sizes() == output.sym_sizes();
@@ -19,7 +19,7 @@ std::tuple<at::Tensor, at::Tensor> log_sigmoid_forward(Level& level, const at::T
 }  // namespace
 
 void register_activations_rules() {
-  add<at::_ops::log_sigmoid_forward>(log_sigmoid_forward);
+  add<at::_ops::log_sigmoid_forward>(log_sigmoid_forward_rule);
   add<at::_ops::_softmax, AlongDims>({"dim"});
   add<at::_ops::_softmax_backward_data, AlongDims>({"dim"});
   add<at::_ops::_log_softmax, AlongDims>({"dim"});

@@ -87,10 +87,10 @@ at::Tensor ctc_backward_rule(Level& level, const at::Tensor& grad, const at::Ten
 
 // What PyTorch makes it of, but for the choice of cuDNN's kernel, which reads the targets' values.
 template <class Each>
-std::optional<at::Tensor> ctc_loss_on_gpus(Level&, const at::Tensor& log_probs,
-                                           const at::Tensor& targets, Each input_lengths,
-                                           Each target_lengths, int64_t blank, int64_t reduction,
-                                           bool zero_infinity) {
+std::optional<at::Tensor> ctc_loss_decomposition(Level&, const at::Tensor& log_probs,
+                                                 const at::Tensor& targets, Each input_lengths,
+                                                 Each target_lengths, int64_t blank,
+                                                 int64_t reduction, bool zero_infinity) {
   if (!log_probs.is_cuda()) {
     return std::nullopt;
   }
@@ -121,8 +121,8 @@ void register_ctc_rules() {
   // PyTorch reads beyond the scores where a class doesn't exist.
   add<at::_ops::_ctc_loss>(ctc_rule<IntArrayRef>).unchecked();
   add<at::_ops::_ctc_loss_Tensor>(ctc_rule<const Tensor&>).unchecked();
-  add_decomposition<at::_ops::ctc_loss_IntList>(ctc_loss_on_gpus<IntArrayRef>);
-  add_decomposition<at::_ops::ctc_loss_Tensor>(ctc_loss_on_gpus<const Tensor&>);
+  add_decomposition<at::_ops::ctc_loss_IntList>(ctc_loss_decomposition<IntArrayRef>);
+  add_decomposition<at::_ops::ctc_loss_Tensor>(ctc_loss_decomposition<const Tensor&>);
   add<at::_ops::_ctc_loss_backward>(ctc_backward_rule<IntArrayRef>);
   add<at::_ops::_ctc_loss_backward_Tensor>(ctc_backward_rule<const Tensor&>);
 }

@@ -33,10 +33,14 @@ struct Sequences {
   bool has_cell() const {
     return network.kind == RecurrentKind::Lstm;
   }
+  // Of the inputs: sequences and first states come before the weights. There are as many outputs.
+  size_t first_weight() const {
+    return has_cell() ? 3 : 2;
+  }
   // Output, last hidden state and, of an LSTM, last cell state.
   std::vector<at::Tensor> take_steps(const std::vector<at::Tensor>& inputs) const {
     const RecurrentState first{inputs[1], has_cell() ? inputs[2] : at::Tensor()};
-    const auto params = at::TensorList(inputs).slice(has_cell() ? 3 : 2);
+    const auto params = at::TensorList(inputs).slice(first_weight());
     const auto [output, last] = step_by_step(network, inputs[0], first, params, batch_first);
     return has_cell() ? std::vector<at::Tensor>{output, last.hidden, last.cell}
                       : std::vector<at::Tensor>{output, last.hidden};
@@ -90,7 +94,7 @@ Four gradients_by_steps(const Sequences& sequences, const OptionalTensor& grad_o
   std::vector<at::Tensor> cotangents;
   std::vector<size_t> given;
   const std::array outputs{&grad_output, &grad_hy, &grad_cy};
-  for (size_t i = 0; i < (sequences.has_cell() ? 3 : 2); ++i) {
+  for (size_t i = 0; i < sequences.first_weight(); ++i) {
     if (*outputs[i] && (*outputs[i])->defined()) {
       cotangents.push_back(**outputs[i]);
       given.push_back(i);
@@ -108,7 +112,6 @@ Four gradients_by_steps(const Sequences& sequences, const OptionalTensor& grad_o
     return sequences.take_steps(tensors);
   };
   auto gradients = pull_back(function, inputs, wanted, cotangents, given, plane);
-  const size_t first_weight = sequences.has_cell() ? 3 : 2;
   const auto part = [&](size_t i) {
     return gradients[i].defined() ? gradients[i] : at::zeros_like(inputs[i]);
   };
@@ -116,7 +119,7 @@ Four gradients_by_steps(const Sequences& sequences, const OptionalTensor& grad_o
   std::get<0>(result) = asked[0] ? part(0) : at::Tensor();
   std::get<1>(result) = asked[1] ? part(1) : at::Tensor();
   std::get<2>(result) = asked[2] && sequences.has_cell() ? part(2) : at::Tensor();
-  for (size_t i = first_weight; asked[3] && i < inputs.size(); ++i) {
+  for (size_t i = sequences.first_weight(); asked[3] && i < inputs.size(); ++i) {
     std::get<3>(result).push_back(part(i));
   }
   return result;

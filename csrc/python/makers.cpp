@@ -23,6 +23,7 @@ constexpr size_t capacity = 96;
 std::array<PyCFunction, capacity> originals{};
 std::array<BuiltinRole, capacity> roles{};
 std::array<PyObject*, capacity> of_elements_functions{};
+std::array<bool, capacity> elements_come_first{};
 std::array<PyMethodDef*, capacity> definitions{};
 size_t count = 0;
 
@@ -74,8 +75,7 @@ py::object own_result(py::object made, BuiltinRole role) {
     return made;
   }
   const auto& tensor = THPVariable_Unpack(made.ptr());
-  const bool makes = role == BuiltinRole::Makes || role == BuiltinRole::MakesBetween;
-  const auto own = makes ? owned(tensor) : owned_copy(tensor);
+  const auto own = role == BuiltinRole::Makes ? owned(tensor) : owned_copy(tensor);
   return own.is_same(tensor) ? made : py::reinterpret_steal<py::object>(THPVariable_Wrap(own));
 }
 
@@ -114,8 +114,7 @@ PyObject* watched(PyObject* result, PyObject* self, PyObject* args, BuiltinRole 
     if (role == BuiltinRole::Computes) {
       return (is_new(given) ? own_result(std::move(given), role) : given).release().ptr();
     }
-    if (role == BuiltinRole::Makes || role == BuiltinRole::MakesBetween ||
-        role == BuiltinRole::Copies) {
+    if (role == BuiltinRole::Makes || role == BuiltinRole::Copies) {
       return own_result(std::move(given), role).release().ptr();
     }
     if (PyObject* tensor = tensor_given(self, args)) {
@@ -153,7 +152,7 @@ Function as_function(PyCFunction function) {
 template <size_t index>
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
   const auto original = as_function<PyCFunctionWithKeywords>(originals[index]);
-  if (roles[index] == BuiltinRole::MakesBetween && !is_idle()) {
+  if (elements_come_first[index] && !is_idle()) {
     PyObject* made = PyObject_Call(of_elements_functions[index], args, kwargs);
     if (made != Py_NotImplemented) {
       return made;
@@ -161,8 +160,7 @@ PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
     Py_DECREF(made);
   }
   PyObject* result = explained([&] { return original(self, args, kwargs); }, self, args);
-  if (!result && of_elements_functions[index] && roles[index] != BuiltinRole::MakesBetween &&
-      is_in_transform()) {
+  if (!result && of_elements_functions[index] && is_in_transform()) {
     return made_of_elements(of_elements_functions[index], args, kwargs);
   }
   return watched(result, self, args, roles[index]);
@@ -211,7 +209,8 @@ size_t watch_builtin(const py::object& function, BuiltinRole role, const py::obj
               "functorch_ext: not a builtin function that takes keywords or nothing: ",
               py::repr(function).cast<std::string>());
   TORCH_CHECK(count < capacity, "functorch_ext: too many builtin functions to watch");
-  roles[count] = role;
+  elements_come_first[count] = role == BuiltinRole::MakesBetween;
+  roles[count] = elements_come_first[count] ? BuiltinRole::Makes : role;
   of_elements_functions[count] =
       of_elements.is_none() ? nullptr : py::object(of_elements).release().ptr();
   originals[count] = definition->ml_meth;
