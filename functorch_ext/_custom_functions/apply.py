@@ -21,6 +21,7 @@ from functorch_ext._custom_functions.context import (
     Dim,
     as_tuple,
     has_setup,
+    is_outside,
 )
 from functorch_ext._custom_functions.forward import lacks_jvp, push_forward
 from functorch_ext._custom_functions.loop import reads_memory
@@ -151,13 +152,16 @@ def _apply(
     # Autograd of this level records the function too, with the result that is known by now. The
     # class lives as long as the graph, and then until cycles are collected. It must keep neither
     # the result, which keeps the graph, nor the level.
-    known = [(result, wrapped, call)]
-    del result, wrapped, visible
+    shared = [leaf if is_outside(level, leaf) else None for leaf in leaves]
+    known = [(result, wrapped, call, shared)]
+    del result, wrapped, visible, shared
 
     def forward(*inputs: Any) -> Any:
-        result, wrapped, call = known.pop()
+        result, wrapped, call, shared = known.pop()
         if not has_setup(cls):
-            call.recorded.repeat(inputs[0], [*flatten(inputs[1:])[0], *wrapped])
+            given = zip(flatten(inputs[1:])[0], shared, strict=True)
+            samples = [each if outside is None else outside for each, outside in given]
+            call.recorded.repeat(inputs[0], [*samples, *wrapped])
         return result
 
     lifted = [level.wrap(*level.unwrap(arg)) if _is_below(level, arg) else arg for arg in args]

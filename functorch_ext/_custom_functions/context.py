@@ -74,6 +74,7 @@ class Recording:
     ) -> None:  # fmt: skip
         samples, self.values, self.dims = list(samples), list(values), list(dims)
         known: dict[int, int] = {}
+        self._outside = {i for i, sample in enumerate(samples) if is_outside(level, sample)}
         for index, sample in enumerate(samples):
             known.setdefault(id(sample), index)
         first_extra = len(samples)
@@ -89,7 +90,11 @@ class Recording:
 
         saved = (context._for_backward, context._for_forward, context.__dict__)
         leaves, self._structure = flatten(saved)
-        is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
+        is_tensor = [
+            isinstance(leaf, Tensor)
+            and (id(leaf) in known or not (is_outside(level, leaf) and leaf.is_leaf))
+            for leaf in leaves
+        ]
         self._leaves = [
             None if tensor else leaf for leaf, tensor in zip(leaves, is_tensor, strict=True)
         ]
@@ -125,10 +130,12 @@ class Recording:
         self, needs: tuple[bool, ...], level: _C.Level, saved: Sequence[Tensor], forward: bool
     ) -> Context:
         """The ctx for a backward (or jvp) on another level; ``saved`` stands for ``indices``."""
-        dims = [self.dims[i] for i in self.indices]
         context = Context(needs)
         for_backward, for_forward, attributes = self._filled(
-            [level.wrap(value, dim) for value, dim in zip(saved, dims, strict=True)]
+            [
+                value if i in self._outside else level.wrap(value, self.dims[i])
+                for value, i in zip(saved, self.indices, strict=True)
+            ]
         )
         context.saved_tensors = for_forward if forward else for_backward
         context.__dict__.update(attributes)
@@ -139,6 +146,11 @@ class Recording:
         for position, tensor in zip(self._positions, tensors, strict=True):
             leaves[position] = tensor
         return unflatten(self._structure, leaves)
+
+
+def is_outside(level: _C.Level, tensor: Any) -> bool:
+    """Is this a tensor by which planes below the level differentiate, and not of the level?"""
+    return isinstance(tensor, Tensor) and tensor.requires_grad and level.unwrap(tensor)[0] is tensor
 
 
 def call_forward(cls: type[Function], context: Context, args: tuple[Any, ...]) -> Any:

@@ -20,6 +20,7 @@ from functorch_ext._custom_functions.context import (
     call_backward,
     call_forward,
     is_once_differentiable,
+    is_outside,
 )
 from functorch_ext._custom_functions.loop import (
     all_or_each,
@@ -27,7 +28,7 @@ from functorch_ext._custom_functions.loop import (
     forward_of_each,
     reads_memory,
 )
-from functorch_ext._pytree import unflatten
+from functorch_ext._pytree import leaves_of, unflatten
 
 
 class Call:
@@ -47,6 +48,7 @@ class Call:
         self.batch_size = level.batch_size if level.has_samples else 1
         self.randomness = level.randomness if level.has_samples else _C.Randomness.SAME
         self.loops, self.is_lost = 0, False
+        self.shared = [is_outside(level, leaf) for leaf in leaves_of(args)]
         self.needs_inside = [level.differentiates((arg,)) for arg in args]
         nested = args[0].is_once if cls is OfBatches else False
         self.is_once = nested or is_once_differentiable(cls.backward)
@@ -61,6 +63,16 @@ class Call:
         """``body(level)`` on a level to compute the samples on, above all the tensors."""
         above = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
         return _C.run_batch(body, self.batch_size, self.randomness, above)
+
+    def as_samples(self, level: _C.Level, leaves: Any) -> list[Any]:
+        """The arguments on the samples' level, but for those by which the planes below
+        differentiate and which all samples share: the function may know them from elsewhere too, as
+        a module's parameters, and differentiate by them.
+        """
+        return [
+            leaf if shared else wrap(level, leaf, dim)
+            for leaf, dim, shared in zip(leaves, self.dims, self.shared, strict=True)
+        ]
 
     def as_sample(self, level: _C.Level, output: Any) -> Any:
         """An output as a tensor of the samples' level: it may be closed over, of the vmap's own."""
@@ -107,7 +119,7 @@ class OfBatches(Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *leaves: Any) -> tuple[Any, ...]:
         def body(level: _C.Level) -> tuple[list[Any], Recording]:
-            samples = _wrapped(level, leaves, call.dims)
+            samples = call.as_samples(level, leaves)
             call.shapes = [x.shape if isinstance(x, Tensor) else None for x in samples]
             both = zip(call.needs(ctx), call.needs_inside, strict=True)
             needs = tuple(below or inside for below, inside in both)

@@ -5,6 +5,7 @@ gradients of all samples at once. PyTorch's Python entry to the engine refuses s
 calls with them go on in C++.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -164,26 +165,50 @@ def _grad_below(
     """Gradients by tensors from outside of the vmap, which all samples share: one per sample.
 
     Autograd of the plane below would sum them up. So it runs on a basis there: for each sample, the
-    cotangents of that one alone.
+    cotangents of that one alone. Inside several vmaps a sample is one of all of them.
     """
-    level = _C.level_of_tensors(tuple(outputs))
-    if create_graph and any(output.requires_grad for output in outputs):
-        raise RuntimeError(
-            "torch.autograd.grad(..., create_graph=True) inside vmap, by a tensor from outside of "
-            "the vmap: its gradient can't be differentiated further by tensors of the vmap. Use "
-            "functorch_ext.grad, which takes such a tensor for each sample."
-        )
-    if level is None or not level.has_samples:
-        raise RuntimeError(
-            "torch.autograd.grad inside jvp or functionalize, by a tensor from outside of it. Use "
-            "functorch_ext.grad."
-        )
-    pairs = [level.unwrap(output) for output in outputs]
-    if all(dim is None for _, dim in pairs):
+    gradients: list[Any] = [None] * len(inputs)
+    depths = sorted({_depth(tensor) for tensor in inputs}, reverse=True)
+    for depth in depths:
+        at_depth = [i for i, tensor in enumerate(inputs) if _depth(tensor) == depth]
+        found = _grad_on_plane(
+            outputs, cotangents, keep_graph or depth != depths[-1], create_graph,
+            [inputs[i] for i in at_depth], allow_unused,
+        )  # fmt: skip
+        for i, gradient in zip(at_depth, found, strict=True):
+            gradients[i] = gradient
+    return gradients
+
+
+def _grad_on_plane(
+    outputs: Sequence[Tensor], cotangents: Any, keep_graph: bool, create_graph: bool,
+    inputs: list[Tensor], allow_unused: bool
+) -> list[Any]:  # fmt: skip
+    """The same, by inputs that are all of one plane."""
+    depth = _depth(inputs[0])
+    values, seeds = list(outputs), list(cotangents)
+    levels, is_batched = [], False
+    while (level := _C.level_of_tensors((*values, *seeds))) and level.depth > depth:
+        if not level.has_samples:
+            raise RuntimeError(
+                "torch.autograd.grad inside jvp or functionalize, by a tensor from outside of it. "
+                "Use functorch_ext.grad."
+            )
+        if create_graph and any(value.requires_grad for value in values):
+            raise RuntimeError(
+                "torch.autograd.grad(..., create_graph=True) inside vmap, by a tensor from outside "
+                "of the vmap: its gradient can't be differentiated further by tensors of the vmap. "
+                "Use functorch_ext.grad, which takes such a tensor for each sample."
+            )
+        levels.append(level)
+        is_batched = is_batched or any(map(level.is_batched, values))
+        values = [level.unwrap(value)[0] for value in values]
+        seeds = [seed if seed is None else level.unwrap(seed)[0] for seed in seeds]
+    if not is_batched:
         # The same for all samples: one pass will do, in which the cotangents alone differ.
-        values = [value for value, _ in pairs]
         return _grad(values, cotangents, keep_graph, create_graph, inputs, allow_unused)
-    count = level.batch_size
+    counts = [level.batch_size for level in reversed(levels)]
+    count = math.prod(counts)
     warn_of_loop(
         f"torch.autograd.grad inside functorch_ext.vmap, by a tensor from outside of the vmap: "
         f"{count} backward passes, one per sample, at once (a performance drop). Use "
@@ -193,16 +218,17 @@ def _grad_below(
     def on_basis() -> list[Any]:
         roots, seeds = [], []
         for output, cotangent in zip(outputs, cotangents, strict=True):
-            value = _in_front(level, output, count)
+            value = _in_front(levels, output)
             if not value.requires_grad:
                 continue
-            seed = (
-                torch.ones_like(value) if cotangent is None else _in_front(level, cotangent, count)
-            )
+            seed = torch.ones_like(value) if cotangent is None else _in_front(levels, cotangent)
             roots.append(value)
-            seeds.append(torch.diag_embed(seed.movedim(0, -1), dim1=0, dim2=1))
+            each = seed.flatten(0, len(levels) - 1)
+            basis = torch.diag_embed(each.movedim(0, -1), dim1=0, dim2=1)
+            seeds.append(basis.unflatten(1, counts))
         if not roots:
-            _raise_without_grad("torch.autograd.grad", 0, outputs[0])
+            _check_unused(outputs, allow_unused)
+            return [None] * len(inputs)
 
         def pull_back(basis_level: _C.Level) -> list[Any]:
             basis = [basis_level.wrap(seed, 0) for seed in seeds]
@@ -211,20 +237,53 @@ def _grad_below(
 
         return _C.run_basis(pull_back, count, roots)
 
-    found = _C.run_below(level, on_basis)
-    return [None if gradient is None else level.wrap(gradient, 0) for gradient in found]
+    found = _C.run_below(levels[-1], on_basis)
+    return [
+        None if gradient is None else _for_each(levels, gradient.unflatten(0, counts))
+        for gradient in found
+    ]
 
 
-def _in_front(level: _C.Level, tensor: Tensor, count: int) -> Tensor:
-    """The value of a tensor of the level, with its samples in front."""
-    value, dim = level.unwrap(tensor)
-    return value.expand(count, *value.shape) if dim is None else value.movedim(dim, 0)
+def _in_front(levels: list[_C.Level], tensor: Tensor) -> Tensor:
+    """The value of a tensor below all the levels, deepest first, with their samples in front."""
+    for level in levels:
+        value, dim = level.unwrap(tensor)
+        if dim is None:
+            tensor = value.expand(level.batch_size, *value.shape)
+        else:
+            tensor = value.movedim(dim, 0)
+    return tensor
+
+
+def _for_each(levels: list[_C.Level], gradient: Tensor) -> Tensor:
+    """What has all levels' samples in front, as a tensor of the deepest of them."""
+    for level in reversed(levels):
+        gradient = level.wrap(gradient, 0)
+    return gradient
 
 
 def _check_outputs(call: str, outputs: Sequence[Tensor]) -> None:
     for position, output in enumerate(outputs):
         if not output.requires_grad:
             _raise_without_grad(call, position, output)
+
+
+def _check_unused(outputs: Sequence[Tensor], allow_unused: bool) -> None:
+    """Raises for outputs that don't depend on what requires grad on the inputs' plane."""
+    if not any(map(_requires_grad, outputs)):
+        _raise_without_grad("torch.autograd.grad", 0, outputs[0])
+    if not allow_unused:
+        raise RuntimeError(
+            "torch.autograd.grad inside vmap: the outputs don't depend on one of the inputs, a tensor "
+            "from outside of the vmap. Pass allow_unused=True if that is meant: its gradient is None."
+        )
+
+
+def _requires_grad(tensor: Tensor) -> bool:
+    """Does a tensor require grad, on its own plane or one below?"""
+    description = _C.describe(tensor)
+    below = description is not None and _requires_grad(description[0])
+    return tensor.requires_grad or below
 
 
 def _raise_without_grad(call: str, position: int, output: Tensor) -> None:

@@ -203,6 +203,66 @@ def test_by_a_tensor_of_the_vmap_around():
     assert_close(actual, loop(plain, 0, 0)(X, ys))
 
 
+@pytest.mark.parametrize("dims", [(0, None), (None, 0), (0, 0)])
+def test_by_tensors_from_outside_of_two_vmaps(dims):
+    """In either vmap the output, the cotangent, or both may differ between samples."""
+    w = W.clone().requires_grad_()
+
+    def func(x, v):
+        return torch.autograd.grad([(x * w).sin(), w.exp()], w, [v, v])[0]
+
+    of_plain = loop(loop(func, (0, 0), 0), dims, 0)(*by_dims(dims))
+    with pytest.warns(FallbackWarning, match="tensor from outside"):
+        assert_close(vmap(vmap(func), dims)(*by_dims(dims)), of_plain)
+
+
+def by_dims(dims):
+    """Arguments for two vmaps: a stack of matrices where the outer one maps, else a matrix."""
+    stacks = torch.stack([X, X * 0.5, X + 1]), torch.stack([X.cos(), X, X - 1])
+    return [stack if dim == 0 else stack[0] for stack, dim in zip(stacks, dims, strict=True)]
+
+
+def test_by_tensors_of_every_plane():
+    w = W.clone().requires_grad_()
+
+    def func(x, y):
+        u = x.detach().requires_grad_()
+
+        def inner(y):
+            v = y.detach().requires_grad_()
+            return torch.autograd.grad((u * w * v).sin().sum(), [w, u, v])
+
+        return vmap(inner)(y), u
+
+    def plain(x, y):
+        u = x.detach().requires_grad_()
+        columns = [
+            torch.autograd.grad(
+                (u * w * (v := each.detach().requires_grad_())).sin().sum(), [w, u, v]
+            )
+            for each in y
+        ]
+        return tuple(map(torch.stack, zip(*columns, strict=True))), u
+
+    ys = torch.stack([X, X * 0.5])
+    with pytest.warns(FallbackWarning, match="tensor from outside"):
+        assert_close(vmap(func)(X, ys), loop(plain, 0, 0)(X, ys))
+
+
+def test_unused_tensor_from_outside():
+    w = W.clone().requires_grad_()
+
+    def func(x, allow_unused=True):
+        u = x.detach().requires_grad_()
+        return torch.autograd.grad(u.sin().sum(), [u, w], allow_unused=allow_unused)
+
+    with pytest.warns(FallbackWarning, match="tensor from outside"):
+        actual = vmap(lambda x: [each for each in func(x) if each is not None])(X)
+    assert_close(actual, [X.cos()])
+    with pytest.warns(FallbackWarning), pytest.raises(RuntimeError, match="allow_unused=True"):
+        vmap(lambda x: func(x, allow_unused=False))(X)
+
+
 def test_create_graph_by_a_tensor_from_outside():
     w = W.clone().requires_grad_()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import functional
 
-from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vmap
+from functorch_ext import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 from test.oracle import assert_close, rand
 
 torchdiffeq = pytest.importorskip("torchdiffeq")
@@ -63,6 +63,32 @@ def test_the_adjoint_method(method):
 def test_rows_of_a_jacobian_by_the_adjoint_method():
     end, y = solution("rk4", torchdiffeq.odeint_adjoint), rand(3)
     assert_close(jacrev(end)(y), functional.jacobian(end, y))
+
+
+@pytest.mark.filterwarnings("ignore::functorch_ext.FallbackWarning")
+def test_samples_by_the_adjoint_method():
+    end, ys = solution("rk4", torchdiffeq.odeint_adjoint), rand(4, 3)
+    total = lambda y: end(y).square().sum()
+    gradients = torch.stack([functional.jacobian(total, y) for y in ys])
+    assert_close(vmap(grad(total))(ys), gradients)
+    assert_close(grad(lambda ys: vmap(total)(ys).sum())(ys), gradients)
+    assert_close(vmap(jacrev(end))(ys), torch.stack([functional.jacobian(end, y) for y in ys]))
+
+
+@pytest.mark.filterwarnings("ignore::functorch_ext.FallbackWarning")
+def test_parameters_of_samples_by_the_adjoint_method():
+    field, ys = Field(), rand(4, 3)
+
+    def total(weight, y):
+        derivative = lambda t, y: functional_call(field, {"weight": weight}, (t, y))
+        solve = torchdiffeq.odeint_adjoint
+        return solve(derivative, y, TIMES, method="rk4", adjoint_params=(weight,)).square().sum()
+
+    weight = field.weight.detach()
+    gradients = torch.stack([functional.jacobian(total, (weight, y))[0] for y in ys])
+    assert_close(vmap(grad(total), (None, 0))(weight, ys), gradients)
+    summed = grad(lambda weight: vmap(total, (None, 0))(weight, ys).sum())(weight)
+    assert_close(summed, gradients.sum(0))
 
 
 def test_the_adjoint_method_has_no_second_derivatives():
