@@ -274,8 +274,9 @@ def _check_unused(outputs: Sequence[Tensor], allow_unused: bool) -> None:
         _raise_without_grad("torch.autograd.grad", 0, outputs[0])
     if not allow_unused:
         raise RuntimeError(
-            "torch.autograd.grad inside vmap: the outputs don't depend on one of the inputs, a tensor "
-            "from outside of the vmap. Pass allow_unused=True if that is meant: its gradient is None."
+            "torch.autograd.grad inside vmap: the outputs don't depend on one of the inputs, a "
+            "tensor from outside of the vmap. Pass allow_unused=True if that is meant: its "
+            "gradient is None."
         )
 
 
