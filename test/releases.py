@@ -25,6 +25,13 @@ def from_release(release, table, *names):
     return {name: row for name, row in table.items() if not name.startswith(names)}
 
 
+def until_release(release, table, *names):
+    """A table without the rows that are for releases before this one, where a later runs."""
+    if not is_since(release):
+        return table
+    return {name: row for name, row in table.items() if not name.startswith(names)}
+
+
 def until(release, why):
     """A mark: the test is for releases before this one."""
     number = ".".join(map(str, release))

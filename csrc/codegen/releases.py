@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torchgen.model import NativeFunction
 
-KNOWN = ("2.11", "2.12", "2.13", "2.14")
+KNOWN = ("2.11", "2.12", "2.13", "2.14", "2.15")
 
 
 class Span(NamedTuple):

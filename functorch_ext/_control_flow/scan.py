@@ -58,9 +58,15 @@ def associative_scan(
 
 
 def map_over_slices(
-    function: Callable[..., Any], xs: Sequence[Tensor], arguments: Sequence[Any]
+    function: Callable[..., Any],
+    xs: Sequence[Tensor],
+    arguments: Sequence[Any],
+    mutated_arg_indices: str = "",
 ) -> Any:
-    """The stacked results of the function, slice by slice."""
+    """The stacked results of the function, slice by slice.
+
+    Which arguments a graph writes into, as some releases say, needn't be known here.
+    """
     return _stacked([function(*slices, *arguments) for slices in _slices(xs)])
 
 

@@ -59,6 +59,7 @@ def trace(
     if reason := recorder.closed_over.restore() or recorder.reason:
         raise not_kept(reason)
     move_inputs_to_front(graph.graph)
+    _detach_aliases(graph.graph)
     closed_over = [*recorder.closed_over.tensors, *_lift_constants(graph)]
     _check_leaves(closed_over)
     _lift_cotangents(graph, recorder.cotangents)
@@ -78,6 +79,13 @@ def trace(
         by,
         recorder.tensor_outputs,
     )
+
+
+def _detach_aliases(graph: fx.Graph) -> None:
+    """What a trace has for ``detach``, in some releases, requires grad where its input does."""
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.alias.default:
+            node.target = torch.ops.aten.detach.default
 
 
 class _Recorder:

@@ -9,7 +9,12 @@ from torch.utils import checkpoint
 
 from functorch_ext import _C, _patches
 from functorch_ext._control_flow.branch import given_to_branch
-from functorch_ext._releases.checkpoint import keep_inputs_untransformed
+from functorch_ext._releases.checkpoint import (
+    GENERATOR,
+    in_place_of,
+    keep_inputs_untransformed,
+    preparing,
+)
 
 
 def install() -> None:
@@ -47,7 +52,7 @@ def _install_saved_tensors_hooks() -> None:
                 return packed.planes.restore(unpack(packed.packed))
             return unpack(packed)
 
-        return pack_on_plane, unpack_on_plane
+        return in_place_of(pack, pack_on_plane), unpack_on_plane
 
     push = torch._C._autograd._push_saved_tensors_default_hooks
     pop = torch._C._autograd._pop_saved_tensors_default_hooks
@@ -63,23 +68,21 @@ def _install_recomputation() -> None:
     The backward pass that asks for it may run after the vmap has returned, or inside another one.
     """
     module: Any = checkpoint
-    plain = module._checkpoint_without_reentrant_generator
 
-    def generator(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def prepare(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         level = _C.running_level()
-        args, kwargs = given_to_branch((args, kwargs))
 
         def again(*args: Any, **kwargs: Any) -> Any:
             if level is None:
                 return _C.run_below_all(function, *args, **kwargs)
             return _C.run_again(level, function, *args, **kwargs)
 
-        return plain(again, *args, **kwargs)
+        return again, *given_to_branch((args, kwargs))
 
     _patches.replace(
         module,
-        "_checkpoint_without_reentrant_generator",
-        generator,
+        GENERATOR,
+        preparing(getattr(module, GENERATOR), prepare),
         "it is computed again on the plane that it was computed on",
         "the function is called below all levels: a transform may run by then",
     )

@@ -35,7 +35,7 @@ if since((2, 14)):  # a function of C
     def single_level_apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         """What ``Function.apply`` does where no transform of torch.func's runs."""
         with enable_single_level_autograd_function():
-            return _single_level(cls).apply(*args, **kwargs)
+            return plain_apply(_single_level(cls), *args, **kwargs)
 
     def _single_level(cls: type[Function]) -> Any:
         """The function as one that PyTorch doesn't hand to torch.func's transforms."""

@@ -1,5 +1,6 @@
-"""How a checkpoint keeps its inputs until it computes again."""
+"""How a checkpoint keeps its inputs until it computes again, and knows hooks for its own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,3 +29,53 @@ def keep_inputs_untransformed(replace: Any) -> None:
     why = "a checkpoint keeps its inputs on a node, which is no part of the program"
     replace(_saver, "apply", staticmethod(apply), why)
     replace(_saver, "jvp", staticmethod(jvp), why)
+
+
+# What a checkpoint's forward pass is, before and after its function.
+Prepare = Callable[[Callable[..., Any], Any, Any], tuple[Callable[..., Any], Any, Any]]
+
+if since((2, 14)):
+    GENERATOR = "_checkpoint_without_reentrant_generator_impl"
+
+    def preparing(plain: Callable[..., Any], prepare: Prepare) -> Callable[..., Any]:
+        """The generator with a function and arguments that are made of the program's."""
+
+        def generator(function: Callable[..., Any], args: Any, kwargs: Any, **options: Any) -> Any:
+            return plain(*prepare(function, args, kwargs), **options)
+
+        return generator
+
+    class _OwnHook:
+        """Of a checkpoint, which asks these for the program's hooks around it while it is open."""
+
+        _checkpoint_internal = True
+
+        def __init__(self, plain: Any, hook: Callable[..., Any]) -> None:
+            self._plain, self._hook = plain, hook
+
+        def __call__(self, tensor: torch.Tensor) -> Any:
+            return self._hook(tensor)
+
+        @property
+        def _user_hooks(self) -> Any:
+            return self._plain._user_hooks
+
+    def in_place_of(plain: Callable[..., Any], hook: Callable[..., Any]) -> Callable[..., Any]:
+        """What packs in place of another hook, which a checkpoint knows for its own."""
+        return _OwnHook(plain, hook) if hasattr(plain, "_checkpoint_internal") else hook
+
+else:
+    GENERATOR = "_checkpoint_without_reentrant_generator"
+
+    def preparing(plain: Callable[..., Any], prepare: Prepare) -> Callable[..., Any]:
+        """The generator with a function and arguments that are made of the program's."""
+
+        def generator(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            function, args, kwargs = prepare(function, args, kwargs)
+            return plain(function, *args, **kwargs)
+
+        return generator
+
+    def in_place_of(plain: Callable[..., Any], hook: Callable[..., Any]) -> Callable[..., Any]:
+        """What packs in place of another hook."""
+        return hook

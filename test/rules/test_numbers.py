@@ -25,7 +25,12 @@ OPERATORS = {
 def test_same_results(name, number, dtype):
     func = OPERATORS[name]
     x = (torch.randn(4, 3) * 10).to(dtype)
-    expected = torch.stack([func(each, number) for each in x])
+    try:
+        expected = torch.stack([func(each, number) for each in x])
+    except NotImplementedError:  # complex numbers of halves of bfloat16
+        with pytest.raises(NotImplementedError):
+            vmap(lambda x: func(x, number))(x)
+        return
     exactly = {"rtol": 0, "atol": 0, "equal_nan": True}
     torch.testing.assert_close(vmap(lambda x: func(x, number))(x), expected, **exactly)
 
