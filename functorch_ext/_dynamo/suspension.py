@@ -55,5 +55,12 @@ def install() -> None:
 
 
 def _has_our_tensors(frame: Any) -> bool:
-    leaves = tuple(pytree.tree_leaves(list(frame.f_locals.values())))
+    return any(_holds_our_tensors(value) for value in frame.f_locals.values())
+
+
+def _holds_our_tensors(value: Any) -> bool:
+    try:
+        leaves = tuple(pytree.tree_leaves(value))
+    except Exception:  # a container that its __init__ hasn't filled yet
+        return False
     return _C.level_of_tensors(leaves) is not None

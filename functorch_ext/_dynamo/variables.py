@@ -18,6 +18,7 @@ from torch._dynamo.variables.higher_order_ops import (
     speculate_subgraph,
 )
 from torch._dynamo.variables.lists import ListVariable, TupleVariable
+from torch._dynamo.variables.tensor import SymNodeVariable
 from torch._functorch.autograd_function import autograd_function_apply
 from torch.utils import _pytree as pytree
 
@@ -26,6 +27,7 @@ from functorch_ext._dynamo.custom_function import custom_function, outside_no_gr
 from functorch_ext._dynamo.graph_call import call_linear
 
 _KEYWORDS = ("non_differentiable_idx", "saved_for_backward_idx")  # of a custom function's node
+_ATTRIBUTES = ("store_attr_mutations", "attr_mutation_kinds")  # of Dynamo's SideEffects
 _IN_REVERSE = ("grad", "jacrev", "hessian", "vjp", "linearize")
 
 
@@ -38,6 +40,21 @@ def _refuse(explanation: str) -> None:
     )
 
 
+def _constant(variable: VariableTracker) -> Any:
+    """Its value; a number that Dynamo takes for one that may vary is fixed by a guard."""
+    if isinstance(variable, SymNodeVariable):
+        return variable.evaluate_expr()
+    return variable.as_python_constant()
+
+
+def _setting(name: VariableTracker, value: VariableTracker) -> tuple[str, Any]:
+    name = name.as_python_constant()
+    # The number of samples may vary from call to call.
+    if name == "axis_size" and isinstance(value, SymNodeVariable):
+        return name, value.as_proxy()
+    return name, _constant(value)
+
+
 class _Body(VariableTracker):
     """The function, as called in its own graph with inputs made there."""
 
@@ -45,6 +62,8 @@ class _Body(VariableTracker):
         super().__init__(**kwargs)
         self.transform, self.function = transform, function
         self.leaves, self.roles = leaves, roles
+        self.structure: VariableTracker  # of what it returned
+        self.attributes: Any  # of objects that it made
         self.inputs: dict[Any, tuple[Any, int]] = {}  # by placeholder: what to give, and its role
 
     def call_function(self, tx: Any, args: Any, kwargs: Any) -> VariableTracker:
@@ -53,7 +72,21 @@ class _Body(VariableTracker):
             for leaf, role in zip(self.leaves, self.roles, strict=True)
         ]
         leaves = ListVariable(inner, mutation_type=_fresh())
-        return self.function.call_function(tx, [leaves], {})
+        output = self.function.call_function(tx, [leaves], {})
+        # Dynamo forgets the attributes of objects that a subgraph makes, containers among them: so
+        # they are taken apart in here.
+        flat = _make_inlined(tx, pytree.tree_flatten)(output)
+        returned, self.structure = flat.unpack_var_sequence(tx)
+        self.attributes = [getattr(tx.output.side_effects, name, {}) for name in _ATTRIBUTES]
+        return returned
+
+    def keep_structure(self, tx: Any) -> None:
+        """Has Dynamo know the structure of the output after the subgraph has ended."""
+        for name, made in zip(_ATTRIBUTES, self.attributes, strict=True):
+            known = getattr(tx.output.side_effects, name, {})
+            for variable, attributes in made.items():
+                if issubclass(variable.python_type(), pytree.TreeSpec):
+                    known.setdefault(variable, attributes)
 
     def _input(self, tx: Any, leaf: Any, role: Any) -> VariableTracker:
         if not leaf.is_tensor():
@@ -96,7 +129,7 @@ class TransformCallVariable(TorchHigherOrderOperatorVariable):
             transform,
             function,
             leaves.unpack_var_sequence(tx),
-            [role.as_python_constant() for role in roles.unpack_var_sequence(tx)],
+            [_constant(role) for role in roles.unpack_var_sequence(tx)],
         )
         enable_grad = True if transform in _IN_REVERSE else None
         (_, spec), graph, lifted = speculate_subgraph(
@@ -109,6 +142,7 @@ class TransformCallVariable(TorchHigherOrderOperatorVariable):
             enable_grad=enable_grad,
             should_flatten_outputs=True,
         )
+        body.keep_structure(tx)
         for node in graph.nodes:
             if node.target is autograd_function_apply:
                 if any(name not in _KEYWORDS for name, value in node.kwargs.items() if value):
@@ -126,18 +160,20 @@ class TransformCallVariable(TorchHigherOrderOperatorVariable):
             roles.append(found[1] if found else None)
 
         if transform == "vmap":
-            outputs = self._dims_of_outputs(tx, out_dims, spec, constant)
+            outputs = self._dims_of_outputs(tx, out_dims, body.structure, constant)
             differentiated = 0
         else:
-            structure = spec.treespec
-            differentiated = _make_inlined(tx, _leaves_of_first)(structure).as_python_constant()
+            counted = _make_inlined(tx, _leaves_of_first)(body.structure)
+            differentiated = counted.as_python_constant()
             if differentiated == 0 or any(constant[:differentiated]):
                 _refuse("What it differentiates must be made of tensors.")
             outputs = differentiated
         extra_proxies = [leaf.as_proxy() for leaf in extra.unpack_var_sequence(tx)]
         call = (
             transform,
-            dict(settings.as_python_constant()),
+            dict(
+                _setting(*pair.unpack_var_sequence(tx)) for pair in settings.unpack_var_sequence(tx)
+            ),
             tuple(roles),
             outputs,
             len(extra_proxies),
@@ -156,26 +192,34 @@ class TransformCallVariable(TorchHigherOrderOperatorVariable):
             leaves = [*numbers, *aux]
         else:
             leading, leaves = results[: len(results) - own], results[len(results) - own :]
-        return self._put_together(tx, leading, leaves, spec, constant)
+        return self._put_together(tx, leading, leaves, body.structure, spec.const_values, constant)
 
-    def _dims_of_outputs(self, tx: Any, out_dims: Any, spec: Any, constant: list[bool]) -> Any:
-        dims = _make_inlined(tx, polyfills.dims_of_outputs)(out_dims, spec.treespec)
-        found = [dim.as_python_constant() for dim in dims.unpack_var_sequence(tx)]
+    def _dims_of_outputs(
+        self, tx: Any, out_dims: Any, structure: VariableTracker, constant: list[bool]
+    ) -> Any:
+        dims = _make_inlined(tx, polyfills.dims_of_outputs)(out_dims, structure)
+        found = [_constant(dim) for dim in dims.unpack_var_sequence(tx)]
         for dim, is_constant in zip(found, constant, strict=True):
             if is_constant and dim is not None:
                 _refuse("What it stacks must be tensors.")
         return tuple(dim for dim, is_constant in zip(found, constant) if not is_constant)
 
     def _put_together(
-        self, tx: Any, leading: Any, tensors: Any, spec: Any, constant: list[bool]
+        self,
+        tx: Any,
+        leading: Any,
+        tensors: Any,
+        structure: VariableTracker,
+        constants: Any,
+        constant: list[bool],
     ) -> VariableTracker:
         remaining = iter(tensors)
         leaves = [
             SourcelessBuilder.create(tx, value) if is_constant else next(remaining)
-            for value, is_constant in zip(spec.const_values, constant, strict=True)
+            for value, is_constant in zip(constants, constant, strict=True)
         ]
         listed = ListVariable(leaves, mutation_type=_fresh())
-        tree = _make_inlined(tx, pytree.tree_unflatten)(listed, spec.treespec)
+        tree = _make_inlined(tx, pytree.tree_unflatten)(listed, structure)
         return TupleVariable([ListVariable(list(leading), mutation_type=_fresh()), tree])
 
 

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-THEMES = ("vmap", "reverse", "forward", "jacobians", "nested", "modules", "training", "around")
+THEMES = (
+    *("vmap", "reverse", "forward", "jacobians", "nested", "containers", "modules", "training"),
+    *("beyond", "around", "repeated"),
+)
+_COMPILE_PARTS = ("around", "repeated")  # in these themes programs compile what they want compiled
 
 
 class Tools(NamedTuple):
@@ -37,7 +41,7 @@ def program(build: Callable[..., Any]) -> Callable[..., Any]:
     theme = build.__module__.rpartition("programs_")[2]
     name = f"{theme}-{build.__name__}"
     assert name not in _programs, name
-    _programs[name] = Program(name, theme, build, theme == "around")
+    _programs[name] = Program(name, theme, build, theme in _COMPILE_PARTS)
     return build
 
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 import functorch_ext
 from test.compile.corpus import all_programs, judge
@@ -15,6 +16,7 @@ _FEW = (
     "forward-jvp",
     "jacobians-hessian_made_before",
     "nested-graph_break_inside",
+    "containers-dataclass_mapped",
     "training-private_step",
     "around-jvp_used_before",
     "around-jacrev_of_grad",
@@ -37,13 +39,8 @@ def test_is_as_eager(program):
 # What Dynamo doesn't make one graph of, by reason.
 _NOT_ONE_GRAPH = (
     *("backward", "differentiated_outside", "graph_break", "across_break", "print_inside"),
-    *(
-        "gradient_of_result",
-        "local_autograd_inside",
-        "raises_as_eager",
-        "optimizer",
-        "stacked_inside",
-    ),
+    *("gradient_of_result", "local_autograd_inside", "raises_as_eager", "optimizer"),
+    *("stacked_inside", "beyond-"),
 )
 
 
@@ -79,6 +76,39 @@ def test_several_are_one_graph():
 def test_inductor_is_as_eager(program, dynamic):
     options = {"fallback_random": True}
     assert judge(program, functorch_ext, dynamic=dynamic, options=options) == "right"
+
+
+def test_numbers_among_the_options_are_fixed_where_all_else_varies():
+    mapped = functorch_ext.vmap(lambda x: x.sin().sum(0), in_dims=1, out_dims=0, chunk_size=2)
+    compiled = torch.compile(mapped, backend="eager", dynamic=True, fullgraph=True)
+    for count in (2, 3, 5):
+        x = torch.randn(4, count)
+        torch.testing.assert_close(compiled(x), mapped(x))
+
+
+def test_number_of_samples_varies_without_compiling_again():
+    def inner(x, y):
+        return functorch_ext.vmap(lambda: x.sin() * y, axis_size=x.shape[0])()
+
+    function = lambda x: functorch_ext.vmap(lambda y: inner(x, y))(x)
+    compiled = torch.compile(function, backend="aot_eager", dynamic=True, fullgraph=True)
+    compiled(torch.randn(3, 4))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for count in (5, 4):
+            x = torch.randn(count, 4)
+            torch.testing.assert_close(compiled(x), function(x))
+
+
+def test_container_is_compiled_before_it_is_filled():
+    class Filled:
+        def __init__(self, x):
+            torch._dynamo.graph_break()  # this frame is compiled by itself
+            self.x = x.sin()
+
+    pytree.register_pytree_node(Filled, lambda f: ([f.x], None), lambda x, _: Filled(x[0]))
+    compiled = torch.compile(lambda x: Filled(x).x + 1, backend="eager")
+    x = torch.randn(3)
+    torch.testing.assert_close(compiled(x), x.sin() + 1)
 
 
 @pytest.mark.parametrize("remove", ["mutations", "mutations_and_views"])
