@@ -48,11 +48,11 @@ def _constant(variable: VariableTracker) -> Any:
 
 
 def _setting(name: VariableTracker, value: VariableTracker) -> tuple[str, Any]:
-    name = name.as_python_constant()
+    key = name.as_python_constant()
     # The number of samples may vary from call to call.
-    if name == "axis_size" and isinstance(value, SymNodeVariable):
-        return name, value.as_proxy()
-    return name, _constant(value)
+    if key == "axis_size" and isinstance(value, SymNodeVariable):
+        return key, value.as_proxy()
+    return key, _constant(value)
 
 
 class _Body(VariableTracker):

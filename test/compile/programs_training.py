@@ -40,6 +40,30 @@ def step_with_optimizer(t):
 
 
 @program
+def private_step_with_optimizer(t):
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    loss = lambda p, x, y: nn.functional.mse_loss(t.F.functional_call(net, p, (x,)), y)
+
+    def clipped(p, x, y):
+        gradients = t.F.vmap(t.F.grad(loss), (None, 0, 0))(p, x, y)
+        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients.values()]).norm(dim=0)
+        factors = (0.1 / (norms + 1e-6)).clamp(max=1.0)
+        return {k: torch.einsum("b,b...->...", factors, g) for k, g in gradients.items()}
+
+    def step(x, y):
+        gradients = clipped({k: v.detach() for k, v in net.named_parameters()}, x, y)
+        for name, parameter in net.named_parameters():
+            noise = 0.01 * torch.randn_like(parameter)
+            parameter.grad = (gradients[name] + noise) / len(x)
+        optimizer.step()
+        optimizer.zero_grad()
+        return [p.detach().clone() for p in net.parameters()]
+
+    return step, (rand(3, 4), rand(3, 2))
+
+
+@program
 def step_by_hand_in_place(t):
     net = network()
     loss = lambda p, x, y: nn.functional.mse_loss(t.F.functional_call(net, p, (x,)), y)
