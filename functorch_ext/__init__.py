@@ -21,6 +21,9 @@ from functorch_ext._releases import check_release as _check_release  # noqa: E40
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
 from functorch_ext.curvature import fisher_vp, ggnvp, hvp, vhp  # noqa: E402
+from functorch_ext.custom_jvp import custom_jvp, stop_gradient  # noqa: E402
+from functorch_ext.custom_vjp import custom_vjp  # noqa: E402
+from functorch_ext.custom_vmap import custom_vmap  # noqa: E402
 from functorch_ext.debugging import debug_unwrap  # noqa: E402
 from functorch_ext.diagonals import hessian_diag, laplacian, trace_estimate  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
@@ -50,6 +53,9 @@ _dynamo.install()
 __all__ = [
     "FallbackWarning",
     "clipped_grad_sum",
+    "custom_jvp",
+    "custom_vjp",
+    "custom_vmap",
     "debug_unwrap",
     "fisher_vp",
     "functional_call",
@@ -72,6 +78,7 @@ __all__ = [
     "register_batching_rule",
     "replace_all_batch_norm_modules_",
     "stack_module_state",
+    "stop_gradient",
     "trace_estimate",
     "vhp",
     "vjp",

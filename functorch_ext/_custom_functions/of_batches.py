@@ -133,6 +133,7 @@ class OfBatches(Function):
             )
             pairs = [_stacked(level, output, call.is_batched) for output in outputs]
             values, call.out_dims = [value for value, _ in pairs], [dim for _, dim in pairs]
+            values = _apart_from(leaves, values, samples, outputs)
             return values, Recording(
                 context, level, [*samples, *outputs], [*leaves, *values],
                 [*call.dims, *call.out_dims],
@@ -169,6 +170,18 @@ class OfBatches(Function):
 
         results = call.run(body, (*saved, *tangents))
         return (*results, *[None] * len(call.recording.extra_dims))
+
+
+def _apart_from(
+    leaves: tuple[Any, ...], values: list[Any], samples: list[Any], outputs: list[Any]
+) -> list[Any]:
+    """The values of outputs, where those that are no input (``x.data``, say) aren't one below."""
+    inputs = {id(leaf) for leaf in leaves} - {id(None)}
+    returned = {id(sample) for sample in samples}
+    return [
+        value.data if id(value) in inputs and id(output) not in returned else value
+        for value, output in zip(values, outputs, strict=True)
+    ]
 
 
 def _pull_back(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:

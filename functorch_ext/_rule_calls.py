@@ -1,0 +1,150 @@
+"""A call of a function that has rules of its own: what a ``torch.autograd.Function`` gets of it."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from functorch_ext._describing import kind_of
+from functorch_ext._pytree import Tree, flatten, unflatten
+
+
+class RuleCall:
+    """The arguments of one call, and later its outputs: tensors on one side, the rest on the other.
+
+    Attributes:
+        tensors: The tensors among the leaves of the arguments.
+    """
+
+    def __init__(self, args: tuple[Any, ...]) -> None:
+        self._leaves, self._structure = flatten(args)
+        self._places = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, Tensor)]
+        self.tensors: list[Tensor] = [self._leaves[i] for i in self._places]
+        self._leaves = [None if isinstance(x, Tensor) else x for x in self._leaves]  # no cycle
+        self._outputs: tuple[list[Any], Any] | None = None
+
+    def args(self, tensors: Any) -> tuple[Any, ...]:
+        """The arguments with these in place of the tensors."""
+        return self.like_args(tensors, self._leaves)
+
+    def like_args(self, values: Any, others: list[Any] | None = None) -> tuple[Any, ...]:
+        """A tuple as the arguments are, with a value for each tensor, and ``None`` for the rest."""
+        leaves = [None] * len(self._leaves) if others is None else list(others)
+        for place, value in zip(self._places, values, strict=True):
+            leaves[place] = value
+        return unflatten(self._structure, leaves)
+
+    def of_tensors(self, what: str, tree: Tree) -> list[Any]:
+        """What a rule returned for each argument: one entry per tensor of the arguments.
+
+        ``None`` stands for a whole argument, or for a leaf.
+        """
+        if not isinstance(tree, tuple) or len(tree) != self._structure.num_children:
+            raise TypeError(
+                f"functorch_ext: {what} must return a tuple of {self._structure.num_children}, one "
+                f"entry per differentiable argument, but returned {kind_of(tree)}"
+                + (f" of {len(tree)}." if isinstance(tree, tuple) else ".")
+            )
+        leaves: list[Any] = []
+        for number, (part, structure) in enumerate(
+            zip(tree, self._structure.children(), strict=True)
+        ):
+            given, found = ([None] * structure.num_leaves, structure)
+            if part is not None:
+                given, found = flatten(part)
+            if found != structure:
+                raise TypeError(
+                    f"functorch_ext: {what} must return a structure as the argument's for entry "
+                    f"{number}, {structure}, but returned {found}."
+                )
+            leaves += given
+        return [leaves[place] for place in self._places]
+
+    def keep_outputs(self, outputs: Tree) -> tuple[Tensor, ...]:
+        """The tensors among the outputs."""
+        leaves, structure = flatten(outputs)
+        self._outputs = [None if isinstance(x, Tensor) else (x,) for x in leaves], structure
+        return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+    def outputs(self, tensors: Any) -> Tree:
+        """The outputs with these in place of the tensors."""
+        assert self._outputs is not None
+        others, structure = self._outputs
+        given = iter(tensors)
+        return unflatten(structure, [next(given) if x is None else x[0] for x in others])
+
+    def like_outputs(self, values: Any) -> Tree:
+        """As the outputs are, with a value for each tensor, and ``None`` for the rest."""
+        assert self._outputs is not None
+        others, structure = self._outputs
+        given = iter(values)
+        return unflatten(structure, [next(given) if x is None else None for x in others])
+
+    def tensor_outputs(self, what: str, tree: Tree) -> list[Any]:
+        """What a rule returned in the structure of the outputs: one entry per tensor of theirs."""
+        assert self._outputs is not None
+        others, structure = self._outputs
+        leaves, found = flatten(tree)
+        if found != structure:
+            raise TypeError(
+                f"functorch_ext: {what} must return the structure that the function returns, "
+                f"{structure}, but returned {found}."
+            )
+        return [leaf for leaf, other in zip(leaves, others, strict=True) if other is None]
+
+
+class Bound:
+    """A function's arguments in order of its parameters, and apart those not differentiated by."""
+
+    def __init__(self, name: str, func: Callable[..., Any], nondiff_argnums: Any = ()) -> None:
+        if not callable(func):
+            raise TypeError(f"functorch_ext.{name}: expected a function, but got {kind_of(func)}.")
+        if isinstance(nondiff_argnums, int):
+            nondiff_argnums = (nondiff_argnums,)
+        self.nondiff = tuple(nondiff_argnums)
+        if any(not isinstance(i, int) or i < 0 for i in self.nondiff):
+            raise ValueError(
+                f"functorch_ext.{name}: nondiff_argnums must be positions from 0, but got "
+                f"{nondiff_argnums!r}."
+            )
+        self._func = func
+
+    @functools.cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self._func)
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        if not kwargs and not self._has_defaults:
+            return args
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        if bound.kwargs:
+            raise TypeError(
+                "functorch_ext: a function with rules of its own takes no keyword-only arguments, "
+                f"but got {', '.join(bound.kwargs)}. Make them positional."
+            )
+        return bound.args
+
+    @functools.cached_property
+    def _has_defaults(self) -> bool:
+        try:
+            parameters = self._signature.parameters.values()
+        except ValueError:  # a builtin without a signature
+            return False
+        return any(each.default is not inspect.Parameter.empty for each in parameters)
+
+    def split(self, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Those not differentiated by, and the others."""
+        if not self.nondiff:
+            return (), args
+        others = tuple(arg for i, arg in enumerate(args) if i not in self.nondiff)
+        return tuple(args[i] for i in self.nondiff), others
+
+    def joined(self, nondiff: tuple[Any, ...], others: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments again."""
+        args = list(others)
+        for position, arg in sorted(zip(self.nondiff, nondiff, strict=True), key=lambda x: x[0]):
+            args.insert(position, arg)
+        return tuple(args)

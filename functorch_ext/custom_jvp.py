@@ -1,0 +1,189 @@
+"""A forward-mode rule of one's own for a function, from which reverse mode follows."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from functorch_ext._pytree import map_tensors
+from functorch_ext._rule_calls import Bound, RuleCall
+from functorch_ext.reverse import vjp
+
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
+
+
+class custom_jvp(Generic[_Params, _Result]):  # noqa: N801  (a decorator)
+    """Gives a function a rule of its own for tangents: a decorator, as JAX's of that name.
+
+    Args:
+        func: The function.
+        nondiff_argnums: Positions of arguments that aren't differentiated by, and may be anything,
+            such as functions.
+
+    Returns:
+        A function that computes the same. After ``defjvp(rule)`` it is differentiated by
+        ``rule(*nondiff, primals, tangents)``, which returns ``(output, tangent)``: ``primals`` and
+        ``tangents`` are tuples of the differentiable arguments and of theirs, and the tangent of the
+        output must be linear in ``tangents``. Reverse mode transposes that linear map, and higher
+        derivatives differentiate the rule.
+
+    Raises:
+        AttributeError: the function is called before ``defjvp`` or ``defjvps``.
+        TypeError: the rule returns something else than a pair, or the tangent has another structure
+            than the output.
+
+    Example::
+
+        >>> @custom_jvp
+        ... def log1pexp(x):
+        ...     return torch.log1p(torch.exp(x))
+        >>> @log1pexp.defjvp
+        ... def rule(primals, tangents):  # no inf / inf where x is large
+        ...     (x,), (t,) = primals, tangents
+        ...     return log1pexp(x), t * torch.sigmoid(x)
+        >>> grad(log1pexp)(torch.tensor(100.0))
+        tensor(1.)
+    """
+
+    def __init__(self, func: Callable[_Params, _Result], nondiff_argnums: Any = ()) -> None:
+        self._func = func
+        self._bound = Bound("custom_jvp", func, nondiff_argnums)
+        self._rule: Callable[..., Any] | None = None
+        functools.update_wrapper(self, func)
+
+    def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Sets the rule, and returns it, so that this is a decorator too."""
+        self._rule = rule
+        return rule
+
+    def defjvps(self, *rules: Callable[..., Any] | None) -> None:
+        """Sets a rule for each argument: ``rule(tangent, output, *primals)``, or ``None`` for 0.
+
+        They take functions of tensors with one tensor as output, and no ``nondiff_argnums``.
+        """
+        if self._bound.nondiff:
+            raise TypeError("functorch_ext.custom_jvp: defjvps takes no nondiff_argnums.")
+
+        def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+            output = self(*primals)  # type: ignore[call-arg]
+            pairs = zip(rules, tangents, strict=True)
+            parts = [part(t, output, *primals) for part, t in pairs if part is not None]
+            return output, sum(parts, torch.zeros_like(output))
+
+        self._rule = rule
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
+        """The function; see the class."""
+        if self._rule is None:
+            name = getattr(self, "__name__", repr(self._func))
+            raise AttributeError(
+                f"functorch_ext.custom_jvp: {name} has no rule yet. Call {name}.defjvp(rule)."
+            )
+        nondiff, others = self._bound.split(self._bound(args, kwargs))
+        call = _Call(self._func, self._bound, self._rule, nondiff, others)
+        return call.outputs(_Pushforward.apply(call, *call.tensors))
+
+
+class _Call(RuleCall):
+    """A call, with the rule that it is differentiated by."""
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        bound: Bound,
+        rule: Callable[..., Any],
+        nondiff: tuple[Any, ...],
+        others: tuple[Any, ...],
+    ) -> None:
+        super().__init__(others)
+        self._func, self._bound, self._rule, self._nondiff = func, bound, rule, nondiff
+
+    def plain(self, tensors: Any) -> Any:
+        return self._func(*self._bound.joined(self._nondiff, self.args(tensors)))
+
+    def tangents(self, primals: Any, tangents: Any) -> list[Any]:
+        filled = [
+            torch.zeros_like(x) if t is None else t for x, t in zip(primals, tangents, strict=True)
+        ]
+        returned = self._rule(*self._nondiff, self.args(primals), self.like_args(filled))
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise TypeError(
+                "functorch_ext.custom_jvp: the rule must return a pair of the output and its "
+                f"tangent, but returned {type(returned).__name__}."
+            )
+        return self.tensor_outputs("the rule of a custom_jvp", returned[1])
+
+
+class _Pushforward(Function):
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.call = call
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+        outputs = call.keep_outputs(call.plain(tensors))
+        given = {id(tensor) for tensor in tensors}
+        return tuple(x.data if id(x) in given or x._is_view() else x for x in outputs)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Any, ...]:
+        return tuple(ctx.call.tangents(ctx.saved_tensors, tangents))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
+        call, primals = ctx.call, ctx.saved_tensors
+        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
+
+        def linear(*some: Tensor) -> tuple[Any, ...]:
+            tangents: list[Any] = [None] * len(primals)
+            for position, tangent in zip(wanted, some, strict=True):
+                tangents[position] = tangent
+            return tuple(call.tangents(primals, tangents))
+
+        # At 0, as good as any other point.
+        _, pull_back = vjp(linear, *[torch.zeros_like(primals[i]) for i in wanted])
+        pulled: list[Any] = [None] * len(primals)
+        for position, cotangent in zip(wanted, pull_back(tuple(cotangents)), strict=True):
+            pulled[position] = cotangent
+        return None, *pulled
+
+
+class _Stop(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        output = x.data
+        ctx.mark_non_differentiable(output)
+        return output
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> None:
+        return None
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> None:
+        return None
+
+
+def stop_gradient(tree: Any) -> Any:
+    """The same values, as constants: no derivative of any order or mode flows through.
+
+    ``detach`` stops reverse mode alone: tangents pass it.
+
+    Args:
+        tree: A pytree of tensors; other leaves stay.
+
+    Returns:
+        A pytree of the same structure, whose tensors share memory with those of ``tree``.
+
+    Example::
+
+        >>> grad(lambda x: x * stop_gradient(x))(torch.tensor(3.0))
+        tensor(3.)
+    """
+    return map_tensors(_Stop.apply, tree)

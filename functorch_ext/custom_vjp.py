@@ -1,0 +1,138 @@
+"""A reverse-mode rule of one's own for a function."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from functorch_ext import _C
+from functorch_ext._pytree import flatten, unflatten
+from functorch_ext._rule_calls import Bound, RuleCall
+
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
+
+
+class custom_vjp(Generic[_Params, _Result]):  # noqa: N801  (a decorator)
+    """Gives a function a pullback of its own: a decorator, as JAX's of that name.
+
+    Args:
+        func: The function, as it is computed where nothing is differentiated.
+        nondiff_argnums: Positions of arguments that aren't differentiated by, and may be anything,
+            such as functions.
+
+    Returns:
+        A function that computes the same. After ``defvjp(fwd, bwd)`` it is differentiated by
+
+        - ``fwd(*args)``, which returns ``(output, residuals)``: what ``func`` returns, and a pytree
+          of what the pullback needs;
+        - ``bwd(*nondiff, residuals, cotangent)``, which returns a tuple with a cotangent for each
+          differentiable argument, in its structure; ``None`` stands for zeros.
+
+        It composes with every transform: forward mode pushes tangents through by two pullbacks, and
+        higher derivatives differentiate ``fwd`` and ``bwd``.
+
+    Raises:
+        AttributeError: the function is called before ``defvjp``.
+        TypeError: a rule returns another structure than its arguments or the outputs have.
+
+    Example::
+
+        >>> @custom_vjp
+        ... def clipped_gradient(x):
+        ...     return x
+        >>> clipped_gradient.defvjp(
+        ...     lambda x: (x, None),
+        ...     lambda _, cotangent: (cotangent.clamp(-1, 1),),
+        ... )
+        >>> grad(lambda x: (3 * clipped_gradient(x)).sum())(torch.ones(2))
+        tensor([1., 1.])
+    """
+
+    def __init__(self, func: Callable[_Params, _Result], nondiff_argnums: Any = ()) -> None:
+        self._func = func
+        self._bound = Bound("custom_vjp", func, nondiff_argnums)
+        self._rules: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+        functools.update_wrapper(self, func)
+
+    def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any]) -> None:
+        """Sets the rule: ``fwd`` evaluates and keeps residuals, ``bwd`` pulls back."""
+        self._rules = fwd, bwd
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
+        """The function; see the class."""
+        if self._rules is None:
+            name = getattr(self, "__name__", repr(self._func))
+            raise AttributeError(
+                f"functorch_ext.custom_vjp: {name} has no rule yet. Call {name}.defvjp(fwd, bwd)."
+            )
+        nondiff, others = self._bound.split(self._bound(args, kwargs))
+        call = _Call(self._func, self._bound, self._rules, nondiff, others)
+        return call.outputs(_Pullback.apply(call, *call.tensors))
+
+
+class _Call(RuleCall):
+    """A call, with the rules that it is differentiated by."""
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        bound: Bound,
+        rules: tuple[Callable[..., Any], Callable[..., Any]],
+        nondiff: tuple[Any, ...],
+        others: tuple[Any, ...],
+    ) -> None:
+        super().__init__(others)
+        self._func, self._bound, self._nondiff = func, bound, nondiff
+        self._fwd, self._bwd = rules
+
+    def _all_args(self, tensors: Any) -> tuple[Any, ...]:
+        return self._bound.joined(self._nondiff, self.args(tensors))
+
+    def plain(self, tensors: Any) -> Any:
+        return self._func(*self._all_args(tensors))
+
+    def forward(self, tensors: Any) -> tuple[Any, Any]:
+        returned = self._fwd(*self._all_args(tensors))
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise TypeError(
+                "functorch_ext.custom_vjp: fwd must return a pair of the output and the residuals, "
+                f"but returned {type(returned).__name__}."
+            )
+        return returned
+
+    def backward(self, residuals: Any, cotangents: Any) -> list[Any]:
+        returned = self._bwd(*self._nondiff, residuals, self.like_outputs(cotangents))
+        return self.of_tensors("bwd of a custom_vjp", returned)
+
+
+class _Pullback(Function):
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        if not any(ctx.needs_input_grad):
+            return call.keep_outputs(call.plain(tensors))
+        outputs, residuals = call.forward(tensors)
+        leaves, ctx.structure = flatten(residuals)
+        ctx.others = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
+        kept = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        ctx.call = call
+        ctx.save_for_backward(*tensors, *kept)
+        return call.keep_outputs(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
+        call, saved = ctx.call, ctx.saved_tensors
+        tensors, kept = saved[: len(call.tensors)], iter(saved[len(call.tensors) :])
+        if torch.is_grad_enabled() or _C.tangent_flows(tensors):
+            residuals = call.forward(tensors)[1]  # so that they are differentiated too
+        else:
+            residuals = unflatten(
+                ctx.structure, [next(kept) if x is None else x[0] for x in ctx.others]
+            )
+        return None, *call.backward(residuals, cotangents)

@@ -1,0 +1,148 @@
+"""A batching rule of one's own for a function."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from torch import Tensor
+from torch.autograd import Function
+
+from functorch_ext._pytree import flatten, leaves_of
+from functorch_ext._rule_calls import Bound, RuleCall
+from functorch_ext.forward import jvp
+from functorch_ext.reverse import vjp
+
+_Params = ParamSpec("_Params")
+_Result = TypeVar("_Result")
+
+
+class custom_vmap(Generic[_Params, _Result]):  # noqa: N801  (a decorator)
+    """Gives a function a batching rule of its own: a decorator, as JAX's of that name.
+
+    Args:
+        func: The function of one sample.
+
+    Returns:
+        A function that computes the same. After ``def_vmap(rule)``, ``vmap`` calls
+        ``rule(axis_size, in_batched, *args)`` in its place wherever an argument is mapped.
+        ``in_batched`` is a list with an entry per argument, in its structure: whether a tensor has
+        the samples in its dimension 0. The rule returns ``(output, out_batched)``, of which the
+        second has the output's structure, or is one bool for all of it.
+
+        What differentiates around the ``vmap`` differentiates the rule, and what differentiates
+        inside differentiates ``func``. In nested maps the rule is itself mapped.
+
+    Raises:
+        AttributeError: the function is mapped before ``def_vmap``.
+        TypeError: the rule returns something else.
+
+    Example::
+
+        >>> @custom_vmap
+        ... def solve(a, b):
+        ...     return torch.linalg.solve(a, b)
+        >>> @solve.def_vmap
+        ... def rule(axis_size, in_batched, a, b):
+        ...     if in_batched == [False, True]:  # one matrix: all samples are columns of one solve
+        ...         return solve(a, b.mT).mT, True
+        ...     a, b = (x if is_batched else x.expand(axis_size, *x.shape)
+        ...             for x, is_batched in zip((a, b), in_batched))
+        ...     return torch.linalg.solve(a, b), True
+        >>> vmap(solve, in_dims=(None, 0))(2 * torch.eye(2), torch.ones(3, 2)).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self, func: Callable[_Params, _Result]) -> None:
+        self._func = func
+        self._bound = Bound("custom_vmap", func)
+        self._rule: Callable[..., Any] | None = None
+        functools.update_wrapper(self, func)
+
+    def def_vmap(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Sets the rule, and returns it, so that this is a decorator too."""
+        self._rule = rule
+        return rule
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
+        """The function; see the class."""
+        call = _Call(self._func, self._rule, self._bound(args, kwargs))
+        return call.outputs(_Mapped.apply(call, *call.tensors))
+
+
+class _Call(RuleCall):
+    """A call, with the rule that it is mapped by."""
+
+    def __init__(
+        self, func: Callable[..., Any], rule: Callable[..., Any] | None, args: tuple[Any, ...]
+    ) -> None:
+        super().__init__(args)
+        self._func, self._rule = func, rule
+
+    def plain(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return self.keep_outputs(self._func(*self.args(tensors)))
+
+    def mapped(
+        self, axis_size: int, dims: tuple[int | None, ...], tensors: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
+        if self._rule is None:
+            name = getattr(self._func, "__name__", repr(self._func))
+            raise AttributeError(
+                f"functorch_ext.custom_vmap: {name} has no rule yet. Call {name}.def_vmap(rule)."
+            )
+        batched = [dim is not None for dim in dims]
+        fronted = [
+            x if dim is None else x.movedim(dim, 0) for x, dim in zip(tensors, dims, strict=True)
+        ]
+        in_batched = list(self.like_args(batched))
+        returned = self._rule(axis_size, in_batched, *self.args(fronted))
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise TypeError(
+                "functorch_ext.custom_vmap: the rule must return a pair of the output and "
+                f"out_batched, but returned {type(returned).__name__}."
+            )
+        outputs, out_batched = returned
+        kept = self.keep_outputs(outputs)
+        if isinstance(out_batched, bool):
+            flags = [out_batched] * len(kept)
+        else:
+            if flatten(out_batched)[1] != flatten(outputs)[1]:
+                raise TypeError(
+                    "functorch_ext.custom_vmap: out_batched must be a bool or have the structure "
+                    f"of the output, {flatten(outputs)[1]}, but is {flatten(out_batched)[1]}."
+                )
+            pairs = zip(leaves_of(outputs), leaves_of(out_batched), strict=True)
+            flags = [bool(flag) for output, flag in pairs if isinstance(output, Tensor)]
+        return kept, tuple(0 if flag else None for flag in flags)
+
+
+class _Mapped(Function):
+    @staticmethod
+    def forward(call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        given = {id(tensor) for tensor in tensors}
+        return tuple(x.data if id(x) in given or x._is_view() else x for x in call.plain(*tensors))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.call, tensors = inputs[0], inputs[1:]
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, call: _Call, *tensors: Tensor) -> Any:
+        return call.mapped(info.batch_size, in_dims[1:], tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
+        _, pull_back = vjp(ctx.call.plain, *ctx.saved_tensors)
+        return None, *pull_back(tuple(cotangents))
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Any, ...]:
+        primals = ctx.saved_tensors
+        filled = tuple(
+            x.new_zeros(x.shape) if t is None else t for x, t in zip(primals, tangents, strict=True)
+        )
+        return jvp(ctx.call.plain, primals, filled)[1]
