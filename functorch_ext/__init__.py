@@ -28,6 +28,7 @@ from functorch_ext.debugging import debug_unwrap  # noqa: E402
 from functorch_ext.diagonals import hessian_diag, laplacian, trace_estimate  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
 from functorch_ext.functionalize import functionalize  # noqa: E402
+from functorch_ext.implicit import fixed_point, implicit_root  # noqa: E402
 from functorch_ext.jacobian import hessian, jacfwd, jacrev  # noqa: E402
 from functorch_ext.jit import jit  # noqa: E402
 from functorch_ext.nn import (  # noqa: E402
@@ -58,6 +59,7 @@ __all__ = [
     "custom_vmap",
     "debug_unwrap",
     "fisher_vp",
+    "fixed_point",
     "functional_call",
     "functionalize",
     "ggnvp",
@@ -66,6 +68,7 @@ __all__ = [
     "hessian",
     "hessian_diag",
     "hvp",
+    "implicit_root",
     "jacfwd",
     "jacrev",
     "jit",

@@ -27,9 +27,9 @@ class custom_jvp(Generic[_Params, _Result]):  # noqa: N801  (a decorator)
     Returns:
         A function that computes the same. After ``defjvp(rule)`` it is differentiated by
         ``rule(*nondiff, primals, tangents)``, which returns ``(output, tangent)``: ``primals`` and
-        ``tangents`` are tuples of the differentiable arguments and of theirs, and the tangent of the
-        output must be linear in ``tangents``. Reverse mode transposes that linear map, and higher
-        derivatives differentiate the rule.
+        ``tangents`` are tuples of the differentiable arguments and of theirs, and the tangent of
+        the output must be linear in ``tangents``. Reverse mode transposes that linear map, and
+        higher derivatives differentiate the rule.
 
     Raises:
         AttributeError: the function is called before ``defjvp`` or ``defjvps``.
@@ -69,7 +69,7 @@ class custom_jvp(Generic[_Params, _Result]):  # noqa: N801  (a decorator)
             raise TypeError("functorch_ext.custom_jvp: defjvps takes no nondiff_argnums.")
 
         def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-            output = self(*primals)  # type: ignore[call-arg]
+            output: Any = self(*primals)  # type: ignore[call-arg]
             pairs = zip(rules, tangents, strict=True)
             parts = [part(t, output, *primals) for part, t in pairs if part is not None]
             return output, sum(parts, torch.zeros_like(output))

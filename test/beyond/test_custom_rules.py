@@ -223,7 +223,9 @@ def test_a_batching_rule_decides():
     assert seen == [(3, [True, {"w": False}])]
     assert_close(f(X[0], {"w": w}), (X[0] * w, w.sum()))
     # Around the map the rule is differentiated, inside it the function.
-    assert_close(grad(lambda x: vmap(lambda x: f(x, {"w": w})[0])(x).sum())(X), 100 * w.expand(3, 4))
+    assert_close(
+        grad(lambda x: vmap(lambda x: f(x, {"w": w})[0])(x).sum())(X), 100 * w.expand(3, 4)
+    )
     assert_close(vmap(grad(lambda x: f(x, {"w": w})[0].sum()))(X), w.expand(3, 4))
 
 
