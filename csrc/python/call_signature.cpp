@@ -1,5 +1,7 @@
 #include "python/call_signature.h"
 
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
@@ -74,6 +76,19 @@ bool append_static(CallSignature& signature, PyObject* value) {
   return hashable;
 }
 
+// The program's choices between speed and exactness, and the threads that kernels are compiled for.
+int64_t choices() {
+  const auto& context = at::globalContext();
+  const auto precision = [&](at::Float32Backend backend) {
+    return static_cast<int64_t>(context.float32Precision(backend, at::Float32Op::MATMUL));
+  };
+  return int64_t{context.deterministicAlgorithms()} |
+         int64_t{context.deterministicAlgorithmsWarnOnly()} << 1 |
+         int64_t{context.deterministicFillUninitializedMemory()} << 2 |
+         precision(at::Float32Backend::CUDA) << 8 | precision(at::Float32Backend::MKLDNN) << 16 |
+         static_cast<int64_t>(at::get_num_threads()) << 32;
+}
+
 // The modes of the thread that decide what operators do.
 void append_modes(c10::SmallVectorImpl<int64_t>& numbers) {
   const auto dtype = c10::typeMetaToScalarType(at::get_default_dtype());
@@ -81,6 +96,7 @@ void append_modes(c10::SmallVectorImpl<int64_t>& numbers) {
   numbers.push_back(int64_t{c10::GradMode::is_enabled()} |
                     int64_t{c10::InferenceMode::is_enabled()} << 1 |
                     static_cast<int64_t>(dtype) << 8);
+  numbers.push_back(choices());
   numbers.push_back(static_cast<int64_t>(local.included_.raw_repr()));
   numbers.push_back(static_cast<int64_t>(local.excluded_.raw_repr()));
   if ((local.excluded_ & autocast_keys) != autocast_keys) {

@@ -1,6 +1,5 @@
 """A traced function that has been compiled, and how it is called."""
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,10 +7,11 @@ import torch
 from torch import Tensor, fx
 
 from functorch_ext import _C
+from functorch_ext._jit import twice
 from functorch_ext._jit.partition import partition
 from functorch_ext._jit.passes import optimize
 from functorch_ext._jit.signature import key_of_tensor
-from functorch_ext._jit.trace import Traced, placeholders_of, writes
+from functorch_ext._jit.trace import Traced, draws, placeholders_of, writes
 from functorch_ext._jit.watched import is_same
 from functorch_ext._pytree import unflatten
 
@@ -24,20 +24,24 @@ class Compiled:
     """One traced and compiled function, for calls of one signature."""
 
     def __init__(self, traced: Traced, tensors: list[Tensor], backend: Backend) -> None:
+        self.arguments = len(tensors)
         self.closed_over, self.watched = traced.closed_over, traced.watched
         self.key_of_closed_over = [key_of_tensor(each) for each in self.closed_over]
         inputs = placeholders_of(traced.graph)
         written = {node.args[0] for node in traced.graph.graph.nodes if writes(node)}
         self.written = [i for i, node in enumerate(inputs) if node in written]
-        self.guards = _guards(traced.graph, len(tensors))
         self.constants, self.structure = traced.outputs, traced.structure
         self.is_one_tensor = traced.structure.is_leaf() and traced.tensor_outputs == 1
         self.outputs = traced.tensor_outputs
         self.differentiable = traced.differentiable
-        self.lock = threading.Lock()
         self.backward: Callable[[list[Tensor]], Any] | None = None
         self.kernel = 0  # of a graph that can be called without Python
         self.plain_result = self._plain_result()
+        self._compile(traced, inputs, backend)
+        # Passes and backends ask for sizes too.
+        self.guards = _guards(inputs[: len(tensors)])
+
+    def _compile(self, traced: Traced, inputs: list[fx.Node], backend: Backend) -> None:
         if not self.differentiable:
             self.graphs = [optimize(traced.graph)]
             values = [node.meta["val"] for node in inputs]
@@ -45,6 +49,8 @@ class Compiled:
             self.kernel = getattr(self.forward, "address", 0)
             return
         self.by = traced.by
+        self.call = traced.call
+        self.draws = any(draws(node) for node in traced.graph.graph.nodes)
         halves = partition(traced)
         self.graphs = [optimize(halves.forward), optimize(halves.backward)]
         self.forward = backend(self.graphs[0], halves.values[0], self.written)
@@ -107,7 +113,7 @@ class _Differentiable(torch.autograd.Function):
     def forward(ctx: Any, compiled: Compiled, *inputs: Tensor) -> tuple[Tensor, ...]:
         results = tuple(compiled.forward(list(inputs)))
         outputs, saved = results[: compiled.outputs], results[compiled.outputs :]
-        ctx.compiled = compiled
+        ctx.compiled, ctx.inputs = compiled, twice.remember(inputs)
         ctx.save_for_backward(*saved)
         constant = [x for i, x in enumerate(outputs) if i not in compiled.differentiable]
         ctx.mark_non_differentiable(*constant)
@@ -116,11 +122,9 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # with create_graph=True
-            raise RuntimeError(
-                "functorch_ext.jit: the backward pass of a jitted function can't be differentiated "
-                "(create_graph=True). Put the derivative inside: jit(grad(f)), or transform the "
-                "jitted function, as in grad(jit(f)), which then runs as it is."
-            )
+            return None, *twice.gradients(ctx.compiled, ctx.inputs, cotangents)
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.inputs = None
         compiled = ctx.compiled
         given = [cotangents[i] for i in compiled.differentiable]
         given = [
@@ -140,9 +144,9 @@ def _agree(strides: tuple[int, ...], traced: tuple[Any, ...]) -> bool:
     return all(type(n) is int for n in traced) and strides == traced
 
 
-def _guards(graph: fx.GraphModule, count: int) -> Callable[[list[Tensor]], bool] | None:
-    """What a graph of symbolic sizes was traced for; none if sizes are fixed."""
-    values = [node.meta["val"] for node in placeholders_of(graph)[:count]]
+def _guards(arguments: list[fx.Node]) -> Callable[[list[Tensor]], bool] | None:
+    """What a graph of symbolic sizes was compiled for; none if sizes are fixed."""
+    values = [node.meta["val"] for node in arguments]
     symbolic = [v for v in values if any(isinstance(n, torch.SymInt) for n in v.shape)]
     if not symbolic:
         return None

@@ -10,6 +10,7 @@ from torch import Tensor
 from functorch_ext._pytree import flatten
 
 _dispatch_keys = torch._C._dispatch_keys
+_precision = torch._C._get_fp32_precision_getter
 # Of these types alone a tensor is what its sizes, strides and dtype tell.
 _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
@@ -72,6 +73,11 @@ def key_of_modes() -> Any:
         torch.is_grad_enabled(),
         torch.get_default_dtype(),
         torch.is_inference_mode_enabled(),
+        torch.get_deterministic_debug_mode(),
+        torch._C._get_deterministic_fill_uninitialized_memory(),
+        _precision("cuda", "matmul"),
+        _precision("mkldnn", "matmul"),
+        torch.get_num_threads(),
     )
     if torch._C._len_torch_function_stack() > 0:
         key += (torch.get_default_device(),)

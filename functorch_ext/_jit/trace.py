@@ -15,11 +15,12 @@ from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from functorch_ext._jit.call import Call
 from functorch_ext._jit.closed_over import ClosedOver, move_inputs_to_front
 from functorch_ext._jit.errors import VALUE_READ, not_kept, value_read, written_to
-from functorch_ext._jit.signature import Arguments, Static
+from functorch_ext._jit.signature import Arguments
 from functorch_ext._jit.watched import ModulesThatRun, Place, places_of
-from functorch_ext._pytree import flatten, unflatten
+from functorch_ext._pytree import flatten
 from functorch_ext.functionalize import functionalize
 
 
@@ -35,13 +36,14 @@ class Traced:
     differentiable: list[int]  # which of the output tensors have a cotangent
     by: list[int]  # which of the inputs have a gradient
     tensor_outputs: int
+    call: Call
 
 
 def trace(
     func: Callable[..., Any], arguments: Arguments, has_kwargs: bool, dynamic: bool
 ) -> Traced:
     """Calls the function once, on tensors without values."""
-    recorder = _Recorder(func, arguments, has_kwargs)
+    recorder = _Recorder(Call(func, arguments, has_kwargs))
     try:
         with ModulesThatRun() as modules:
             graph = make_fx(
@@ -78,6 +80,7 @@ def trace(
         recorder.differentiable,
         by,
         recorder.tensor_outputs,
+        recorder.call,
     )
 
 
@@ -91,8 +94,8 @@ def _detach_aliases(graph: fx.Graph) -> None:
 class _Recorder:
     """The function that is traced: outputs, then gradients, then (to be found) the cotangents."""
 
-    def __init__(self, func: Callable[..., Any], arguments: Arguments, has_kwargs: bool) -> None:
-        self.func, self.arguments, self.has_kwargs = func, arguments, has_kwargs
+    def __init__(self, call: Call) -> None:
+        self.call = call
         self.closed_over = ClosedOver()
         self.leaves: list[Tensor] = []
         self.cotangents = 0
@@ -104,14 +107,8 @@ class _Recorder:
 
     def _run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         with_grad = torch.is_grad_enabled()
-        leaves = list(self.arguments.leaves)
-        for position, tensor in zip(self.arguments.positions, tensors, strict=True):
-            leaves[position] = tensor
-        leaves = [leaf.value if type(leaf) is Static else leaf for leaf in leaves]
-        tree = unflatten(self.arguments.structure, leaves)
-        args, kwargs = tree if self.has_kwargs else (tree, {})
         required_grad = [tensor.requires_grad for tensor in tensors]
-        results, self.structure = flatten(self.func(*args, **kwargs))
+        results, self.structure = flatten(self.call(tensors))
         if [tensor.requires_grad for tensor in tensors] != required_grad:
             self.reason = "makes an argument require grad, or writes such a value to one"
         outputs = [
@@ -232,6 +229,14 @@ def writes(node: fx.Node) -> bool:
         node.op == "call_function"
         and isinstance(node.target, torch._ops.OpOverload)
         and node.target._schema.is_mutable
+    )
+
+
+def draws(node: fx.Node) -> bool:
+    """Does the node draw random numbers?"""
+    return (
+        isinstance(node.target, torch._ops.OpOverload)
+        and torch.Tag.nondeterministic_seeded in node.target.tags
     )
 
 

@@ -151,3 +151,47 @@ def test_shapes_that_depend_on_values():
     for _ in range(2):
         x = torch.randn(5)
         torch.testing.assert_close(fast(x), x[x > 0] * 2)
+
+
+@pytest.fixture
+def kept_choices():
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(before[0])
+    torch.set_float32_matmul_precision(before[1])
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda: torch.use_deterministic_algorithms(True),
+        lambda: torch.use_deterministic_algorithms(True, warn_only=True),
+        lambda: torch.set_float32_matmul_precision("medium"),
+        lambda: torch.set_num_threads(torch.get_num_threads() + 1),
+    ],
+)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_choices_between_speed_and_exactness(choose, dynamic, kept_choices):
+    function, jitted = counted(lambda x: x @ x, dynamic=dynamic)
+    x = torch.randn(3, 3)
+    jitted(x)
+    choose()
+    for _ in range(2):
+        jitted(x)
+    assert function.calls == 2
+
+
+def test_products_of_matrices_of_any_size():
+    function, jitted = counted(lambda x, w: torch.tanh(x @ w).sum(0), dynamic=True)
+    for rows, columns in ((3, 4), (5, 6), (7, 9)):
+        x, w = torch.randn(rows, columns), torch.randn(columns, 8)
+        torch.testing.assert_close(jitted(x, w), torch.tanh(x @ w).sum(0))
+    assert function.calls == 1
+
+
+def test_sizes_that_agree_by_chance():
+    function, jitted = counted(lambda x, y: (x.view(-1, 2).sum(1).clone() * 2, y), dynamic=True)
+    for first, second in ((8, 4), (8, 6), (12, 6)):
+        x, y = torch.randn(first), torch.randn(second)
+        torch.testing.assert_close(jitted(x, y), (x.view(-1, 2).sum(1) * 2, y))

@@ -87,10 +87,3 @@ def test_gradients_by_parameters_of_a_module():
         torch.autograd.grad(fast(x).square().sum(), inputs),
         torch.autograd.grad(net(x).square().sum(), inputs),
     )
-
-
-def test_second_derivatives_raise():
-    x = rand(3)
-    result = jit(torch.sin, backend="graph")(x).sum()
-    with pytest.raises(RuntimeError, match=r"jit\(grad\(f\)\)"):
-        torch.autograd.grad(result, x, create_graph=True)

@@ -42,7 +42,10 @@ def _replace(graph: fx.Graph, product: fx.Node, other: fx.Node) -> None:
 
 
 def _value(node: Any) -> Any:
-    return node.meta.get("val")
+    """What the node computes, if its sizes are numbers."""
+    value = node.meta.get("val")
+    fixed = isinstance(value, Tensor) and all(type(size) is int for size in value.shape)
+    return value if fixed else None
 
 
 def _origin(node: Any, shape: tuple[int, ...]) -> Any:
