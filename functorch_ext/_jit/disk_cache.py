@@ -48,7 +48,7 @@ def key_of(graph: fx.GraphModule, values: list[Tensor], settings: dict[str, Any]
     if not all(_is_fixed(value) for value in values):
         return None
     parts = [
-        "1",  # of this format
+        "2",  # of this format, and of the passes that follow
         torch.__version__,
         torch.version.git_version,
         platform.python_version(),

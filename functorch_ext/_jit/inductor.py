@@ -11,6 +11,7 @@ from torch._guards import TracingContext, detect_fake_mode, tracing
 from functorch_ext import _C
 from functorch_ext._jit import disk_cache
 from functorch_ext._jit.passes.expanded import clone_expanded
+from functorch_ext._jit.passes.gathered import keep_gathered
 
 # A value that is used more often than this is kept in memory where Inductor would compute it again
 # at each use, which takes exponential time for chains such as x = sin(x) * x.
@@ -58,6 +59,8 @@ def _compile(graph: fx.GraphModule, values: list[Tensor]) -> tuple[Any, str | No
     from torch._inductor.exc import InvalidCxxCompiler
 
     _check_compiler(config.cpp.cxx)
+    keep_gathered(graph.graph)
+    graph.recompile()
     parts = []
 
     def compile_part(*args: Any, **kwargs: Any) -> Any:

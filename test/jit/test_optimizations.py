@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from functorch_ext import jit
 from functorch_ext._jit.passes.basis import remove_products_with_basis
 from functorch_ext._jit.passes.copies import merge_views, remove_copies
+from functorch_ext._jit.passes.factorizations import share_factorizations
+from functorch_ext._jit.passes.gathered import keep_gathered
 from functorch_ext._jit.passes.neutral import remove_neutral
 
 
@@ -78,3 +81,47 @@ def test_arithmetic_that_changes_nothing():
     # Promotion to another dtype is a change.
     integers = lambda n: torch.mul(n, 1.0).sin()
     assert aten.mul.Tensor in changed(integers, remove_neutral, torch.arange(3))
+
+
+def _density(matrix, right):
+    return torch.logdet(matrix) + (right * torch.linalg.solve(matrix, right)).flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("right", [(5, 4), (5, 4, 2)])
+def test_one_factorization_for_a_determinant_and_a_solution(right):
+    root = torch.randn(5, 4, 4, dtype=torch.float64)
+    args = root @ root.mT + torch.eye(4, dtype=torch.float64), torch.randn(right).double()
+    found = changed(_density, share_factorizations, *args)
+    assert found.count(aten.linalg_lu_factor_ex.default) == 1
+    assert not {aten._linalg_slogdet.default, aten._linalg_solve_ex.default} & {*found}
+
+
+def test_signs_of_determinants_from_a_factorization():
+    matrices = torch.randn(20, 3, 3, dtype=torch.float64)
+    matrices[0] = 0
+    both = lambda a: torch.stack([torch.linalg.slogdet(a)[0], torch.linalg.slogdet(a)[1]])
+    found = changed(both, share_factorizations, matrices)
+    assert aten._linalg_slogdet.default not in found
+    assert found.count(aten.linalg_lu_factor_ex.default) == 1
+
+
+def test_solutions_of_other_matrices_keep_their_factorizations():
+    args = torch.randn(3, 3), torch.randn(3, 3)
+    function = lambda a, b: torch.logdet(a @ a.mT) + torch.linalg.solve(b, a).sum()
+    assert aten.linalg_lu_factor_ex.default not in changed(function, share_factorizations, *args)
+
+
+def test_a_singular_matrix_raises_with_one_factorization():
+    fast = jit(lambda a, b: torch.logdet(a) + torch.linalg.solve(a, b).sum(), backend="graph")
+    fast(torch.eye(3), torch.ones(3))
+    with pytest.raises(torch.linalg.LinAlgError, match="singular"):
+        fast(torch.zeros(3, 3), torch.ones(3))
+
+
+def test_unit_matrices_whose_rows_are_gathered_are_kept_in_memory():
+    from torch._inductor import inductor_prims
+
+    index, kept = torch.tensor([0, 2, 1]), inductor_prims.force_stride_order
+    function = lambda i: torch.eye(6).view(6, 3, 2)[:, i].sin()
+    assert kept in changed(function, keep_gathered, index)
+    assert kept not in changed(lambda i: torch.eye(3).sin() + i, keep_gathered, index)

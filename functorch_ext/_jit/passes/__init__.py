@@ -6,6 +6,7 @@ from functorch_ext._jit.passes.aliases import remove_aliases
 from functorch_ext._jit.passes.basis import remove_products_with_basis
 from functorch_ext._jit.passes.common import merge_common
 from functorch_ext._jit.passes.copies import merge_views, remove_copies
+from functorch_ext._jit.passes.factorizations import share_factorizations
 from functorch_ext._jit.passes.neutral import remove_neutral
 from functorch_ext._jit.passes.ones import remove_products_with_ones
 
@@ -20,6 +21,7 @@ def optimize(graph: fx.GraphModule) -> fx.GraphModule:
         remove_copies,
         merge_views,
         merge_common,
+        share_factorizations,
     ):
         change(graph.graph)
         graph.graph.eliminate_dead_code()
