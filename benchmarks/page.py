@@ -20,22 +20,28 @@ def fill(page: Path, results: Results) -> None:
     Raises:
         KeyError: the page has a mark for results that there are none of.
     """
+    times = results["times"]
     parts = {
-        "environment": _environment(results["times"]),
-        "targets": _targets(results["times"]),
-        "missed": _missed(results["times"]),
+        "environment": _environment(times),
+        "targets": _targets(times),
+        "missed": _missed(times),
         "bounds": bounds.tables(results["bounds"]),
-        "peers": "\n\n".join(_by_setting(results["times"], peers_table)),
+        "peers": "\n\n".join(_by_setting(times, peers_table)),
         "instructions": instructions.tables(results["instructions"]),
         "scaling": scaling.tables(results["scaling"]),
         "memory": memory.tables(results["memory"]),
     }
+    replace(page, parts)
 
-    def replace(match: re.Match[str]) -> str:
+
+def replace(page: Path, parts: dict[str, str]) -> None:
+    """Puts each part between its marks."""
+
+    def replaced(match: re.Match[str]) -> str:
         return f"{match[1]}\n\n{parts[match[2]]}\n\n{match[3]}"
 
     marks = re.compile(r"(<!-- results: (\w+) -->).*?(<!-- end -->)", re.DOTALL)
-    page.write_text(marks.sub(replace, page.read_text()))
+    page.write_text(marks.sub(replaced, page.read_text()))
 
 
 def _environment(times: Results) -> str:

@@ -13,13 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.page import fill
+from benchmarks import jit_table
+from benchmarks.page import fill, replace
 from benchmarks.part import FOLDER
 
 BUILD = Path("build")
 
 # Parts in one row run at the same time: what these count doesn't depend on the machine's load.
-STEPS = (("memory", "instructions"), ("times",), ("bounds",), ("scaling",))
+STEPS = (("memory", "instructions"), ("times",), ("bounds",), ("scaling",), ("jit",))
 
 
 def command(part: str, rounds: int) -> list[str]:
@@ -82,6 +83,7 @@ def main() -> None:
     draw(results, json_file.with_suffix(".png"))
     if arguments.write:
         fill(arguments.write, results)
+        replace(arguments.write.with_name("jit.md"), {"jit": jit_table.tables(results["jit"])})
         draw(results, arguments.write.with_suffix(".svg"))
 
 
