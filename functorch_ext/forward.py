@@ -6,9 +6,6 @@ from typing import Any
 
 import torch
 
-# Registers the forward-mode derivatives that PyTorch has as decompositions only, such as that of
-# log_softmax's backward pass.
-import torch._decomp.decompositions_for_jvp  # noqa: F401
 from torch import Tensor
 
 from functorch_ext import _C

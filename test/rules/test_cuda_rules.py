@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from functorch_ext import vmap
+from functorch_ext import _C, vmap
 
 pytestmark = [
     pytest.mark.filterwarnings("error::functorch_ext.FallbackWarning"),
@@ -81,6 +81,15 @@ def batch_norm_backward(x, weight, bias, grad):
     )
 
 
+def batch_norm_miopen(x, weight, bias):
+    return aten.miopen_batch_norm(x, weight, bias, None, None, True, 0.1, 1e-5)
+
+
+def batch_norm_miopen_backward(x, weight, bias, grad):
+    _, mean, variance = batch_norm_miopen(x, weight, bias)
+    return aten.miopen_batch_norm_backward(x, grad, weight, None, None, mean, variance, 1e-5)
+
+
 # name: (function, what makes its arguments)
 ATTENTION = {
     "flash": (flash, (rows,) * 3),
@@ -94,7 +103,54 @@ ATTENTION = {
 NORMALIZATION = {
     "batch_norm": (batch_norm, (images, channels, channels)),
     "batch_norm, backward": (batch_norm_backward, (images, channels, channels, images)),
+    "miopen": (batch_norm_miopen, (images, channels, channels)),
+    "miopen, backward": (batch_norm_miopen_backward, (images, channels, channels, images)),
 }
+
+
+def cell(width):
+    return lambda: fake(SAMPLES, 2, width, dtype=torch.float32)
+
+
+# name: (function, what makes its arguments, the shapes of a sample's results). PyTorch has no shapes
+# of theirs for fake tensors.
+CELLS = {
+    "lstm": (aten._thnn_fused_lstm_cell, (cell(16), cell(16), cell(4)), [(2, 4), (2, 4), (2, 16)]),
+    "lstm, backward": (
+        lambda *args: aten._thnn_fused_lstm_cell_backward_impl(*args, True),
+        (*(cell(4),) * 4, cell(16)),
+        [(2, 16), (2, 4), (16,)],
+    ),
+    "gru": (aten._thnn_fused_gru_cell, (cell(12), cell(12), cell(4)), [(2, 4), (2, 20)]),
+    "gru, backward": (
+        lambda *args: aten._thnn_fused_gru_cell_backward(*args, True),
+        (cell(4), cell(20)),
+        [(2, 12), (2, 12), (2, 4), (12,), (12,)],
+    ),
+}
+
+RUN_HERE = {
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_cudnn_attention_backward",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_efficient_attention_backward",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_flash_attention_backward",
+    "_thnn_fused_gru_cell",
+    "_thnn_fused_gru_cell_backward",
+    "_thnn_fused_lstm_cell",
+    "_thnn_fused_lstm_cell_backward_impl",
+    "cudnn_batch_norm",
+    "cudnn_batch_norm_backward",
+    "miopen_batch_norm",
+    "miopen_batch_norm_backward",
+}
+ELSEWHERE = (
+    "CPU",
+    "CompositeImplicitAutograd",
+    "CompositeExplicitAutograd",
+    "CompositeExplicitAutogradNonFunctional",
+)
 
 
 def tensors(results):
@@ -135,3 +191,27 @@ def test_attention(function, makers, in_dims):
 @pytest.mark.parametrize(("function", "makers", "in_dims"), list(cases(NORMALIZATION)))
 def test_normalization(function, makers, in_dims):
     check(function, makers, in_dims)
+
+
+@pytest.mark.parametrize(("function", "makers", "shapes"), CELLS.values(), ids=CELLS)
+def test_recurrent_cells(function, makers, shapes):
+    with FakeTensorMode():
+        arguments = [maker() for maker in makers]
+        for results in (
+            vmap(function)(*arguments),
+            vmap(function, (0, *[None] * (len(makers) - 1)))(
+                arguments[0], *(x[0] for x in arguments[1:])
+            ),
+        ):
+            assert [tuple(each.shape) for each in results] == [(SAMPLES, *s) for s in shapes]
+            assert all(each.device.type == "cuda" for each in results)
+
+
+def test_each_rule_for_a_gpu_alone_is_run():
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    names = {
+        name.removeprefix("aten::")
+        for name, _, _ in _C.registered_operators()
+        if has_kernel(name, "CUDA") and not any(has_kernel(name, key) for key in ELSEWHERE)
+    }
+    assert names <= RUN_HERE
