@@ -20,6 +20,16 @@ from functorch_ext._patches import patches  # noqa: E402
 from functorch_ext._releases import check_release as _check_release  # noqa: E402
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
+from functorch_ext.collectives import (  # noqa: E402
+    all_gather,
+    axis_index,
+    axis_size,
+    pmax,
+    pmean,
+    pmin,
+    ppermute,
+    psum,
+)
 from functorch_ext.curvature import fisher_vp, ggnvp, hvp, vhp  # noqa: E402
 from functorch_ext.custom_jvp import custom_jvp, stop_gradient  # noqa: E402
 from functorch_ext.custom_vjp import custom_vjp  # noqa: E402
@@ -53,6 +63,9 @@ _dynamo.install()
 
 __all__ = [
     "FallbackWarning",
+    "all_gather",
+    "axis_index",
+    "axis_size",
     "clipped_grad_sum",
     "custom_jvp",
     "custom_vjp",
@@ -78,6 +91,11 @@ __all__ = [
     "patches",
     "per_sample_grad_norms",
     "per_sample_grads",
+    "pmax",
+    "pmean",
+    "pmin",
+    "ppermute",
+    "psum",
     "register_batching_rule",
     "replace_all_batch_norm_modules_",
     "stack_module_state",

@@ -7,6 +7,7 @@ from typing import Any, ParamSpec
 from torch import SymInt, Tensor
 
 from functorch_ext import _C, _batch_sizes
+from functorch_ext._axis_names import named
 from functorch_ext._chunking import call_in_chunks
 from functorch_ext._describing import returned_leaf, structure_of
 from functorch_ext._dynamo.entry import EAGER, call_transform
@@ -33,6 +34,7 @@ def vmap(
     chunk_size: int | None = None,
     axis_size: int | None = None,
     kwarg_dims: dict[str, Tree] | None = None,
+    axis_name: str | None = None,
 ) -> Callable[_Params, Any]:
     """Vectorizes ``func``: one call computes what a loop over samples would.
 
@@ -53,6 +55,7 @@ def vmap(
         chunk_size: Compute this many samples at a time, to bound memory; all at once if ``None``.
         axis_size: The number of samples; needed only where no input is mapped.
         kwarg_dims: The ``in_dims`` of keyword arguments, by name. The others are not mapped.
+        axis_name: What ``psum`` and its kin call the samples inside.
 
     Returns:
         A function of the arguments of ``func`` with a batch dimension added.
@@ -81,6 +84,13 @@ def vmap(
             "functorch_ext.vmap: kwarg_dims must be None or a dict from names of keyword arguments "
             f"to their in_dims, but got {kwarg_dims!r}."
         )
+    if axis_name is not None:
+        if chunk_size is not None:
+            raise ValueError(
+                "functorch_ext.vmap: chunk_size and axis_name exclude each other: what is combined "
+                "across samples takes all of them at once."
+            )
+        func = named(func, axis_name)
     # All of it in one call to the engine, where the arguments turn out to be made of tensors.
     plain = type(in_dims) in (int, tuple) and type(out_dims) is int and abs(out_dims) <= _MOST_DIMS
     plain = plain and not kwarg_dims and chunk_size is None and axis_size is None

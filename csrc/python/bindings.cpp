@@ -132,6 +132,7 @@ void bind_level(py::module_& module) {
       .def_readonly("randomness", &Level::randomness)
       .def_readonly("has_samples", &Level::has_samples)
       .def_readonly("depth", &Level::depth)
+      .def_property_readonly("is_running", &Level::is_running)
       .def("wrap",
            [](const Level& level, const at::Tensor& value, std::optional<int64_t> bdim) {
              return wrap(value, bdim.value_or(no_bdim), level);

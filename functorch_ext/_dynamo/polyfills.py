@@ -32,7 +32,10 @@ def vmap(
     chunk_size=None,
     axis_size=None,
     kwarg_dims=None,
+    axis_name=None,
 ):
+    if axis_name is not None:
+        raise Refused
     options = (in_dims, out_dims, randomness, chunk_size, axis_size, kwarg_dims)
 
     def mapped(*args, **kwargs):

@@ -8,7 +8,7 @@ import torch.func
 import functorch_ext
 
 ADDITIONS = {
-    "vmap": {"kwarg_dims", "axis_size"},
+    "vmap": {"kwarg_dims", "axis_size", "axis_name"},
     "debug_unwrap": set(),
     "grad": set(),
     "grad_and_value": set(),

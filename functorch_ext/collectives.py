@@ -1,0 +1,281 @@
+"""Operations across the samples of a ``vmap`` that has a name: ``vmap(f, axis_name="batch")``.
+
+As JAX's of the same names. Each works on a pytree of tensors of one sample, and is differentiated
+in both modes: around the ``vmap`` it is an ordinary reduction, and inside, where each sample has a
+cotangent, it is pulled back by its adjoint across the samples.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from functorch_ext import _C
+from functorch_ext._axis_names import level_named
+from functorch_ext._pytree import map_tree
+
+Names = str | tuple[str, ...]
+# Of a value with the samples along a dimension: the result, and where it has samples, if it has.
+Across = Callable[[Tensor, int], tuple[Tensor, int | None]]
+
+
+def psum(tree: Any, axis_name: Names) -> Any:
+    """The sum over all samples, which each of them gets.
+
+    Args:
+        tree: A pytree of tensors, or numbers: ``psum(1, name)`` is the number of samples.
+        axis_name: The name of a ``vmap`` around, or a tuple of several to sum over.
+
+    Returns:
+        A pytree of the same structure and shapes.
+
+    Raises:
+        NameError: no ``vmap`` around has that name.
+
+    Example::
+
+        >>> normalized = lambda x: x / psum(x, "batch")
+        >>> vmap(normalized, axis_name="batch")(torch.tensor([1.0, 3.0]))
+        tensor([0.2500, 0.7500])
+    """
+    for name in _checked(axis_name):
+        tree = _each(tree, name, lambda x, level: _apply(_SUM, level, x), torch.mul)
+    return tree
+
+
+def pmean(tree: Any, axis_name: Names) -> Any:
+    """The mean over all samples, which each of them gets; otherwise as :func:`psum`.
+
+    Example::
+
+        >>> vmap(lambda x: x - pmean(x, "batch"), axis_name="batch")(torch.tensor([1.0, 3.0]))
+        tensor([-1.,  1.])
+    """
+    size = axis_size(axis_name)
+    return map_tree(lambda total: total / size, psum(tree, axis_name))
+
+
+def pmax(tree: Any, axis_name: str) -> Any:
+    """The largest of all samples, element by element; otherwise as :func:`psum`.
+
+    Example::
+
+        >>> vmap(lambda x: x - pmax(x, "batch"), axis_name="batch")(torch.tensor([1.0, 3.0]))
+        tensor([-2.,  0.])
+    """
+    return map_tree(lambda x: x.amax(0), all_gather(tree, axis_name))
+
+
+def pmin(tree: Any, axis_name: str) -> Any:
+    """The smallest of all samples, element by element; otherwise as :func:`psum`.
+
+    Example::
+
+        >>> vmap(lambda x: x - pmin(x, "batch"), axis_name="batch")(torch.tensor([1.0, 3.0]))
+        tensor([0., 2.])
+    """
+    return map_tree(lambda x: x.amin(0), all_gather(tree, axis_name))
+
+
+def all_gather(tree: Any, axis_name: str, axis: int = 0) -> Any:
+    """All samples, stacked, which each sample gets.
+
+    Args:
+        tree: A pytree of tensors.
+        axis_name: The name of a ``vmap`` around.
+        axis: Where the samples go.
+
+    Returns:
+        A pytree of tensors with one more dimension. They aren't copied.
+
+    Raises:
+        NameError: no ``vmap`` around has that name.
+        TypeError: a leaf is no tensor.
+
+    Example::
+
+        >>> nearest = lambda x: (all_gather(x, "batch") - x).abs().topk(2, largest=False)[0][1]
+        >>> vmap(nearest, axis_name="batch")(torch.tensor([1.0, 2.0, 5.0]))
+        tensor([1., 1., 3.])
+    """
+
+    def gather(x: Tensor, level: _C.Level) -> Tensor:
+        return _apply(_GATHER, level, x).movedim(0, axis)
+
+    return _each(tree, axis_name, gather)
+
+
+def ppermute(tree: Any, axis_name: str, perm: Sequence[tuple[int, int]]) -> Any:
+    """Sends samples to others.
+
+    Args:
+        tree: A pytree of tensors.
+        axis_name: The name of a ``vmap`` around.
+        perm: Pairs ``(source, destination)`` of numbers of samples, no destination twice. A sample
+            that is no destination gets zeros.
+
+    Returns:
+        A pytree of the same structure and shapes.
+
+    Raises:
+        NameError: no ``vmap`` around has that name.
+        ValueError: ``perm`` names a sample that doesn't exist, or one twice.
+
+    Example::
+
+        >>> shifted = lambda x: ppermute(x, "batch", [(0, 1), (1, 2)])
+        >>> vmap(shifted, axis_name="batch")(torch.tensor([1.0, 2.0, 3.0]))
+        tensor([0., 1., 2.])
+    """
+    pairs = [(int(source), int(destination)) for source, destination in perm]
+
+    def send(x: Tensor, level: _C.Level) -> Tensor:
+        for numbers in zip(*pairs, strict=True):
+            if len(set(numbers)) < len(numbers) or not all(
+                0 <= number < level.batch_size for number in numbers
+            ):
+                raise ValueError(
+                    f"functorch_ext.ppermute: perm must name each of the {level.batch_size} "
+                    f"samples at most once as source and as destination, but got {perm!r}."
+                )
+        return _apply(_permutation(pairs), level, x)
+
+    return _each(tree, axis_name, send)
+
+
+def axis_index(axis_name: str) -> Tensor:
+    """The number of the sample in the ``vmap`` of that name, from 0: an int64 tensor.
+
+    Raises:
+        NameError: no ``vmap`` around has that name.
+
+    Example::
+
+        >>> vmap(lambda x: x * axis_index("batch"), axis_name="batch")(torch.ones(3))
+        tensor([0., 1., 2.])
+    """
+    level = level_named(axis_name)
+    return level.wrap(_C.run_below(level, torch.arange, level.batch_size), 0)
+
+
+def axis_size(axis_name: Names) -> int:
+    """How many samples the ``vmap`` of that name has; of several, their product.
+
+    Raises:
+        NameError: no ``vmap`` around has that name.
+
+    Example::
+
+        >>> vmap(lambda x: x / axis_size("batch"), axis_name="batch")(torch.ones(4))
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    """
+    size = 1
+    for name in _checked(axis_name):
+        size *= level_named(name).batch_size
+    return size
+
+
+class _Collective(NamedTuple):
+    """A linear map across samples, and how its adjoint is made."""
+
+    across: Across
+    adjoint: Callable[[], "_Collective"]
+
+
+def _scattered(value: Tensor, dim: int) -> tuple[Tensor, int]:
+    return value.sum(dim), 0
+
+
+_SUM: _Collective = _Collective(lambda value, dim: (value.sum(dim), None), lambda: _SUM)
+_GATHER: _Collective = _Collective(
+    lambda value, dim: (value.movedim(dim, 0), None), lambda: _SCATTER
+)
+_SCATTER: _Collective = _Collective(_scattered, lambda: _GATHER)
+
+
+def _permutation(pairs: list[tuple[int, int]]) -> _Collective:
+    def across(value: Tensor, dim: int) -> tuple[Tensor, int]:
+        sources, destinations = (
+            torch.tensor([pair[i] for pair in pairs], dtype=torch.long, device=value.device)
+            for i in (0, 1)
+        )
+        zeros = torch.zeros_like(value)
+        return zeros.index_copy(dim, destinations, value.index_select(dim, sources)), dim
+
+    return _Collective(across, lambda: _permutation([(to, source) for source, to in pairs]))
+
+
+def _checked(axis_name: Names) -> tuple[str, ...]:
+    return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+
+
+def _each(
+    tree: Any,
+    axis_name: str,
+    function: Callable[[Tensor, _C.Level], Tensor],
+    of_number: Callable[..., Any] | None = None,
+) -> Any:
+    level = level_named(axis_name)
+
+    def apply(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return function(leaf, level)
+        if of_number is not None and isinstance(leaf, int | float | complex):
+            return leaf * level.batch_size
+        raise TypeError(
+            f"functorch_ext: expected tensors to combine across {axis_name!r}, but got "
+            f"{type(leaf).__name__}."
+        )
+
+    return map_tree(apply, tree)
+
+
+def _apply(collective: _Collective, level: _C.Level, x: Tensor) -> Tensor:
+    if not _differs(level, x):
+        zeros = _C.run_below(level, torch.zeros, level.batch_size, dtype=x.dtype, device=x.device)
+        x = x + level.wrap(zeros, 0)
+    return _AcrossSamples.apply((collective, level), x)
+
+
+def _differs(level: _C.Level, x: Tensor) -> bool:
+    """Has the tensor a value for each sample of the level, on whatever plane?"""
+    while (deepest := _C.level_of_tensors((x,))) is not None:
+        x, dim = deepest.unwrap(x)
+        if deepest.depth == level.depth:
+            return dim is not None
+    return False
+
+
+class _AcrossSamples(Function):
+    """Goes below the planes one by one until it gets to the one of the samples."""
+
+    @staticmethod
+    def forward(call: tuple[_Collective, _C.Level], x: Tensor) -> Tensor:
+        raise AssertionError("a tensor that differs between the samples has their level")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.collective, ctx.level = inputs[0]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, call: tuple[_Collective, _C.Level], x: Tensor) -> Any:
+        collective, level = call
+        below = _C.running_level()
+        if below is None or below.depth < level.depth:
+            return collective.across(x, in_dims[1])
+        # A plane above it. Its samples come first, so that those of the result do.
+        return _AcrossSamples.apply(call, _with_last(x, in_dims[1])), -1
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor]:
+        return None, _apply(ctx.collective.adjoint(), ctx.level, cotangent)
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, tangent: Tensor) -> Tensor:
+        return _apply(ctx.collective, ctx.level, tangent)
+
+
+def _with_last(x: Tensor, dim: int) -> Tensor:
+    return x.movedim(dim, -1)
