@@ -44,8 +44,12 @@ def write_if_changed(path: Path, text: str) -> None:
 
 
 def write_build_info() -> None:
-    """Records torch's version where it can be read before the compiled module is loaded."""
-    text = '"""Written by setup.py."""\n\n' + f'TORCH_VERSION = "{torch.__version__}"\n'
+    """Records torch's version and Python's where they can be read before the module is loaded."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    text = (
+        '"""Written by setup.py."""\n\n'
+        f'TORCH_VERSION = "{torch.__version__}"\nPYTHON_VERSION = "{python}"\n'
+    )
     write_if_changed(BUILD_INFO, text)
 
 

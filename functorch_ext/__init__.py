@@ -4,10 +4,11 @@ A drop-in for the public functions of PyTorch's own function transforms, on an e
 each ``vmap`` is a plane of wrapper tensors, and every plane has PyTorch's native autograd.
 """
 
+from functorch_ext._build_info import PYTHON_VERSION as _PYTHON_VERSION
 from functorch_ext._build_info import TORCH_VERSION as _TORCH_VERSION
-from functorch_ext._version_check import check_torch_version as _check_torch_version
+from functorch_ext._version_check import check_versions as _check_versions
 
-_check_torch_version(_TORCH_VERSION)
+_check_versions(_TORCH_VERSION, _PYTHON_VERSION)
 
 from functorch_ext import (  # noqa: E402
     _containers,

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-
 from torch import Tensor
 
 from functorch_ext import _C
