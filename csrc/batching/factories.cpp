@@ -1,5 +1,8 @@
 // New tensors in the image of a batched one: they are batched too, so that a value that differs
 // between samples can be written into them. And the writing itself: copy_, fill_, zero_.
+#include <algorithm>
+#include <numeric>
+
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
@@ -31,6 +34,56 @@ bool asks_for_contiguous(const Argument& argument) {
   }
 }
 
+// The argument, or Contiguous for a memory format.
+template <class Argument>
+Argument in_order(Argument argument) {
+  if constexpr (std::is_same_v<Argument, std::optional<at::MemoryFormat>>) {
+    return at::MemoryFormat::Contiguous;
+  } else {
+    return argument;
+  }
+}
+
+// Is a dimension expanded, so that memory has no order for it?
+bool is_expanded(const at::Tensor& value, int64_t dim) {
+  return value.size(dim) > 1 && value.stride(dim) == 0;
+}
+
+// Do the samples lie one after another in memory, rather than within each other?
+bool are_apart(const at::Tensor& value, int64_t bdim) {
+  if (value.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
+    return true;
+  }
+  const auto step = value.stride(bdim);
+  for (int64_t dim = 0; dim < value.dim(); ++dim) {
+    if ((value.size(dim) > 1 && value.stride(dim) > step) || is_expanded(value, dim)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// The physical dimensions in the order of memory, the samples first.
+std::vector<int64_t> order_in_memory(const at::Tensor& value) {
+  std::vector<int64_t> order(value.dim());
+  std::iota(order.begin(), order.end(), 0);
+  if (std::none_of(order.begin() + 1, order.end(),
+                   [&](int64_t dim) { return is_expanded(value, dim); })) {
+    std::stable_sort(order.begin() + 1, order.end(), [&](int64_t first, int64_t second) {
+      return value.stride(first) > value.stride(second);
+    });
+  }
+  return order;
+}
+
+std::vector<int64_t> inverse(const std::vector<int64_t>& order) {
+  std::vector<int64_t> places(order.size());
+  for (size_t place = 0; place < order.size(); ++place) {
+    places[order[place]] = static_cast<int64_t>(place);
+  }
+  return places;
+}
+
 // A tensor of the same shape. Channels-last formats are for values of one rank only: there the
 // samples join N. For each sample to be contiguous they have to be in front.
 template <class Signature>
@@ -49,6 +102,16 @@ struct Like<at::Tensor(Parameters...)> {
                       op.call, [&](const at::Tensor& self) { return at_front(self, level); },
                       std::forward<Parameters>(arguments)...),
                   0, level);
+    }
+    const auto& self = first_tensor(arguments...);
+    if (C10_UNLIKELY(!are_apart(value_of(self, level), bdim_of(self, level)))) {
+      // A sample is laid out as it would be by itself.
+      const auto value = at_front(self, level);
+      const auto order = order_in_memory(value);
+      const auto result = call_rewritten<at::Tensor, Parameters...>(
+          op.call, [&](const at::Tensor&) { return value.permute(order); },
+          in_order<Parameters>(arguments)...);
+      return wrap(result.permute(inverse(order)), 0, level);
     }
     return Pointwise<at::Tensor(Parameters...)>::rule(op, level,
                                                       std::forward<Parameters>(arguments)...);

@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 
 from functorch_ext import _C, _patches
 from functorch_ext._control_flow.attention import flex_attention
-from functorch_ext._control_flow.branch import kernels
+from functorch_ext._control_flow.branch import are_called, kernels
 from functorch_ext._control_flow.cond import cond
 from functorch_ext._control_flow.scan import associative_scan, map_over_slices, scan
 from functorch_ext._control_flow.while_loop import while_loop
@@ -57,7 +57,7 @@ def _call_without_compiler(name: str) -> None:
 
     def call(function: Callable[..., Any], args: Any, kwargs: Any = None) -> Any:
         # Tensors of a transform may be in use by another thread: this one's are compiled then.
-        if not _C.transform_runs():
+        if not are_called():
             return plain(function, args, kwargs)
         if function.__qualname__.startswith("cond."):
             args = _with_flat_operands(*args)
@@ -67,7 +67,8 @@ def _call_without_compiler(name: str) -> None:
         utils,
         name,
         call,
-        "torch.cond and its kind would compile functions that a transform calls",
+        "torch.cond and its kind would compile functions that a transform or jit calls",
+        "a look at the modes that are on",
     )
 
 

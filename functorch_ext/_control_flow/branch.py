@@ -119,6 +119,24 @@ class Branch(TorchFunctionMode):
         return tensor
 
 
+class Called(TorchFunctionMode):
+    """Calls the functions that control flow takes as they are, as inside a transform."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in kernels:
+            return func(*args, **(kwargs or {}))
+        with self:
+            return kernels[func](*args, **(kwargs or {}))
+
+
+def are_called() -> bool:
+    """Does control flow call its functions as they are, here?"""
+    if _C.transform_runs():
+        return True
+    modes = torch._C._len_torch_function_stack() and _get_current_function_mode_stack()
+    return any(isinstance(mode, Called) for mode in modes or ())
+
+
 def given_to_branch(tree: Any) -> Any:
     """What stands for tensors inside the branch that is being computed, if one is.
 

@@ -56,8 +56,9 @@ def _known_outcomes(running: Any) -> set[bool]:
     found = outcomes(running) if isinstance(running, Tensor) else {running}
     if found is None:
         raise RuntimeError(
-            "functorch_ext: torch.while_loop inside a transform can't be traced: how often it runs "
-            "depends on values, which a trace doesn't have. Use torch._higher_order_ops.scan with "
-            "a fixed number of steps, or trace without the transform."
+            "functorch_ext: torch.while_loop inside a transform or jit can't be traced: how often "
+            "it runs depends on values, which a trace doesn't have. Use "
+            "torch._higher_order_ops.scan with a fixed number of steps, or trace without the "
+            "transform."
         )
     return found

@@ -15,6 +15,7 @@ from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from functorch_ext._control_flow.branch import Called
 from functorch_ext._jit.call import Call
 from functorch_ext._jit.closed_over import ClosedOver, move_inputs_to_front
 from functorch_ext._jit.errors import VALUE_READ, not_kept, value_read, written_to
@@ -102,7 +103,7 @@ class _Recorder:
         self.reason: str | None = None
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
-        with self.closed_over:
+        with self.closed_over, Called():
             return self._run(tensors)
 
     def _run(self, tensors: Sequence[Tensor]) -> list[Tensor]:

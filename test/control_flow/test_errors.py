@@ -71,7 +71,9 @@ def test_results_of_map_that_differ():
 def test_loop_that_is_traced():
     """How often it runs isn't known."""
     loop = lambda x: torch.while_loop(lambda x: x.sum() < 9, lambda x: (x + 1,), (x,))
-    with pytest.raises(RuntimeError, match="torch.while_loop inside a transform can't be traced"):
+    with pytest.raises(
+        RuntimeError, match="torch.while_loop inside a transform or jit can't be traced"
+    ):
         make_fx(ft.vmap(loop), tracing_mode="fake")(X)
 
 

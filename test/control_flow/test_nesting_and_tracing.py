@@ -66,3 +66,27 @@ def test_jit(name):
     for _ in range(3):
         x, y = oracle.rand(3), oracle.rand(3)
         oracle.assert_close(compiled(x, y), oracle.grad(total(program.plain))(x, y))
+
+
+QUICK = ("map",)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=SLOW) for name in TRACEABLE]
+)
+def test_jit_without_a_transform(name):
+    program = PROGRAMS[name]
+    compiled = ft.jit(program.with_operator)
+    for _ in range(2):
+        x, y = oracle.rand(3, requires_grad=True), oracle.rand(3)
+        value = compiled(x, y)
+        oracle.assert_close(value, program.plain(x, y))
+        gradient = torch.autograd.grad(value.sum(), x)
+        oracle.assert_close(gradient, torch.autograd.grad(program.plain(x, y).sum(), x))
+
+
+def test_a_loop_on_values_cannot_be_jitted():
+    program = PROGRAMS["while_loop"]
+    for function in (program.with_operator, ft.grad(total(program.with_operator))):
+        with pytest.raises(RuntimeError, match="torch.while_loop inside a transform or jit"):
+            ft.jit(function)(oracle.rand(3), oracle.rand(3))
