@@ -53,6 +53,7 @@ from functorch_ext.per_sample import (  # noqa: E402
     per_sample_grads,
 )
 from functorch_ext.reverse import grad, grad_and_value, vjp  # noqa: E402
+from functorch_ext.value_and import value_and_jacfwd, value_and_jacrev  # noqa: E402
 from functorch_ext.vmap import vmap  # noqa: E402
 
 _check_release()
@@ -102,6 +103,8 @@ __all__ = [
     "stack_module_state",
     "stop_gradient",
     "trace_estimate",
+    "value_and_jacfwd",
+    "value_and_jacrev",
     "vhp",
     "vjp",
     "vmap",

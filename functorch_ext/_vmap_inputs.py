@@ -14,6 +14,7 @@ from functorch_ext._pytree import (
     broadcast_prefix,
     flatten,
     leaves_of,
+    map_tree,
     name_of_leaf,
     unflatten,
 )
@@ -37,7 +38,9 @@ class MappedInputs:
             args, in_dims = _with_kwargs(args, kwargs, in_dims, kwarg_dims)
         self.args = args
         self.leaves, self.structure = flatten(args)
-        if is_int(in_dims) or in_dims is None:
+        if callable(in_dims):
+            dims = [in_dims(leaf) for leaf in self.leaves]
+        elif is_int(in_dims) or in_dims is None:
             dims = [in_dims] * len(self.leaves)
         else:
             dims = _dims_of_leaves(in_dims, args)
@@ -160,6 +163,8 @@ def _with_kwargs(
             f"functorch_ext.vmap: kwarg_dims names {unknown}, but the call got the keyword "
             f"arguments {list(kwargs)}."
         )
+    if callable(in_dims):
+        in_dims = tuple(map_tree(in_dims, arg) for arg in args)
     per_argument = in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
     mapped = _MappedKwargs({name: kwargs[name] for name in kwarg_dims})
     return (*args, mapped), (*per_argument, _MappedKwargs(dict(kwarg_dims)))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from functorch_ext import _C
+from functorch_ext._argnames import Argnames, by_names
 from functorch_ext._arguments import (
     Argnums,
     check_differentiable,
@@ -36,6 +37,7 @@ def jacrev(
     *,
     has_aux: bool = False,
     chunk_size: int | None = None,
+    argnames: Argnames | None = None,
     _preallocate_and_copy: bool = False,
 ) -> Callable[_Params, Any]:
     """The Jacobian by reverse mode: cheap when there are fewer outputs than inputs.
@@ -48,6 +50,7 @@ def jacrev(
         argnums: The positional argument to differentiate by, or a tuple of several.
         has_aux: ``func`` returns ``(output, aux)``; aux is passed on, not differentiated.
         chunk_size: Pull back this many rows at a time, to bound memory; all at once if ``None``.
+        argnames: Keyword arguments to differentiate by instead: a name, or a tuple of several.
 
     Returns:
         A function of the arguments of ``func`` that returns, for each output, the derivative by
@@ -64,6 +67,9 @@ def jacrev(
         tensor([[1., 0.],
                 [0., 1.]])
     """
+    if argnames is not None:
+        transform = functools.partial(jacrev, has_aux=has_aux, chunk_size=chunk_size)
+        return by_names("jacrev", transform, func, argnums, argnames)
     return _by_rows("jacrev", func, argnums, has_aux, chunk_size)
 
 
@@ -116,6 +122,7 @@ def jacfwd(
     *,
     randomness: str = "error",
     chunk_size: int | None = None,
+    argnames: Argnames | None = None,
 ) -> Callable[_Params, Any]:
     """The Jacobian by forward mode: cheap when there are fewer inputs than outputs.
 
@@ -129,6 +136,7 @@ def jacfwd(
             columns here.
         chunk_size: Push this many columns at a time, to bound memory; ``func`` is then evaluated
             once per chunk.
+        argnames: As for :func:`jacrev`.
 
     Returns:
         As :func:`jacrev`.
@@ -142,6 +150,10 @@ def jacfwd(
         tensor([[-0.]])
     """
     mode = checked_randomness("jacfwd", randomness)
+    if argnames is not None:
+        options: dict[str, Any] = {"randomness": randomness, "chunk_size": chunk_size}
+        transform = functools.partial(jacfwd, has_aux=has_aux, **options)
+        return by_names("jacfwd", transform, func, argnums, argnames)
     traced = ("jacfwd", func, (argnums, has_aux, chunk_size, randomness))
     return _by_columns("jacfwd", func, argnums, has_aux, chunk_size, mode, traced)
 
@@ -243,6 +255,8 @@ def hessian(
     *,
     has_aux: bool = False,
     chunk_size: int | None = None,
+    argnames: Argnames | None = None,
+    with_grad_and_value: bool = False,
 ) -> Callable[_Params, Any]:
     """The matrix of second derivatives: forward mode over reverse mode.
 
@@ -252,11 +266,13 @@ def hessian(
         argnums: The positional argument to differentiate by, or a tuple of several.
         has_aux: ``func`` returns ``(output, aux)``; aux is passed on, not differentiated.
         chunk_size: Compute this many columns at a time, to bound memory; all at once if ``None``.
+        argnames: As for :func:`jacrev`.
+        with_grad_and_value: Return ``(hessian, (gradient, value))``, of the same pass.
 
     Returns:
         A function of the arguments of ``func`` that returns, for each output, the second derivative
         by each pair of inputs: a tensor of shape ``output.shape + input.shape + input.shape``. With
-        ``has_aux``: ``(hessian, aux)``.
+        ``has_aux``: ``(hessian, aux)``, or ``(hessian, (gradient, (value, aux)))``.
 
     Raises:
         RuntimeError: as :func:`jacrev`.
@@ -267,7 +283,32 @@ def hessian(
         tensor([[6., 0.],
                 [0., 6.]])
     """
+    if argnames is not None:
+        options: dict[str, Any] = {"has_aux": has_aux, "chunk_size": chunk_size}
+        options["with_grad_and_value"] = with_grad_and_value
+        transform = functools.partial(hessian, **options)
+        return by_names("hessian", transform, func, argnums, argnames)
+    if with_grad_and_value:
+        return _with_grad_and_value(func, argnums, has_aux, chunk_size)
     gradient = _by_rows("hessian", func, argnums, has_aux, None)
     traced = ("hessian", func, (argnums, has_aux, chunk_size))
     same = _C.Randomness.SAME
     return _by_columns("hessian", gradient, argnums, has_aux, chunk_size, same, traced)
+
+
+def _with_grad_and_value(
+    func: Callable[..., Any], argnums: Argnums, has_aux: bool, chunk_size: int | None
+) -> Callable[..., Any]:
+    @functools.wraps(func)
+    def with_value(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        result = func(*args, **kwargs)
+        return (split_aux("hessian", func, result)[0] if has_aux else result), result
+
+    gradient = jacrev(with_value, argnums, has_aux=True)
+
+    @functools.wraps(func)
+    def with_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        found = gradient(*args, **kwargs)
+        return found[0], found
+
+    return jacfwd(with_gradient, argnums, has_aux=True, randomness="same", chunk_size=chunk_size)

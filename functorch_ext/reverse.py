@@ -7,6 +7,7 @@ from typing import Any, ParamSpec
 from torch import Tensor
 
 from functorch_ext import _C
+from functorch_ext._argnames import Argnames, by_names
 from functorch_ext._arguments import (
     Argnums,
     check_differentiable,
@@ -25,7 +26,11 @@ _MOST_ARGUMENTS = 1 << 30  # what the engine counts with; more is out of range i
 
 
 def grad(
-    func: Callable[_Params, Any], argnums: Argnums = 0, has_aux: bool = False
+    func: Callable[_Params, Any],
+    argnums: Argnums = 0,
+    has_aux: bool = False,
+    *,
+    argnames: Argnames | None = None,
 ) -> Callable[_Params, Any]:
     """The gradient of a function that returns a number.
 
@@ -34,6 +39,7 @@ def grad(
         argnums: The positional argument to differentiate by, or a tuple of several. Each is a
             floating-point or complex tensor, or a container of such.
         has_aux: ``func`` returns ``(output, aux)``; aux is passed on, not differentiated.
+        argnames: Keyword arguments to differentiate by instead: a name, or a tuple of several.
 
     Returns:
         A function of the arguments of ``func`` that returns the gradient, shaped as the argument
@@ -49,6 +55,9 @@ def grad(
         >>> functorch_ext.grad(torch.sin)(torch.tensor(0.0))
         tensor(1.)
     """
+    if argnames is not None:
+        transform = functools.partial(grad, has_aux=has_aux)
+        return by_names("grad", transform, func, argnums, argnames)
     compute = gradient_function("grad", func, argnums, has_aux, with_value=False)
 
     @functools.wraps(func)
@@ -62,7 +71,11 @@ def grad(
 
 
 def grad_and_value(
-    func: Callable[_Params, Any], argnums: Argnums = 0, has_aux: bool = False
+    func: Callable[_Params, Any],
+    argnums: Argnums = 0,
+    has_aux: bool = False,
+    *,
+    argnames: Argnames | None = None,
 ) -> Callable[_Params, tuple[Any, Any]]:
     """The gradient of a function that returns a number, and that number, in one pass.
 
@@ -70,6 +83,7 @@ def grad_and_value(
         func: As for :func:`grad`.
         argnums: As for :func:`grad`.
         has_aux: As for :func:`grad`.
+        argnames: As for :func:`grad`.
 
     Returns:
         A function that returns ``(gradient, value)``, or ``(gradient, (value, aux))`` with
@@ -83,6 +97,9 @@ def grad_and_value(
         >>> functorch_ext.grad_and_value(torch.exp)(torch.tensor(0.0))
         (tensor(1.), tensor(1.))
     """
+    if argnames is not None:
+        transform = functools.partial(grad_and_value, has_aux=has_aux)
+        return by_names("grad_and_value", transform, func, argnums, argnames)
     compute = gradient_function("grad_and_value", func, argnums, has_aux, with_value=True)
 
     @functools.wraps(func)

@@ -46,7 +46,8 @@ def vmap(
         in_dims: Which dimension of each positional argument holds the samples. An int for all
             arguments, or a tuple with one entry per argument, each an int, ``None`` (the argument
             is the same for all samples) or a container of these shaped as the argument is.
-            Negative dimensions count from the end.
+            Negative dimensions count from the end. Or a function that is given each leaf of the
+            positional arguments and returns its dimension.
         out_dims: Where the samples go in the outputs: an int for all, or a container of ints that
             is a prefix of the output's. ``None``: the output is the same for all samples and is
             returned as it is; it may be any Python object then.

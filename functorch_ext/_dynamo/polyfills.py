@@ -44,28 +44,41 @@ def vmap(
     return mapped
 
 
-def grad(func, argnums=0, has_aux=False):
+def grad(func, argnums=0, has_aux=False, *, argnames=None):
+    if argnames is not None:
+        raise Refused
+
     def gradient(*args, **kwargs):
         return call_transform("grad", func, (argnums, has_aux), args, kwargs)
 
     return gradient
 
 
-def grad_and_value(func, argnums=0, has_aux=False):
+def grad_and_value(func, argnums=0, has_aux=False, *, argnames=None):
+    if argnames is not None:
+        raise Refused
+
     def gradient_and_value(*args, **kwargs):
         return call_transform("grad_and_value", func, (argnums, has_aux), args, kwargs)
 
     return gradient_and_value
 
 
-def jacrev(func, argnums=0, *, has_aux=False, chunk_size=None, _preallocate_and_copy=False):
+def jacrev(
+    func, argnums=0, *, has_aux=False, chunk_size=None, argnames=None, _preallocate_and_copy=False
+):
+    if argnames is not None:
+        raise Refused
+
     def jacobian(*args, **kwargs):
         return call_transform("jacrev", func, (argnums, has_aux, chunk_size), args, kwargs)
 
     return jacobian
 
 
-def jacfwd(func, argnums=0, has_aux=False, *, randomness="error", chunk_size=None):
+def jacfwd(func, argnums=0, has_aux=False, *, randomness="error", chunk_size=None, argnames=None):
+    if argnames is not None:
+        raise Refused
     options = (argnums, has_aux, chunk_size, randomness)
 
     def jacobian(*args, **kwargs):
@@ -74,7 +87,12 @@ def jacfwd(func, argnums=0, has_aux=False, *, randomness="error", chunk_size=Non
     return jacobian
 
 
-def hessian(func, argnums=0, *, has_aux=False, chunk_size=None):
+def hessian(
+    func, argnums=0, *, has_aux=False, chunk_size=None, argnames=None, with_grad_and_value=False
+):
+    if argnames is not None or with_grad_and_value:
+        raise Refused
+
     def of_second_derivatives(*args, **kwargs):
         return call_transform("hessian", func, (argnums, has_aux, chunk_size), args, kwargs)
 
