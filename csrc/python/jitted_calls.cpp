@@ -1,21 +1,17 @@
 #include "python/jitted_calls.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
-#include <c10/core/GradMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
-#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/autograd/python_variable.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
-#include "engine/derivatives.h"
-#include "engine/thread_state.h"
-#include "engine/torch_func.h"
 #include "python/call_signature.h"
+#include "python/compiled_kernel.h"
+#include "python/jitted_backward.h"
 #include "python/objects.h"
 #include "python/plain_trees.h"
 
@@ -25,9 +21,7 @@ namespace functorch_ext {
 
 namespace {
 
-// The function that Inductor makes of a graph: it steals its inputs and hands out its results.
-using CompiledKernel = void (*)(AtenTensorHandle* inputs, AtenTensorHandle* outputs);
-using Inputs = c10::SmallVector<const at::Tensor*, 16>;
+using Inputs = KernelInputs;
 
 // A place in the result's containers where a tensor belongs.
 struct Slot {
@@ -58,6 +52,7 @@ struct Artifact {
   PyObject* compiled = nullptr;
   CompiledKernel kernel = nullptr;
   size_t outputs = 0;
+  std::shared_ptr<const BackwardPlan> backward;  // or null, where nothing requires grad
   PyObject* result = nullptr;  // a plain tree with slots, or null: compiled.result makes it
 
   bool fits() const {
@@ -97,36 +92,6 @@ struct Artifact {
   }
 };
 
-// Runs a kernel, which writes to the inputs at the positions `written`.
-std::vector<at::Tensor> run_kernel(CompiledKernel kernel, size_t outputs, const Inputs& inputs,
-                                   const std::vector<size_t>& written) {
-  c10::SmallVector<AtenTensorHandle, 16> given;
-  std::vector<AtenTensorHandle> made(outputs, nullptr);
-  for (const auto* tensor : inputs) {
-    given.push_back(reinterpret_cast<AtenTensorHandle>(new at::Tensor(*tensor)));
-  }
-  {
-    const c10::AutoGradMode without_grad(false);
-    const c10::impl::ExcludeDispatchKeyGuard casts_are_in_the_graph(c10::autocast_dispatch_keyset);
-    kernel(given.data(), made.data());
-  }
-  std::vector<at::Tensor> results;
-  results.reserve(made.size());
-  for (auto* handle : made) {
-    const std::unique_ptr<at::Tensor> tensor(reinterpret_cast<at::Tensor*>(handle));
-    results.push_back(tensor ? std::move(*tensor) : at::Tensor());
-  }
-  for (const auto position : written) {
-    if (!inputs[position]->is_inference()) {
-      inputs[position]->unsafeGetTensorImpl()->bump_version();
-    }
-  }
-  if (PyErr_Occurred()) {
-    throw py::error_already_set();
-  }
-  return results;
-}
-
 py::list as_list(const std::vector<at::Tensor>& tensors) {
   py::list result(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -146,7 +111,11 @@ py::object call_artifact(const Artifact& artifact, const Inputs& inputs) {
   }
   const py::object compiled = py::reinterpret_borrow<py::object>(artifact.compiled);
   const py::object tree = py::reinterpret_borrow<py::object>(artifact.result);
-  const auto results = run_kernel(artifact.kernel, artifact.outputs, inputs, artifact.written);
+  auto results = run_kernel(artifact.kernel, artifact.outputs, inputs, artifact.written);
+  if (artifact.backward) {
+    record_backward(artifact.backward, artifact.compiled, inputs, results);
+    results.resize(artifact.backward->outputs);
+  }
   if (tree) {
     return changed_leaves(tree, [&](const py::handle& leaf) {
       return py::isinstance<Slot>(leaf) ? python_tensor(results[leaf.cast<const Slot&>().index])
@@ -156,10 +125,18 @@ py::object call_artifact(const Artifact& artifact, const Inputs& inputs) {
   return compiled.attr("result")(as_list(results));
 }
 
-// Does anybody follow the operators of the function? They have to see those as they are.
-bool is_seen_by_others() {
-  return thread_state().innermost || is_differentiating() || running_layers() > 0 ||
-         c10::impl::TorchDispatchModeTLS::any_modes_set();
+std::shared_ptr<const BackwardPlan> plan_of(const py::object& plan) {
+  if (plan.is_none()) {
+    return nullptr;
+  }
+  auto result = std::make_shared<BackwardPlan>();
+  result->backward = reinterpret_cast<CompiledKernel>(plan.attr("backward").cast<uintptr_t>());
+  result->outputs = plan.attr("outputs").cast<size_t>();
+  result->differentiable = plan.attr("differentiable").cast<std::vector<size_t>>();
+  result->by = plan.attr("by").cast<std::vector<size_t>>();
+  result->saved = plan.attr("saved").cast<std::vector<size_t>>();
+  result->strides = plan.attr("strides").cast<std::vector<std::vector<int64_t>>>();
+  return result;
 }
 
 class JittedCalls {
@@ -169,7 +146,7 @@ class JittedCalls {
 
   // The result, or NotImplemented if nothing is known that was compiled for this call.
   py::object call(const py::tuple& args, const py::dict& kwargs) const {
-    if (C10_UNLIKELY(is_seen_by_others())) {
+    if (C10_UNLIKELY(operators_are_followed())) {
       return call_function(args, kwargs);
     }
     CallSignature signature;
@@ -234,7 +211,8 @@ class JittedCalls {
     }
     artifact->written = compiled.attr("written").cast<std::vector<size_t>>();
     artifact->kernel = reinterpret_cast<CompiledKernel>(compiled.attr("kernel").cast<uintptr_t>());
-    artifact->outputs = compiled.attr("outputs").cast<size_t>();
+    artifact->outputs = compiled.attr("results").cast<size_t>();
+    artifact->backward = plan_of(compiled.attr("backward_plan"));
     const py::object result = compiled.attr("plain_result");
     artifact->result = result.is_none() ? nullptr : result.ptr();
     for (auto* object : artifact->signature.objects) {

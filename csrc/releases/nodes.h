@@ -32,6 +32,16 @@ NodePtr<T> make_node(Arguments&&... arguments) {
   }
 }
 
+// Another pointer to a node.
+template <class T>
+NodePtr<> pointer_to(T& node) {
+  if constexpr (nodes_are_shared) {
+    return node.shared_from_this();
+  } else {
+    return NodePtr<>::reclaim_copy(&node);
+  }
+}
+
 // The node that an object of Python's holds: it keeps a node of C++ alive, but not one of Python.
 template <class T>
 NodePtr<> held_node(const std::weak_ptr<T>& node) {

@@ -1,7 +1,7 @@
 """A traced function that has been compiled, and how it is called."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -20,6 +20,17 @@ Backend = Callable[[fx.GraphModule, list[Tensor], list[int]], Callable[[list[Ten
 _set_grad_enabled = torch._C._set_grad_enabled
 
 
+class BackwardPlan(NamedTuple):
+    """How C++ runs the backward half after the forward half (`csrc/python/jitted_backward.h`)."""
+
+    backward: int
+    outputs: int
+    differentiable: list[int]
+    by: list[int]
+    saved: list[int]
+    strides: list[tuple[int, ...]]
+
+
 class Compiled:
     """One traced and compiled function, for calls of one signature."""
 
@@ -36,6 +47,8 @@ class Compiled:
         self.differentiable = traced.differentiable
         self.backward: Callable[[list[Tensor]], Any] | None = None
         self.kernel = 0  # of a graph that can be called without Python
+        self.results = self.outputs  # of the kernel
+        self.backward_plan: Any = None
         self.plain_result = self._plain_result()
         self._compile(traced, inputs, backend)
         # Passes and backends ask for sizes too.
@@ -55,8 +68,14 @@ class Compiled:
         self.graphs = [optimize(halves.forward), optimize(halves.backward)]
         self.forward = backend(self.graphs[0], halves.values[0], self.written)
         self.backward = backend(self.graphs[1], halves.values[1], [])
-        self.strides = [value.stride() for value in halves.values[1]]
-        self.saved = len(halves.values[1]) - len(self.differentiable)
+        self.strides = [value.stride() for value in halves.values[1][len(halves.saved) :]]
+        self.saved = halves.saved
+        kernels = [getattr(each, "address", 0) for each in (self.forward, self.backward)]
+        if all(kernels):
+            self.kernel, self.results = kernels[0], self.outputs + halves.made
+            self.backward_plan = BackwardPlan(
+                kernels[1], self.outputs, self.differentiable, self.by, self.saved, self.strides
+            )
 
     def fits(self, tensors: list[Tensor]) -> bool:
         """Is this what the function would be traced to again?"""
@@ -112,9 +131,9 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, compiled: Compiled, *inputs: Tensor) -> tuple[Tensor, ...]:
         results = tuple(compiled.forward(list(inputs)))
-        outputs, saved = results[: compiled.outputs], results[compiled.outputs :]
+        outputs, known = results[: compiled.outputs], (*inputs, *results)
         ctx.compiled, ctx.inputs = compiled, twice.remember(inputs)
-        ctx.save_for_backward(*saved)
+        ctx.save_for_backward(*[known[i] for i in compiled.saved])
         constant = [x for i, x in enumerate(outputs) if i not in compiled.differentiable]
         ctx.mark_non_differentiable(*constant)
         return outputs
@@ -131,7 +150,7 @@ class _Differentiable(torch.autograd.Function):
             each
             if _agree(each.stride(), stride)
             else each.clone(memory_format=torch.contiguous_format)
-            for each, stride in zip(given, compiled.strides[compiled.saved :])
+            for each, stride in zip(given, compiled.strides)
         ]
         found = compiled.backward([*ctx.saved_tensors, *given])
         gradients: list[Tensor | None] = [None] * (len(ctx.needs_input_grad) - 1)

@@ -16,11 +16,13 @@ from functorch_ext._jit.trace import Traced, output_of, placeholders_of, writes
 
 @dataclass
 class Halves:
-    """``(*inputs) -> (*outputs, *saved)`` and ``(*saved, *cotangents) -> (*gradients)``."""
+    """``(*inputs) -> (*outputs, *made)`` and ``(*saved, *cotangents) -> (*gradients)``."""
 
     forward: fx.GraphModule
     backward: fx.GraphModule
     values: list[list[torch.Tensor]]  # of the two graphs' inputs, as fake tensors
+    saved: list[int]  # where: positions among (*inputs, *outputs, *made)
+    made: int  # how many
 
 
 def partition(traced: Traced) -> Halves:
@@ -37,8 +39,10 @@ def partition(traced: Traced) -> Halves:
     for node in graph.graph.nodes:
         if node.target is operator.getitem and node.args[0] in forward:
             forward.add(node)
-    # Sizes can't be saved as tensors are: they are computed again.
-    kept_apart = {n for n in forward if isinstance(n.meta.get("val"), torch.Tensor)}
+    # Sizes can't be saved as tensors are, and views need not: they are computed again.
+    kept_apart = {
+        n for n in forward if isinstance(n.meta.get("val"), torch.Tensor) and not _is_view(n)
+    }
     kept_apart |= {*inputs, *cotangents}
     second_half = _behind(gradients, kept_apart)
     order = [node for node in graph.graph.nodes if node in second_half - kept_apart]
@@ -56,7 +60,10 @@ def partition(traced: Traced) -> Halves:
     for node in graph.graph.nodes:
         if node in forward and node not in copies and node.op != "placeholder":
             copies[node] = first.node_copy(node, copies.__getitem__)
-    kept = [before.get(node, copies.get(node)) for node in saved]
+    given = [None if node in written else node for node in (*inputs, *outputs)]
+    made = [node for node in saved if node not in given]
+    places = [(given + made).index(node) for node in saved]
+    kept = [before.get(node, copies.get(node)) for node in made]
     first.output([*(copies[node] for node in outputs), *kept])
 
     second = fx.Graph()
@@ -71,7 +78,18 @@ def partition(traced: Traced) -> Halves:
     second.output([copies[node] for node in gradients])
     halves = (fx.GraphModule({}, first), fx.GraphModule({}, second))
     values = [[n.meta["val"] for n in placeholders_of(half)] for half in halves]
-    return Halves(*halves, values)
+    return Halves(*halves, values, places, len(made))
+
+
+def _is_view(node: fx.Node) -> bool:
+    if node.target is operator.getitem:
+        return _is_view(node.all_input_nodes[0])
+    schema = getattr(node.target, "_schema", None)
+    return (
+        schema is not None
+        and not schema.is_mutable
+        and any(result.alias_info is not None for result in schema.returns)
+    )
 
 
 def _behind(nodes: list[fx.Node], until: Collection[fx.Node] = ()) -> set[fx.Node]:
