@@ -127,6 +127,22 @@ at::Tensor glu(const at::Tensor& self, int64_t dim) {
   return self.narrow_symint(dim, 0, half) * self.narrow_symint(dim, half, half).sigmoid();
 }
 
+// The derivative of weight norm. PyTorch takes the norms, which it has saved, for constants.
+std::tuple<at::Tensor, at::Tensor> weight_norm_backward(const at::Tensor& cotangent,
+                                                        const at::Tensor& v, const at::Tensor& g,
+                                                        const at::Tensor&, int64_t dim) {
+  std::vector<int64_t> others;
+  for (int64_t each = 0; each < v.dim(); ++each) {
+    if (each != dim) {
+      others.push_back(each);
+    }
+  }
+  const auto norms = at::norm_except_dim(v, 2, dim);
+  const auto direction = v / norms;
+  const auto along = (cotangent * direction).sum(others, /*keepdim=*/true);
+  return {(g / norms) * (cotangent - direction * along), along};
+}
+
 // PyTorch gives the gradient by `self` where the source was written, instead of elsewhere.
 at::Tensor as_strided_scatter(c10::DispatchKeySet keys, const at::Tensor& self,
                               const at::Tensor& source, c10::SymIntArrayRef size,
@@ -157,6 +173,8 @@ void register_norms_derivatives() {
   add_second_order<at::_ops::copysign_Scalar, copysign_of_number>();
   add_second_order<at::_ops::cumprod, cumulative_product>();
   add_second_order<at::_ops::glu, glu>();
+  add_computed_when<at::_ops::_weight_norm_differentiable_backward, is_differentiated_here,
+                    weight_norm_backward>();
   add_derivative_kernel<at::_ops::as_strided_scatter>(as_strided_scatter);
 }
 

@@ -139,25 +139,25 @@ at::Tensor without_escaped(const at::Tensor& tensor) {
 }
 
 void raise_written_below(const c10::OperatorHandle& op) {
-  TORCH_CHECK(false, "functorch_ext: ", op.operator_name(),
-              " would write in place, inside a transform, to a tensor from outside (or computed "
-              "from such tensors alone), and one of the two is being differentiated. Use the "
-              "out-of-place form of the operator, or write into memory made inside: with "
-              "x.new_zeros(...), torch.zeros_like(x), or shared.clone() (if shared requires grad: "
-              "torch.zeros_like(shared) + shared).");
+  TORCH_CHECK(
+      false, "functorch_ext: ", op.operator_name(),
+      " would write in place, inside a transform, to a tensor from outside (or computed "
+      "from such tensors alone, made by torch.Tensor(...), or on memory of NumPy's), and one "
+      "of the two is being differentiated. Use the out-of-place form of the operator, or "
+      "write into memory made inside: with x.new_zeros(...), torch.zeros_like(x), or "
+      "shared.clone() (if shared requires grad: torch.zeros_like(shared) + shared).");
 }
 
 void check_mutable(const at::Tensor& self, const Level& level, const c10::OperatorHandle& op) {
-  TORCH_CHECK(
-      is_batched_at(self, level) || make_batched(self, level),
-      "functorch_ext.vmap: ", op.operator_name(),
-      " would write in-place a value that differs between samples into a tensor from outside (or "
-      "computed from such tensors alone",
-      c10::InferenceMode::is_enabled() ? ", or made inside torch.inference_mode()" : "",
-      "), which all samples share. "
-      "Use the out-of-place form of the operator, or write into memory made inside: with "
-      "x.new_zeros(...), torch.zeros_like(x), or shared.clone() (if shared requires grad: "
-      "torch.zeros_like(shared) + shared).");
+  TORCH_CHECK(is_batched_at(self, level) || make_batched(self, level),
+              "functorch_ext.vmap: ", op.operator_name(),
+              " would write in-place a value that differs between samples into a tensor from "
+              "outside, which all samples share. So are those computed from such tensors alone, "
+              "made by torch.Tensor(...) ",
+              c10::InferenceMode::is_enabled() ? "or inside torch.inference_mode(), " : "",
+              "or on memory of NumPy's. Use the out-of-place form of the operator, or write into "
+              "memory made inside: with x.new_zeros(...), torch.zeros_like(x), or shared.clone() "
+              "(if shared requires grad: torch.zeros_like(shared) + shared).");
 }
 
 }  // namespace functorch_ext

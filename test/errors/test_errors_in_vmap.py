@@ -22,13 +22,13 @@ def test_writes_into_what_all_samples_share():
     assert_failure(
         lambda: vmap(write, (None, 0))(torch.zeros(2), rand(3, 2)),
         RuntimeError,
-        """functorch_ext.vmap: aten::add_.Tensor would write in-place a value that differs between samples into a tensor from outside (or computed from such tensors alone), which all samples share. Use the out-of-place form of the operator, or write into memory made inside: with x.new_zeros(...), torch.zeros_like(x), or shared.clone() (if shared requires grad: torch.zeros_like(shared) + shared).""",
+        """functorch_ext.vmap: aten::add_.Tensor would write in-place a value that differs between samples into a tensor from outside, which all samples share. So are those computed from such tensors alone, made by torch.Tensor(...) or on memory of NumPy's. Use the out-of-place form of the operator, or write into memory made inside: with x.new_zeros(...), torch.zeros_like(x), or shared.clone() (if shared requires grad: torch.zeros_like(shared) + shared).""",
     )
     closed_over = torch.zeros(2, dtype=torch.float64)
     assert_failure(
         over_samples(lambda x: torch.sin(x, out=closed_over), rand(3, 2)),
         RuntimeError,
-        """functorch_ext.vmap: aten::sin.out would write in-place a value that differs between samples into a tensor from outside (or computed from such tensors alone), which all samples share. Use the out-of-place form of the operator, or write into memory made inside: with x.new_zeros(...), torch.zeros_like(x), or shared.clone() (if shared requires grad: torch.zeros_like(shared) + shared).""",
+        """functorch_ext.vmap: aten::sin.out would write in-place a value that differs between samples into a tensor from outside, which all samples share. So are those computed from such tensors alone, made by torch.Tensor(...) or on memory of NumPy's. Use the out-of-place form of the operator, or write into memory made inside: with x.new_zeros(...), torch.zeros_like(x), or shared.clone() (if shared requires grad: torch.zeros_like(shared) + shared).""",
     )
     assert closed_over.eq(0).all()
 
