@@ -10,12 +10,14 @@ runs, the mode that records changes places.
 """
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import _ops
+from torch import Tensor, _ops
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 
@@ -33,6 +35,12 @@ _ALIASES = (_aten.alias.default, _aten.detach.default)
 
 def install() -> None:
     """Runs the modes that trace, and their decompositions, outside of all levels."""
+    _patches.replace(
+        FunctionalTensorMode,
+        "__torch_dispatch__",
+        _telling_aliases(FunctionalTensorMode.__torch_dispatch__),
+        "graphs would be cut where autograd saves a tensor",
+    )
     for mode in (FakeTensorMode, ProxyTorchDispatchMode):
         _patches.replace(
             mode,
@@ -40,6 +48,31 @@ def install() -> None:
             _outside_levels(mode.__torch_dispatch__),
             "tensors that PyTorch makes to trace a program would belong to a vmap",
         )
+
+
+class _Inside(threading.local):
+    unrecorded = False
+
+
+_inside = _Inside()
+
+
+def _telling_aliases(dispatch: Callable[..., Any]) -> Callable[..., Any]:
+    """Of a mode that calls operators anew: the modes below can't tell whose they were."""
+
+    @functools.wraps(dispatch)
+    def dispatch_telling(
+        self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is not _aten.detach.default or not _C.transform_runs() or _is_of_program():
+            return dispatch(self, func, types, args, kwargs)
+        _inside.unrecorded = True
+        try:
+            return dispatch(self, func, types, args, kwargs)
+        finally:
+            _inside.unrecorded = False
+
+    return dispatch_telling
 
 
 def _outside_levels(dispatch: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,11 +86,29 @@ def _outside_levels(dispatch: Callable[..., Any]) -> Callable[..., Any]:
             if func in _QUESTIONS:
                 return func(*args, **(kwargs or {}))
             if func in _ALIASES:
+                if func is _aten.alias.default or _inside.unrecorded or not _is_of_program():
+                    slot = proxy_tensor.get_proxy_slot(args[0], self.tracer, None)
+                    if slot is not None:
+                        return _same_node(self.tracer, slot, func(*args))
                 with undecomposed(self):  # a decomposition may return the argument itself
                     return dispatch(self, func, types, args, kwargs)
         return _C.run_outside_levels(dispatch, self, func, types, args, kwargs)
 
     return dispatch_outside
+
+
+def _is_of_program() -> bool:
+    """Is this ``detach`` the program's, rather than autograd's when it saves a tensor, or ours?
+
+    What is called as an operator has been through the kernels of autograd, which shut them off.
+    """
+    return torch._C._dispatch_tls_is_dispatch_key_excluded(torch._C.DispatchKey.ADInplaceOrView)
+
+
+def _same_node(tracer: Any, slot: Any, alias: Tensor) -> Tensor:
+    """The alias stands for what the graph has already: the graph has its derivatives, too."""
+    proxy_tensor.track_tensor(alias, slot.proxy, constant=slot.constant, tracer=tracer)
+    return alias
 
 
 def record_after_dispatch(body: Callable[[], Any]) -> Any:

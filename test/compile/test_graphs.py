@@ -58,15 +58,11 @@ def forward(self, arg0_1, arg1_1, arg2_1):
             graph_of(product_with_a_hessian, torch.randn(4), torch.randn(4)),
             """\
 def forward(self, arg0_1, arg1_1):
-    alias = torch.ops.aten.alias.default(arg0_1)
-    detach = torch.ops.aten.detach.default(alias)
-    alias_1 = torch.ops.aten.alias.default(detach)
-    exp = torch.ops.aten.exp.default(alias_1)
+    exp = torch.ops.aten.exp.default(arg0_1)
     mul = torch.ops.aten.mul.Tensor(arg1_1, exp)
     ones = torch.ops.aten.ones.default([], dtype = torch.float32, layout = torch.strided, device = device(type='cpu'))
     expand = torch.ops.aten.expand.default(ones, [4])
-    alias_2 = torch.ops.aten.alias.default(expand)
-    mul_2 = torch.ops.aten.mul.Tensor(mul, alias_2)
+    mul_2 = torch.ops.aten.mul.Tensor(mul, expand)
     clone = torch.ops.aten.clone.default(mul_2)
     return (clone,)""",
         )
@@ -77,17 +73,12 @@ def forward(self, arg0_1, arg1_1):
             """\
 def forward(self, arg0_1):
     eye = torch.ops.aten.eye.default(4, dtype = torch.float32, device = device(type='cpu'))
-    alias = torch.ops.aten.alias.default(arg0_1)
-    detach = torch.ops.aten.detach.default(alias)
-    alias_1 = torch.ops.aten.alias.default(detach)
     ones = torch.ops.aten.ones.default([], dtype = torch.float32, layout = torch.strided, device = device(type='cpu'))
     expand = torch.ops.aten.expand.default(ones, [4])
-    alias_3 = torch.ops.aten.alias.default(alias_1)
-    sin_1 = torch.ops.aten.sin.default(alias_3)
+    sin_1 = torch.ops.aten.sin.default(arg0_1)
     neg = torch.ops.aten.neg.default(sin_1)
     mul_1 = torch.ops.aten.mul.Tensor(eye, neg)
-    alias_4 = torch.ops.aten.alias.default(expand)
-    mul_3 = torch.ops.aten.mul.Tensor(mul_1, alias_4)
+    mul_3 = torch.ops.aten.mul.Tensor(mul_1, expand)
     clone = torch.ops.aten.clone.default(mul_3)
     permute = torch.ops.aten.permute.default(clone, [1, 0])
     return (permute,)""",

@@ -138,9 +138,7 @@ def forward(self, x_1):
             code,
             """\
 def forward(self, x_1):
-    alias = torch.ops.aten.alias.default(x_1)
-    alias_1 = torch.ops.aten.alias.default(alias);  alias = None
-    cos = torch.ops.aten.cos.default(alias_1);  alias_1 = None
+    cos = torch.ops.aten.cos.default(x_1)
     mul = torch.ops.aten.mul.Tensor(x_1, cos);  x_1 = cos = None
     return mul""",
         )
@@ -152,13 +150,10 @@ def forward(self, x_1):
             code,
             """\
 def forward(self, x_1):
-    detach = torch.ops.aten.detach.default(x_1);  x_1 = None
-    exp = torch.ops.aten.exp.default(detach);  detach = None
-    detach_1 = torch.ops.aten.detach.default(exp);  exp = None
+    exp = torch.ops.aten.exp.default(x_1);  x_1 = None
     ones = torch.ops.aten.ones.default([], dtype = torch.float32, layout = torch.strided, device = device(type='cpu'))
     expand = torch.ops.aten.expand.default(ones, [3]);  ones = None
-    detach_2 = torch.ops.aten.detach.default(detach_1);  detach_1 = None
-    mul = torch.ops.aten.mul.Tensor(expand, detach_2);  expand = detach_2 = None
+    mul = torch.ops.aten.mul.Tensor(expand, exp);  expand = exp = None
     add = torch.ops.aten.add.Tensor(mul, 1);  mul = None
     return add""",
         )
