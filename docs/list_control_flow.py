@@ -4,14 +4,18 @@ Each program runs with ours and with torch.func, and is compared with a loop ove
 same program in plain Python::
 
     PYTHONPATH=. python docs/list_control_flow.py
+
+Each package answers in a process of its own: torch.func in one that never imports ours.
 """
 
-import warnings
+import importlib
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
 
-import functorch_ext
 from test import oracle
 from test.control_flow.programs import PROGRAMS
 
@@ -78,20 +82,34 @@ def outcome(package, transform, program):
     return "right"
 
 
-def table():
-    """Ours, and torch.func's answer where it is another."""
+def answers(package):
+    """The outcome of each program under each transform."""
+    return {
+        name: [outcome(package, transform, program) for transform in TRANSFORMS]
+        for name, program in PROGRAMS.items()
+    }
+
+
+def answers_of(name):
+    """The answers of the package with a name, from a process that imports no other."""
+    command = [sys.executable, "-W", "ignore", __file__, name]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def page():
+    """The page, with ours / torch.func's answers in its table."""
     rows = [f"| | {' | '.join(TRANSFORMS)} |\n", "| --- |" + " --- |" * len(TRANSFORMS) + "\n"]
-    for name, program in PROGRAMS.items():
-        cells = []
-        for transform in TRANSFORMS:
-            found = [outcome(p, transform, program) for p in (functorch_ext, torch.func)]
-            cells.append(" / ".join(found))
+    ours, theirs = answers_of("functorch_ext"), answers_of("torch.func")
+    for name in PROGRAMS:
+        cells = [" / ".join(both) for both in zip(ours[name], theirs[name], strict=True)]
         rows.append(f"| {name} | {' | '.join(cells)} |\n")
-        print(rows[-1], end="", flush=True)
-    return "".join(rows)
+    before, rest = PAGE.read_text().split(START)
+    return before + START + "".join(rows) + END + rest.split(END)[1]
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    before, rest = PAGE.read_text().split(START)
-    PAGE.write_text(before + START + table() + END + rest.split(END)[1])
+    if len(sys.argv) > 1:
+        print(json.dumps(answers(importlib.import_module(sys.argv[1]))))
+    else:
+        PAGE.write_text(page())

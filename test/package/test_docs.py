@@ -18,6 +18,7 @@ PRINT = "import {name} as script; print(script.PAGE.read_text() + chr(0) + scrip
 PAGES = [
     "list_operators",
     "list_patches",
+    pytest.param("list_control_flow", marks=pytest.mark.slow),
     pytest.param("list_distributions", marks=pytest.mark.slow),
 ]
 
