@@ -8,7 +8,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 import functorch_ext
-from test.compile.corpus import all_programs, judge
+from test.compile.corpus import THEMES, all_programs, judge
+from test.compile.count import PAGE
 
 # One of each kind, for the default tests: a compilation takes a second or so.
 _FEW = (
@@ -138,6 +139,13 @@ def test_skipped_frames_stay_skipped_after_a_reset():
         compiled = torch.compile(lambda x: mapped(x) + 1, backend="eager")
         assert torch.allclose(compiled(x), x.sin() + 1)
         torch.compiler.reset()
+
+
+def test_page_counts_the_whole_corpus():
+    rows = PAGE.read_text()
+    for theme in THEMES:
+        programs = [program for program in all_programs() if program.theme == theme]
+        assert f"| {theme} ({len(programs)}) |" in rows, "run python -m test.compile.count"
 
 
 def test_import_leaves_dynamo_alone():
