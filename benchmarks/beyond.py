@@ -24,9 +24,12 @@ from functorch_ext import (
     grad,
     hessian,
     hvp,
+    jacfwd,
     laplacian,
     per_sample_grad_norms,
     per_sample_grads,
+    sparse_hessian,
+    sparse_jacobian,
     vmap,
 )
 
@@ -107,6 +110,20 @@ def sum_of_second_derivatives(inputs: int) -> Pair:
     )
 
 
+def with_bands(size: int) -> Pair:
+    x = torch.randn(size)
+    function = lambda x: x * (x.roll(1) - 2 * x + x.roll(-1)) + x.sin()
+    matrix = sparse_jacobian(function)
+    return lambda: jacfwd(function)(x), lambda: matrix(x)
+
+
+def of_a_chain(size: int) -> Pair:
+    x = torch.randn(size)
+    energy = lambda x: ((x[1:] - x[:-1]) ** 4).sum()
+    matrix = sparse_hessian(energy)
+    return lambda: hessian(energy)(x), lambda: matrix(x)
+
+
 def of_samples(kind: str, model: nn.Module, batch: Tensor, classes: int) -> Pair:
     labels = torch.randint(classes, (len(batch),))
     parameters = list(model.parameters())
@@ -168,6 +185,8 @@ CASES: dict[str, Callable[[], Pair]] = {
     "`laplacian`, 4x64 tanh, d = 30, batch 256; `vmap(trace(hessian))`": lambda: (
         sum_of_second_derivatives(30)
     ),
+    "`sparse_jacobian`, 3 bands, n = 2000; `jacfwd`": lambda: with_bands(2000),
+    "`sparse_hessian`, 3 bands, n = 2000; `hessian`": lambda: of_a_chain(2000),
     "`per_sample_grads`, ConvNet, 32 samples; a loop": lambda: of_samples(
         "gradients", convnet(), torch.randn(32, 3, 16, 16), 10
     ),
@@ -190,7 +209,7 @@ def distance(make: Callable[[], Pair]) -> float:
     """How far apart the results are in float64, relative to the greatest number."""
     torch.set_default_dtype(torch.float64)
     try:
-        plain, ours = (pytree.tree_leaves(run()) for run in make())
+        plain, ours = ([each.to_dense() for each in pytree.tree_leaves(run())] for run in make())
     finally:
         torch.set_default_dtype(torch.float32)
     greatest = max(each.abs().max() for each in plain)

@@ -53,6 +53,7 @@ from functorch_ext.per_sample import (  # noqa: E402
     per_sample_grads,
 )
 from functorch_ext.reverse import grad, grad_and_value, vjp  # noqa: E402
+from functorch_ext.sparse import sparse_hessian, sparse_jacobian  # noqa: E402
 from functorch_ext.value_and import value_and_jacfwd, value_and_jacrev  # noqa: E402
 from functorch_ext.vmap import vmap  # noqa: E402
 
@@ -100,6 +101,8 @@ __all__ = [
     "psum",
     "register_batching_rule",
     "replace_all_batch_norm_modules_",
+    "sparse_hessian",
+    "sparse_jacobian",
     "stack_module_state",
     "stop_gradient",
     "trace_estimate",

@@ -169,7 +169,7 @@ def _by_columns(
 ) -> Callable[..., Any]:
     check_chunk_size(transform, chunk_size)
     anew = randomness == _C.Randomness.DIFFERENT
-    push = _push_columns_anew if anew else functools.partial(_push_columns, randomness)
+    push = _push_columns_anew if anew else functools.partial(push_columns, randomness)
 
     def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         leaves, structure = flatten(selected(transform, argnums, args))
@@ -199,7 +199,7 @@ def _by_columns(
     return jacobian
 
 
-def _push_columns(
+def push_columns(
     randomness: _C.Randomness,
     transform: str,
     func: Callable[[list[Tensor]], Any],
