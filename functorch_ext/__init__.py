@@ -16,6 +16,7 @@ from functorch_ext import (  # noqa: E402
     _custom_functions,
     _dynamo,
     _patches,
+    _taylor,
 )
 from functorch_ext._patches import patches  # noqa: E402
 from functorch_ext._releases import check_release as _check_release  # noqa: E402
@@ -36,12 +37,13 @@ from functorch_ext.custom_jvp import custom_jvp, stop_gradient  # noqa: E402
 from functorch_ext.custom_vjp import custom_vjp  # noqa: E402
 from functorch_ext.custom_vmap import custom_vmap  # noqa: E402
 from functorch_ext.debugging import debug_unwrap  # noqa: E402
-from functorch_ext.diagonals import hessian_diag, laplacian, trace_estimate  # noqa: E402
+from functorch_ext.diagonals import hessian_diag, trace_estimate  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
 from functorch_ext.functionalize import functionalize  # noqa: E402
 from functorch_ext.implicit import fixed_point, implicit_root  # noqa: E402
 from functorch_ext.jacobian import hessian, jacfwd, jacrev  # noqa: E402
 from functorch_ext.jit import jit  # noqa: E402
+from functorch_ext.laplacian import laplacian  # noqa: E402
 from functorch_ext.nn import (  # noqa: E402
     functional_call,
     replace_all_batch_norm_modules_,
@@ -54,6 +56,7 @@ from functorch_ext.per_sample import (  # noqa: E402
 )
 from functorch_ext.reverse import grad, grad_and_value, vjp  # noqa: E402
 from functorch_ext.sparse import sparse_hessian, sparse_jacobian  # noqa: E402
+from functorch_ext.taylor import jet  # noqa: E402
 from functorch_ext.value_and import value_and_jacfwd, value_and_jacrev  # noqa: E402
 from functorch_ext.vmap import vmap  # noqa: E402
 
@@ -63,6 +66,7 @@ _patches.install()
 _custom_functions.install()
 _control_flow.install()
 _dynamo.install()
+_taylor.install()
 
 __all__ = [
     "FallbackWarning",
@@ -87,6 +91,7 @@ __all__ = [
     "implicit_root",
     "jacfwd",
     "jacrev",
+    "jet",
     "jit",
     "jvp",
     "laplacian",

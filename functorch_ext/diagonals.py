@@ -1,5 +1,5 @@
-"""Diagonals and traces of second derivatives, without the matrix: ``hessian_diag``, ``laplacian``,
-and ``trace_estimate`` for matrices of which only products are known."""
+"""Diagonals and traces without the matrix: ``hessian_diag``, and ``trace_estimate`` for matrices of
+which only products are known."""
 
 import functools
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from functorch_ext.vmap import vmap
 
 # Second derivatives along the columns of a chunk, one output after the other, with the columns in
 # the last dimension; and the structure of the outputs.
-_Seconds = tuple[list[Tensor], Any]
+Seconds = tuple[list[Tensor], Any]
 
 
 def hessian_diag(
@@ -54,10 +54,12 @@ def hessian_diag(
 
     @functools.wraps(func)
     def diagonal(*args: Any, **kwargs: Any) -> Any:
-        leaves, structure, seconds = _second_derivatives(
-            "hessian_diag", func, argnums, args, kwargs
-        )
-        chunks = each_chunk(seconds, leaves, chunk_size)
+        leaves, structure = flatten(selected("hessian_diag", argnums, args))
+        check_differentiable("hessian_diag", "the argument at argnums", leaves)
+        evaluate = lambda point: func(*replaced(argnums, args, point), **kwargs)
+        second = second_derivatives(evaluate, leaves, structure)
+        columns_of = lambda start, count: second(_C.standard_basis(leaves, start, count))
+        chunks = each_chunk(columns_of, leaves, chunk_size)
         columns = [outputs for outputs, _ in chunks]
         without_columns = [each.select(-1, 0) for each in columns[0]]
         parts = split_columns(columns, without_columns, leaves)
@@ -66,79 +68,27 @@ def hessian_diag(
     return diagonal
 
 
-def laplacian(
-    func: Callable[..., Any], argnums: Argnums = 0, *, chunk_size: int | None = None
-) -> Callable[..., Any]:
-    """The Laplacian: the sum of the second derivatives along all elements of the input.
+def second_derivatives(
+    evaluate: Callable[[Any], Any], leaves: list[Tensor], structure: Any, can_write: bool = False
+) -> Callable[[list[Tensor]], Seconds]:
+    """What computes the second derivatives along directions, which are rows.
 
-    The trace of the Hessian, without the Hessian: forward mode twice along each element::
-
-        sum_i d^2 func(x + t e_i) / dt^2 at t = 0
-
-    Args:
-        func: Returns a tensor or a container of tensors.
-        argnums: The positional argument to differentiate by, or a tuple of several, whose
-            Laplacians are added.
-        chunk_size: Compute this many elements at a time, to bound memory; all at once if ``None``.
-
-    Returns:
-        A function of the arguments of ``func`` that returns tensors shaped as the output.
-
-    Raises:
-        RuntimeError: as for :func:`hessian_diag`.
-        ValueError: as for :func:`hessian_diag`.
-
-    Example::
-
-        >>> harmonic = lambda x: x[0] ** 2 - x[1] ** 2
-        >>> laplacian(harmonic)(torch.tensor([1.0, 2.0]))
-        tensor(0.)
-        >>> vmap(laplacian(lambda x: (x**3).sum()))(torch.ones(3, 2))
-        tensor([12., 12., 12.])
-
-    Source: the second derivatives of a direction by forward mode are its Taylor coefficients
-    (A. Griewank and A. Walther, "Evaluating derivatives", 2008, chapter 13).
+    Where the function may write derivatives into what it computes from the point, each direction
+    needs a point of its own.
     """
-    check_chunk_size("laplacian", chunk_size)
 
-    @functools.wraps(func)
-    def trace(*args: Any, **kwargs: Any) -> Any:
-        leaves, _, seconds = _second_derivatives("laplacian", func, argnums, args, kwargs)
+    def along(point: list[Tensor], direction: list[Tensor]) -> Any:
+        tangents = (unflatten(structure, direction),)
+        slope = lambda point: jvp(evaluate, (point,), tangents)[1]
+        return jvp(slope, (unflatten(structure, point),), tangents)[1]
 
-        def summed(start: int, count: int) -> _Seconds:
-            outputs, structure = seconds(start, count)
-            return [each.sum(-1) for each in outputs], structure
+    mapped = vmap(along, (0 if can_write else None, 0), out_dims=-1, randomness="same")
 
-        chunks = each_chunk(summed, leaves, chunk_size)
-        columns = zip(*(outputs for outputs, _ in chunks), strict=True)
-        return unflatten(chunks[0][1], [functools.reduce(torch.add, parts) for parts in columns])
+    def seconds(rows: list[Tensor]) -> Seconds:
+        points = [x.expand(row.shape) for x, row in zip(leaves, rows, strict=True)]
+        return flatten(mapped(points if can_write else leaves, rows))
 
-    return trace
-
-
-def _second_derivatives(
-    transform: str,
-    func: Callable[..., Any],
-    argnums: Argnums,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> tuple[list[Tensor], Any, Callable[[int, int], _Seconds]]:
-    """The inputs' leaves and structure, and what computes a chunk of columns."""
-    point = selected(transform, argnums, args)
-    leaves, structure = flatten(point)
-    check_differentiable(transform, "the argument at argnums", leaves)
-    evaluate = lambda point: func(*replaced(argnums, args, point), **kwargs)
-
-    def along(*basis: Tensor) -> Any:
-        direction = (unflatten(structure, list(basis)),)
-        slope = lambda point: jvp(evaluate, (point,), direction)[1]
-        return jvp(slope, (point,), direction)[1]
-
-    def seconds(start: int, count: int) -> _Seconds:
-        basis = _C.standard_basis(leaves, start, count)
-        return flatten(vmap(along, out_dims=-1, randomness="same")(*basis))
-
-    return leaves, structure, seconds
+    return seconds
 
 
 class TraceEstimate(NamedTuple):

@@ -33,6 +33,7 @@ from functorch_ext._releases.autograd_function import (
     replacing_apply,
     single_level_apply,
 )
+from functorch_ext._taylor.carrier import Taylor
 from functorch_ext.vmap import output_dims
 
 # Where a function keeps the form of it that lifts its constants.
@@ -50,6 +51,8 @@ def install() -> None:
     """Teaches ``torch.autograd.Function.apply`` about the engine's wrappers."""
 
     def with_wrappers(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        if Taylor in map(type, args):
+            return Taylor.__torch_function__(cls.apply, (), args, kwargs)
         args, kwargs = given_to_branch((args, kwargs))
         if _C.tangent_flows(args) and lacks_jvp(function := _of_samples(cls, args)):
             again = functools.partial(with_wrappers, cls, **kwargs)

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from functorch_ext import grad, hessian_diag, hvp, jvp, laplacian, trace_estimate, vmap
+from functorch_ext import (
+    functional_call,
+    grad,
+    hessian_diag,
+    hvp,
+    jit,
+    jvp,
+    laplacian,
+    trace_estimate,
+    vmap,
+)
 from test.oracle import assert_close, loop, rand
 
 CHUNKS = pytest.mark.parametrize("chunk_size", [None, 2])
@@ -74,6 +84,59 @@ def test_of_a_network():
     assert_close(got.detach(), loop(trace)(x))
 
 
+def test_gradients_of_a_networks_laplacian():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    model.double()
+    parameters = {name: each.detach() for name, each in model.named_parameters()}
+    x = rand(4, 3)
+
+    def loss(parameters):
+        residual = vmap(laplacian(lambda x: functional_call(model, parameters, (x,))[0]))(x)
+        return residual.square().mean()
+
+    traces = [
+        torch.autograd.functional.hessian(lambda x: model(x)[0], row, create_graph=True).trace()
+        for row in x
+    ]
+    expected = torch.autograd.grad(
+        torch.stack(traces).square().mean(), list(model.parameters()), allow_unused=True
+    )
+    zeros = [torch.zeros_like(p) for p in model.parameters()]
+    filled = [z if g is None else g for g, z in zip(expected, zeros, strict=True)]
+    assert_close(grad(loss)(parameters), dict(zip(parameters, filled, strict=True)))
+    assert_close(jit(loss, backend="graph")(parameters), loss(parameters))
+
+
+@CHUNKS
+def test_weights(chunk_size):
+    x, vector, matrix = rand(4), rand(4), rand(4, 4)
+    matrix = matrix + matrix.T
+    hessian = torch.autograd.functional.hessian(energy, x)
+    weighted = lambda weights: laplacian(energy, weights=weights, chunk_size=chunk_size)(x)
+    assert_close(weighted(vector), hessian.diagonal() @ vector)
+    assert_close(weighted(matrix), (hessian * matrix).sum())
+    many = rand(3, 4)
+    assert_close(vmap(weighted)(many), loop(lambda w: hessian.diagonal() @ w)(many))
+
+
+def test_of_what_is_differentiated_as_a_whole():
+    def writes(x):
+        y = x.clone()
+        y[0] = x[1] ** 3 * x[0]
+        return y.sin().sum()
+
+    x, weights = rand(3, 4), rand(4)
+    second = torch.autograd.functional.hessian(writes, x[0]).diagonal()
+    assert_close(laplacian(writes)(x[0]), second.sum())
+    assert_close(laplacian(writes, weights=weights)(x[0]), second @ weights)
+
+    transformed = lambda x: grad(lambda x: (x**3).prod().sin())(x).sum()
+    plain = lambda x: (3 * (x**3).prod() * (x**3).prod().cos() / x).sum()
+    hessian = lambda x: torch.autograd.functional.hessian(plain, x).trace()
+    assert_close(vmap(laplacian(transformed))(x), loop(hessian)(x))
+
+
 def test_estimates_of_a_trace_and_their_variance():
     generator = torch.Generator().manual_seed(0)
     matrix = rand(12, 12)
@@ -110,5 +173,7 @@ def test_errors():
             transform(energy, 1)(rand(3))
         with pytest.raises((RuntimeError, ValueError), match=f"{name}: .*floating"):
             transform(energy)(torch.arange(3))
+    with pytest.raises(ValueError, match=r"laplacian: expected weights of shape \(3,\)"):
+        laplacian(energy, weights=rand(2))(rand(3))
     with pytest.raises(ValueError, match="trace_estimate: expected at least 2 samples"):
         trace_estimate(torch.sin, rand(3), 1)

@@ -1,0 +1,146 @@
+"""Pointwise functions of one tensor: the tower of their derivatives at a point."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from functorch_ext._taylor.carrier import Taylor, variable
+from functorch_ext._taylor.series import Expansion, Series, faa_di_bruno, times
+
+# Functions y(x) whose derivative is a polynomial in y: its coefficients, constant first.
+POLYNOMIALS: dict[str, tuple[float, ...]] = {
+    "exp": (0, 1),
+    "reciprocal": (0, 0, -1),
+    "rsqrt": (0, 0, 0, -0.5),
+    "sigmoid": (0, 1, -1),
+    "tan": (1, 0, 1),
+    "tanh": (1, 0, -1),
+}
+
+# Functions whose derivative is another function.
+DERIVATIVES: dict[str, Callable[..., Any]] = {
+    "acos": lambda x: -(1 - x * x).rsqrt(),
+    "acosh": lambda x: (x - 1).rsqrt() * (x + 1).rsqrt(),
+    "asin": lambda x: (1 - x * x).rsqrt(),
+    "asinh": lambda x: (1 + x * x).rsqrt(),
+    "atan": lambda x: (1 + x * x).reciprocal(),
+    "atanh": lambda x: (1 - x * x).reciprocal(),
+    "cos": lambda x: -x.sin(),
+    "cosh": lambda x: x.sinh(),
+    "erf": lambda x: (-x * x).exp() * (2 / math.sqrt(math.pi)),
+    "erfc": lambda x: (-x * x).exp() * (-2 / math.sqrt(math.pi)),
+    "exp2": lambda x: x.exp2() * math.log(2),
+    "expm1": lambda x: x.exp(),
+    "log": lambda x: x.reciprocal(),
+    "log10": lambda x: x.reciprocal() / math.log(10),
+    "log1p": lambda x: (1 + x).reciprocal(),
+    "log2": lambda x: x.reciprocal() / math.log(2),
+    "sin": lambda x: x.cos(),
+    "sinh": lambda x: x.cosh(),
+    "sqrt": lambda x: x.rsqrt() / 2,
+}
+
+# Functions that are linear on pieces: their slopes.
+SLOPES: dict[str, Callable[..., Tensor]] = {
+    "abs": lambda x: x.sign(),
+    "absolute": lambda x: x.sign(),
+    "leaky_relu": lambda x, negative_slope=0.01, inplace=False: (x > 0) + (x <= 0) * negative_slope,
+    "relu": lambda x, inplace=False: (x > 0).to(x.dtype),
+}
+
+
+def by_polynomial(name: str) -> Any:
+    """The rule of an entry of ``POLYNOMIALS``."""
+    first = POLYNOMIALS[name]
+
+    def tower(expansion: Expansion, x: Tensor, y: Tensor) -> Series:
+        derivatives: Series = [y]
+        polynomial: Sequence[float] = first
+        for _ in range(expansion.order):
+            derivatives.append(_evaluated(polynomial, y))
+            polynomial = _product([k * c for k, c in enumerate(polynomial)][1:], first)
+        return derivatives
+
+    return _rule(tower)
+
+
+def by_derivative(name: str) -> Any:
+    """The rule of an entry of ``DERIVATIVES``."""
+    derivative = DERIVATIVES[name]
+
+    def tower(expansion: Expansion, x: Tensor, y: Tensor) -> Series:
+        slope = derivative(variable(x, expansion.order - 1))
+        return [y, *(slope.series if type(slope) is Taylor else [slope])]
+
+    return _rule(tower)
+
+
+def by_slope(name: str) -> Any:
+    """The rule of an entry of ``SLOPES``."""
+    slope = SLOPES[name]
+
+    def tower(expansion: Expansion, x: Tensor, y: Tensor, *args: Any, **kwargs: Any) -> Series:
+        return [y, slope(x, *args, **kwargs), *[None] * (expansion.order - 1)]
+
+    return _rule(tower)
+
+
+def power(
+    expansion: Expansion, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """The rule of ``pow`` with a number as the exponent."""
+    if kwargs or type(args[0]) is not Taylor or not isinstance(args[1], int | float):
+        return NotImplemented
+    series, exponent = args[0].series, args[1]
+    x: Any = series[0]
+    tower: Series = [func(x, exponent)]
+    factor = 1.0
+    for k in range(expansion.order):
+        factor *= exponent - k
+        left = exponent - k - 1
+        if factor == 0:
+            tower.append(None)
+        else:
+            tower.append(times(factor, x if left == 1 else x**left))
+    return Taylor(expansion, faa_di_bruno(expansion, tower, series))
+
+
+def _rule(tower: Callable[..., Series]) -> Any:
+    def rule(
+        expansion: Expansion,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        if "out" in kwargs or kwargs.get("inplace") or type(args[0]) is not Taylor:
+            return NotImplemented
+        series, (_, *others) = args[0].series, args
+        x: Any = series[0]
+        y = func(x, *others, **kwargs)
+        derivatives = tower(expansion, x, y, *others, **kwargs)
+        return Taylor(expansion, faa_di_bruno(expansion, derivatives, series))
+
+    return rule
+
+
+def _product(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    """The product of two polynomials."""
+    result = [0.0] * (len(a) + len(b) - 1)
+    for i, left in enumerate(a):
+        for j, right in enumerate(b):
+            result[i + j] += left * right
+    return result
+
+
+def _evaluated(polynomial: Sequence[float], y: Tensor) -> Tensor:
+    """The polynomial at y, by Horner's rule."""
+    *lower, highest = polynomial
+    result = None
+    for coefficient in reversed(lower):
+        result = times(highest, y) if result is None else result * y
+        if coefficient:
+            result = result + coefficient
+    assert result is not None
+    return result
