@@ -5,6 +5,9 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <utility>
+
+#include "autodiff/subclasses.h"
 
 namespace functorch_ext {
 
@@ -35,6 +38,11 @@ at::Tensor rows_of_identity(const at::TensorOptions& options, const c10::SymInt&
 
 std::vector<at::Tensor> standard_basis(const std::vector<at::Tensor>& tensors,
                                        const c10::SymInt& start, const c10::SymInt& count) {
+  if (const auto* makers = subclass_makers_for(tensors)) {
+    if (auto made = makers->basis(tensors, start, count)) {
+      return *std::move(made);
+    }
+  }
   std::vector<at::Tensor> basis;
   basis.reserve(tensors.size());
   c10::SymInt offset = 0;  // of the tensor's elements among all

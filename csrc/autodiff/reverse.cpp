@@ -6,11 +6,13 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "autodiff/backward_pass.h"
 #include "autodiff/basis.h"
 #include "autodiff/graph.h"
 #include "autodiff/private_leaf.h"
+#include "autodiff/subclasses.h"
 #include "engine/frames.h"
 #include "engine/torch_func.h"
 
@@ -164,6 +166,20 @@ void ReverseFrame::check_within_reach(const at::Tensor& output) const {
       "argnums=(0, 1), say).");
 }
 
+namespace {
+
+// The cotangent of a number.
+at::Tensor seed_of(const at::Tensor& output) {
+  if (const auto* makers = subclass_makers_for({output})) {
+    if (auto made = makers->seed(output)) {
+      return *std::move(made);
+    }
+  }
+  return at::ones({}, output.options());
+}
+
+}  // namespace
+
 std::vector<at::Tensor> ReverseFrame::pull_back(
     const std::vector<at::Tensor>& outputs,
     const std::vector<std::optional<at::Tensor>>& cotangents, bool keep_graph) const {
@@ -181,7 +197,7 @@ std::vector<at::Tensor> ReverseFrame::pull_back(
       continue;
     }
     roots.push_back(outputs[i]);
-    const auto seed = cotangents[i] ? *cotangents[i] : at::ones({}, outputs[i].options());
+    const auto seed = cotangents[i] ? *cotangents[i] : seed_of(outputs[i]);
     record = record || seed.requires_grad();
     seeds.push_back(lift_to(seed, plane_));
   }

@@ -1,4 +1,5 @@
 // The Python face of the engine: functorch_ext._C.
+#include <pybind11/functional.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -13,6 +14,7 @@
 #include "autodiff/private_leaf.h"
 #include "autodiff/reverse.h"
 #include "autodiff/saved_planes.h"
+#include "autodiff/subclasses.h"
 #include "batching/rules.h"
 #include "derivatives/missing_forward.h"
 #include "derivatives/register.h"
@@ -194,6 +196,10 @@ PYBIND11_MODULE(_C, module) {
 
   module.def("as_view_of", &as_view_of);
   module.def("standard_basis", &standard_basis);
+  module.def("set_subclass_makers",
+             [](decltype(SubclassMakers::seed) seed, decltype(SubclassMakers::basis) basis) {
+               set_subclass_makers({std::move(seed), std::move(basis)});
+             });
   module.def("run_backward", &run_backward, py::call_guard<py::gil_scoped_release>());
   module.def("tensor_of_edge", &tensor_of_edge);
 

@@ -22,6 +22,7 @@ def install() -> None:
         recording,
         recurrent_weights,
         sharded_modules,
+        sharded_tensors,
         tensor_methods,
         torch_func,
         user_autograd,
@@ -38,6 +39,7 @@ def install() -> None:
         module_hooks,
         recurrent_weights,
         sharded_modules,
+        sharded_tensors,
         recording,
     ):
         topic.install()

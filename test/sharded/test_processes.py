@@ -1,0 +1,26 @@
+"""Sharded tensors, in two and four processes."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def launch(processes, module, *arguments):
+    """What the processes print; an error if one of them fails."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", module]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_transforms_of_sharded_tensors(processes):
+    printed = launch(processes, "test.sharded.programs")
+    assert printed.count(f"all right in {processes}") == processes
+
+
+def test_a_hessian_whose_columns_are_divided():
+    printed = launch(2, "tutorials.sharded_hessian", "--width", "8", "--samples", "16", "--check")
+    assert "2 processes: Hessian (136, 136), of which each has (136, 68)" in printed
