@@ -15,6 +15,8 @@ namespace functorch_ext {
 
 namespace {
 
+void (*called_before)() = nullptr;
+
 int64_t depth_above(const std::vector<at::Tensor>& tensors) {
   int64_t depth = next_depth();
   for (const auto& tensor : tensors) {
@@ -25,7 +27,14 @@ int64_t depth_above(const std::vector<at::Tensor>& tensors) {
 
 }  // namespace
 
+void set_before_levels(void (*function)()) {
+  called_before = function;
+}
+
 RunningLevel::RunningLevel(LevelPtr level, bool is_plane) : level_(std::move(level)) {
+  if (called_before) {
+    called_before();
+  }
   position_.emplace(is_plane ? level_ : thread_state().plane, level_);
 }
 

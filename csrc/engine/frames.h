@@ -36,6 +36,9 @@ class RunningLevel {
   std::optional<Position> position_;  // none once it has returned
 };
 
+// What is called before a level runs.
+void set_before_levels(void (*function)());
+
 // A new level, deeper than what runs on this thread, whose tensors stand for their values: a plane
 // for derivatives of its own.
 LevelPtr level_of_values();

@@ -6,10 +6,6 @@
 
 namespace functorch_ext {
 
-namespace {
-std::atomic<int64_t> live_levels{0};
-}  // namespace
-
 Level::Level(Kind kind, int64_t depth_, LevelPtr parent_)
     : computes_operators(kind.computes_operators),
       has_samples(kind.has_samples),
@@ -19,19 +15,15 @@ Level::Level(Kind kind, int64_t depth_, LevelPtr parent_)
       parent(std::move(parent_)),
       layers(running_layers()),
       is_basis(kind.is_basis) {
-  ++live_levels;
+  live.fetch_add(1);
 }
 
 Level::~Level() {
-  --live_levels;
+  live.fetch_sub(1);
 }
 
 void Level::compute(const c10::OperatorHandle& op, std::vector<c10::IValue>*) const {
   TORCH_INTERNAL_ASSERT(false, op.operator_name(), " on a level that computes no operators");
-}
-
-int64_t Level::count() {
-  return live_levels.load();
 }
 
 }  // namespace functorch_ext

@@ -213,7 +213,7 @@ void OwnMemory::add(const c10::intrusive_ptr<WrapperImpl>& alias) {
     const auto dead =
         std::remove_if(aliases.begin(), aliases.end(), [](const auto& a) { return a.expired(); });
     aliases.erase(dead, aliases.end());
-    pruned_at = 2 * aliases.size() + 8;
+    pruned_at = 2 * aliases.size() + least_pruned_at;
   }
   aliases.emplace_back(alias);
 }

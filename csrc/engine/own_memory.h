@@ -31,7 +31,8 @@ struct OwnMemory final : Aliasing {
 
   at::Tensor base;  // all of the memory, on the plane below
   std::vector<c10::weak_intrusive_ptr<WrapperImpl>> aliases;
-  size_t pruned_at = 8;
+  static constexpr size_t least_pruned_at = 8;
+  size_t pruned_at = least_pruned_at;
   HandedOut handed_out = HandedOut::Nowhere;
 };
 

@@ -40,6 +40,7 @@
 #include "python/recorded_after_dispatch.h"
 #include "python/replaced_apply.h"
 #include "python/rules.h"
+#include "python/saved_tensors_hooks.h"
 #include "python/switch.h"
 
 namespace py = pybind11;
@@ -233,6 +234,7 @@ PYBIND11_MODULE(_C, module) {
   bind_frames(module);
   bind_python_functions(module);
   bind_switch(module);
+  bind_saved_tensors_hooks(module);
   bind_replaced_apply(module);
   module.def("register_missing_forward", &register_missing_forward);
   module.def("live_levels", &Level::count);

@@ -152,7 +152,10 @@ Function as_function(PyCFunction function) {
 template <size_t index>
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
   const auto original = as_function<PyCFunctionWithKeywords>(originals[index]);
-  if (elements_come_first[index] && !is_idle()) {
+  if (C10_LIKELY(is_idle())) {
+    return original(self, args, kwargs);
+  }
+  if (elements_come_first[index]) {
     PyObject* made = PyObject_Call(of_elements_functions[index], args, kwargs);
     if (made != Py_NotImplemented) {
       return made;
@@ -168,6 +171,9 @@ PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
 
 template <size_t index>
 PyObject* call_without_arguments(PyObject* self, PyObject* none) {
+  if (C10_LIKELY(is_idle())) {
+    return originals[index](self, none);
+  }
   PyObject* result = explained([&] { return originals[index](self, none); }, self, nullptr);
   return watched(result, self, nullptr, roles[index]);
 }

@@ -2,16 +2,9 @@
 
 #include <structmember.h>
 
-#include "engine/derivatives.h"
-#include "engine/level.h"
-
 namespace py = pybind11;
 
 namespace functorch_ext {
-
-bool is_idle() {
-  return Level::count() == 0 && !is_differentiating();
-}
 
 namespace {
 
@@ -99,6 +92,12 @@ PyTypeObject* switch_type() {
   return type;
 }
 
+PyObject* idle(PyObject*, PyObject*) {
+  return Py_NewRef(is_idle() ? Py_True : Py_False);
+}
+
+PyMethodDef idle_definition = {"is_idle", &idle, METH_NOARGS, nullptr};
+
 py::object make_switch(const py::function& plain, const py::function& ours) {
   auto* made = PyObject_GC_New(Switch, switch_type());
   if (!made) {
@@ -120,6 +119,8 @@ void bind_switch(py::module_& module) {
     throw py::error_already_set();
   }
   module.def("switch", &make_switch);
+  module.attr("is_idle") =
+      py::reinterpret_steal<py::object>(PyCFunction_New(&idle_definition, nullptr));
 }
 
 }  // namespace functorch_ext

@@ -71,7 +71,7 @@ def install() -> None:
         _patches.Patch(
             "torch.autograd.Function.apply (its code)",
             "custom Functions inside vmap, and forward mode through those without a jvp",
-            "one call of Python, which hands the arguments on",
+            _patches.IN_C,
             put_on,
             take_off,
         )

@@ -1,5 +1,6 @@
 """``torch.utils.checkpoint`` and hooks of saved tensors, on the tensors of a ``vmap``."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,12 +10,7 @@ from torch.utils import checkpoint
 
 from functorch_ext import _C, _patches
 from functorch_ext._control_flow.branch import given_to_branch
-from functorch_ext._releases.checkpoint import (
-    GENERATOR,
-    in_place_of,
-    keep_inputs_untransformed,
-    preparing,
-)
+from functorch_ext._releases.checkpoint import GENERATOR, keep_inputs_untransformed, preparing
 
 
 def install() -> None:
@@ -32,34 +28,50 @@ class _Packed(NamedTuple):
     planes: _C.SavedPlanes
 
 
-def _install_saved_tensors_hooks() -> None:
-    """Hooks work on the plane of the tensor that they get.
+class _PackOnPlane:
+    """Packs on the plane of the tensor that it gets.
 
     PyTorch keeps what the tensor is to autograd of that plane. The planes below are kept here.
     """
 
-    def hooks(self: saved_tensors_hooks) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        pack, unpack = self.pack_hook, self.unpack_hook
+    def __init__(self, pack: Callable[[torch.Tensor], Any]) -> None:
+        self.pack = pack
 
-        def pack_on_plane(tensor: torch.Tensor) -> Any:
-            packed = _C.call_outside_rules(pack, tensor)
-            if _C.describe(tensor) is None:
-                return packed
-            return _Packed(packed, _C.SavedPlanes(tensor))
+    def __call__(self, tensor: torch.Tensor) -> Any:
+        packed = _C.call_outside_rules(self.pack, tensor)
+        if _C.describe(tensor) is None:
+            return packed
+        return _Packed(packed, _C.SavedPlanes(tensor))
 
-        def unpack_on_plane(packed: Any) -> torch.Tensor:
-            if isinstance(packed, _Packed):
-                return packed.planes.restore(unpack(packed.packed))
-            return unpack(packed)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pack, name)  # by which a checkpoint knows its own hooks
 
-        return in_place_of(pack, pack_on_plane), unpack_on_plane
+
+def _on_planes(pack: Callable[..., Any], unpack: Callable[..., Any]) -> tuple[Any, Any]:
+    """A pair of hooks, as one that works on the planes of the tensors that it gets."""
+    if isinstance(pack, _PackOnPlane):
+        return pack, unpack
+
+    def unpack_on_plane(packed: Any) -> torch.Tensor:
+        if isinstance(packed, _Packed):
+            return packed.planes.restore(unpack(packed.packed))
+        return unpack(packed)
+
+    return _PackOnPlane(pack), unpack_on_plane
+
+
+def _install_saved_tensors_hooks() -> None:
+    """Those set while transforms run are adapted at once, others when a transform begins."""
+
+    def hooks(self: saved_tensors_hooks) -> tuple[Any, Any]:
+        return _on_planes(self.pack_hook, self.unpack_hook)
 
     push = torch._C._autograd._push_saved_tensors_default_hooks
     pop = torch._C._autograd._pop_saved_tensors_default_hooks
     why = "what packs a tensor of a vmap is differentiated on the planes below"
     for name, method in zip(("__enter__", "__exit__"), _C.context_methods(hooks, push, pop)):
-        cost = "what packs is wrapped: a transform may start later"
-        _patches.replace(saved_tensors_hooks, name, method, why, cost)
+        _patches.replace(saved_tensors_hooks, name, method, why)
+    _C.adapt_saved_tensors_hooks(_on_planes)
 
 
 def _install_recomputation() -> None:
@@ -70,21 +82,19 @@ def _install_recomputation() -> None:
     module: Any = checkpoint
 
     def prepare(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if _C.is_idle():
+            again = _C.switch(function, functools.partial(_C.run_below_all, function))
+            return again, args, kwargs
         level = _C.running_level()
-
-        def again(*args: Any, **kwargs: Any) -> Any:
-            if level is None:
-                return _C.run_below_all(function, *args, **kwargs)
-            return _C.run_again(level, function, *args, **kwargs)
-
-        return again, *given_to_branch((args, kwargs))
+        run = _C.run_below_all if level is None else functools.partial(_C.run_again, level)
+        return functools.partial(run, function), *given_to_branch((args, kwargs))
 
     _patches.replace(
         module,
         GENERATOR,
         preparing(getattr(module, GENERATOR), prepare),
         "it is computed again on the plane that it was computed on",
-        "the function is called below all levels: a transform may run by then",
+        "the function is wrapped in C: a transform may run when it is computed again",
     )
 
 

@@ -4,7 +4,10 @@ Programs keep ``op = MyFunction.apply``, perhaps since before this package was i
 behind the attribute is replaced, not the attribute.
 """
 
+import ast
 import functools
+import inspect
+import textwrap
 import types
 from collections.abc import Callable
 from typing import Any
@@ -62,20 +65,39 @@ else:  # one of Python
         _apply.__closure__,
     )
 
-    class _Entry(Function):
-        @classmethod
-        def apply(cls, *args: Any, **kwargs: Any) -> Any:
-            # A closure of one cell, as the function has that gets this code.
-            __class__  # type: ignore[name-defined]  # noqa: B018, F821
-            # A global of that function.
-            return _functorch_ext_apply(cls, *args, **kwargs)  # type: ignore[name-defined]  # noqa: F821
+    # The names are globals of the function that gets this code.
+    _CHECK = """
+if not _functorch_ext_is_idle():
+    return _functorch_ext_apply(cls, *args, **kwargs)
+"""
+
+    def _code_with_check() -> types.CodeType:
+        """PyTorch's own code of ``apply``, behind a check whether anything of the engine runs."""
+        lines, first = inspect.getsourcelines(_apply)
+        source = ast.parse(textwrap.dedent("".join(lines)))
+        ast.increment_lineno(source, first - 1)
+        [apply] = source.body
+        assert isinstance(apply, ast.FunctionDef)
+        apply.body[:0] = ast.parse(_CHECK).body
+        # In a class, since it asks for `super()`.
+        [holder] = ast.parse("class Function: pass").body
+        assert isinstance(holder, ast.ClassDef)
+        holder.body = [apply]
+        source.body = [holder]
+        code = compile(source, _apply.__code__.co_filename, "exec")
+        for name in ("Function", "apply"):
+            code = next(each for each in _codes_in(code) if each.co_name == name)
+        return code
+
+    def _codes_in(code: types.CodeType) -> list[types.CodeType]:
+        return [each for each in code.co_consts if isinstance(each, types.CodeType)]
 
     def replacing_apply(replacement: Callable[..., Any]) -> tuple[Change, Change]:
         """What puts a replacement of ``Function.apply`` on, and what takes it off."""
-        _apply.__globals__["_functorch_ext_apply"] = _C.switch(plain_apply, replacement)
-        entry: Any = _Entry.apply
+        _apply.__globals__["_functorch_ext_is_idle"] = _C.is_idle
+        _apply.__globals__["_functorch_ext_apply"] = replacement
         return (
-            functools.partial(setattr, _apply, "__code__", entry.__func__.__code__),
+            functools.partial(setattr, _apply, "__code__", _code_with_check()),
             functools.partial(setattr, _apply, "__code__", plain_apply.__code__),
         )
 

@@ -1,4 +1,4 @@
-"""How a checkpoint keeps its inputs until it computes again, and knows hooks for its own."""
+"""How a checkpoint keeps its inputs until it computes again."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,25 +45,6 @@ if since((2, 14)):
 
         return generator
 
-    class _OwnHook:
-        """Of a checkpoint, which asks these for the program's hooks around it while it is open."""
-
-        _checkpoint_internal = True
-
-        def __init__(self, plain: Any, hook: Callable[..., Any]) -> None:
-            self._plain, self._hook = plain, hook
-
-        def __call__(self, tensor: torch.Tensor) -> Any:
-            return self._hook(tensor)
-
-        @property
-        def _user_hooks(self) -> Any:
-            return self._plain._user_hooks
-
-    def in_place_of(plain: Callable[..., Any], hook: Callable[..., Any]) -> Callable[..., Any]:
-        """What packs in place of another hook, which a checkpoint knows for its own."""
-        return _OwnHook(plain, hook) if hasattr(plain, "_checkpoint_internal") else hook
-
 else:
     GENERATOR = "_checkpoint_without_reentrant_generator"
 
@@ -75,7 +56,3 @@ else:
             return plain(function, *args, **kwargs)
 
         return generator
-
-    def in_place_of(plain: Callable[..., Any], hook: Callable[..., Any]) -> Callable[..., Any]:
-        """What packs in place of another hook."""
-        return hook

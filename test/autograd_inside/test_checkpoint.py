@@ -153,12 +153,38 @@ def test_reentrant_is_as_it_was_outside_of_transforms():
         torch.autograd.grad(y.sum(), x)
 
 
+HOOKS = (lambda t: t * 2, lambda t: t / 2)
+
+
 def test_packed_by_hooks():
     """What packs and unpacks is seen by the planes below: an error of its own would show."""
 
     def hooked(x):
-        with saved_tensors_hooks(lambda t: t * 2, lambda t: t / 2):
+        with saved_tensors_hooks(*HOOKS):
             return plain(x)
 
     for transform in TRANSFORMS.values():
         assert_close(transform(hooked), transform(plain))
+
+
+@pytest.mark.parametrize("pairs", [1, 2])
+def test_packed_by_hooks_set_before_a_transform_begins(pairs):
+    for transform in TRANSFORMS.values():
+        with contextlib.ExitStack() as stack:
+            for _ in range(pairs):
+                stack.enter_context(saved_tensors_hooks(*HOOKS))
+            result = transform(plain)
+        assert_close(result, transform(plain))
+        assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+
+
+def test_hooks_on_plain_tensors_are_the_programs_own_around_a_transform():
+    x = X[0].clone().requires_grad_()
+    packed = []
+    with saved_tensors_hooks(lambda t: packed.append(type(t)) or t, lambda t: t):
+        x.sin()
+        vmap(torch.sin)(X)
+        y = x.cos()
+    assert packed == [torch.Tensor, torch.Tensor]
+    y.sum().backward()
+    assert_close(x.grad, -x.detach().sin())
