@@ -2,20 +2,20 @@
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from functorch_ext import _C
 
 
 class _Names(threading.local):
-    running: tuple[tuple[str, _C.Level], ...] = ()
+    running: tuple[tuple[Hashable, _C.Level], ...] = ()
 
 
 _names = _Names()
 
 
-def named(func: Callable[..., Any], axis_name: str) -> Callable[..., Any]:
+def named(func: Callable[..., Any], axis_name: Hashable) -> Callable[..., Any]:
     """The function that a vmap of that name calls."""
 
     @functools.wraps(func)
@@ -31,7 +31,7 @@ def named(func: Callable[..., Any], axis_name: str) -> Callable[..., Any]:
     return inside
 
 
-def level_named(axis_name: str) -> _C.Level:
+def level_named(axis_name: Hashable) -> _C.Level:
     """The level of the innermost vmap of that name."""
     # A signal handler may have raised before an entry was taken off: those don't run.
     running = [(name, level) for name, level in _names.running if level.is_running]

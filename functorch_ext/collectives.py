@@ -5,7 +5,7 @@ in both modes: around the ``vmap`` it is an ordinary reduction, and inside, wher
 cotangent, it is pulled back by its adjoint across the samples.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,8 @@ from functorch_ext import _C
 from functorch_ext._axis_names import level_named
 from functorch_ext._pytree import map_tree
 
-Names = str | tuple[str, ...]
+Name = Hashable
+Names = Name | tuple[Name, ...]
 # Of a value with the samples along a dimension: the result, and where it has samples, if it has.
 Across = Callable[[Tensor, int], tuple[Tensor, int | None]]
 
@@ -40,7 +41,7 @@ def psum(tree: Any, axis_name: Names) -> Any:
         >>> vmap(normalized, axis_name="batch")(torch.tensor([1.0, 3.0]))
         tensor([0.2500, 0.7500])
     """
-    for name in _checked(axis_name):
+    for name in _several(axis_name):
         tree = _each(tree, name, lambda x, level: _apply(_SUM, level, x), torch.mul)
     return tree
 
@@ -57,7 +58,7 @@ def pmean(tree: Any, axis_name: Names) -> Any:
     return map_tree(lambda total: total / size, psum(tree, axis_name))
 
 
-def pmax(tree: Any, axis_name: str) -> Any:
+def pmax(tree: Any, axis_name: Name) -> Any:
     """The largest of all samples, element by element; otherwise as :func:`psum`.
 
     Example::
@@ -68,7 +69,7 @@ def pmax(tree: Any, axis_name: str) -> Any:
     return map_tree(lambda x: x.amax(0), all_gather(tree, axis_name))
 
 
-def pmin(tree: Any, axis_name: str) -> Any:
+def pmin(tree: Any, axis_name: Name) -> Any:
     """The smallest of all samples, element by element; otherwise as :func:`psum`.
 
     Example::
@@ -79,7 +80,7 @@ def pmin(tree: Any, axis_name: str) -> Any:
     return map_tree(lambda x: x.amin(0), all_gather(tree, axis_name))
 
 
-def all_gather(tree: Any, axis_name: str, axis: int = 0) -> Any:
+def all_gather(tree: Any, axis_name: Name, axis: int = 0) -> Any:
     """All samples, stacked, which each sample gets.
 
     Args:
@@ -107,7 +108,7 @@ def all_gather(tree: Any, axis_name: str, axis: int = 0) -> Any:
     return _each(tree, axis_name, gather)
 
 
-def ppermute(tree: Any, axis_name: str, perm: Sequence[tuple[int, int]]) -> Any:
+def ppermute(tree: Any, axis_name: Name, perm: Sequence[tuple[int, int]]) -> Any:
     """Sends samples to others.
 
     Args:
@@ -145,7 +146,7 @@ def ppermute(tree: Any, axis_name: str, perm: Sequence[tuple[int, int]]) -> Any:
     return _each(tree, axis_name, send)
 
 
-def axis_index(axis_name: str) -> Tensor:
+def axis_index(axis_name: Name) -> Tensor:
     """The number of the sample in the ``vmap`` of that name, from 0: an int64 tensor.
 
     Raises:
@@ -172,7 +173,7 @@ def axis_size(axis_name: Names) -> int:
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """
     size = 1
-    for name in _checked(axis_name):
+    for name in _several(axis_name):
         size *= level_named(name).batch_size
     return size
 
@@ -207,13 +208,13 @@ def _permutation(pairs: list[tuple[int, int]]) -> _Collective:
     return _Collective(across, lambda: _permutation([(to, source) for source, to in pairs]))
 
 
-def _checked(axis_name: Names) -> tuple[str, ...]:
-    return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+def _several(axis_name: Names) -> tuple[Name, ...]:
+    return axis_name if isinstance(axis_name, tuple) else (axis_name,)
 
 
 def _each(
     tree: Any,
-    axis_name: str,
+    axis_name: Name,
     function: Callable[[Tensor, _C.Level], Tensor],
     of_number: Callable[..., Any] | None = None,
 ) -> Any:

@@ -117,7 +117,8 @@ class _Pullback(Function):
     def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         if not any(ctx.needs_input_grad):
             return call.keep_outputs(call.plain(tensors))
-        outputs, residuals = call.forward(tensors)
+        # fwd may call the function itself, which is then evaluated.
+        outputs, residuals = call.forward([x.detach() for x in tensors])
         leaves, ctx.structure = flatten(residuals)
         ctx.others = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
         kept = [leaf for leaf in leaves if isinstance(leaf, Tensor)]

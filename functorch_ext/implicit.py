@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from functorch_ext._linear_solvers import all_true, conjugate_gradients, gmres
-from functorch_ext._pytree import Tree, flatten, leaves_of, map_tensors, unflatten
+from functorch_ext._pytree import Tree, flatten, leaves_of, map_tensors, map_tree
 from functorch_ext._rule_calls import RuleCall
 from functorch_ext.forward import jvp
 from functorch_ext.reverse import vjp
@@ -115,14 +115,13 @@ def fixed_point(
     """
 
     def residual(x: Any, *args: Any) -> Any:
-        structure = flatten(x)[1]
-        pairs = zip(leaves_of(func(x, *args)), leaves_of(x), strict=True)
-        return unflatten(structure, [image - part for image, part in pairs])
+        return map_tree(torch.sub, func(x, *args), x)
 
     @implicit_root(residual, linear_solver)
     def solve(x: Any, *args: Any) -> Any:
         for _ in range(max_steps):
             image = func(x, *args)
+            _check_like(image, x)
             if _is_close(image, x, tolerance):
                 return image
             x = image
@@ -134,10 +133,20 @@ def fixed_point(
     return solve(init, *args)
 
 
+def _check_like(image: Any, x: Any) -> None:
+    shapes = [[tuple(leaf.shape) for leaf in leaves_of(tree)] for tree in (image, x)]
+    if flatten(image)[1] != flatten(x)[1] or shapes[0] != shapes[1]:
+        raise RuntimeError(
+            "functorch_ext.fixed_point: func must return the structure and the shapes of init, "
+            f"{flatten(x)[1]} of {shapes[1]}, but returned {flatten(image)[1]} of {shapes[0]}."
+        )
+
+
 def _is_close(image: Any, x: Any, tolerance: float | None) -> bool:
     def close(new: Tensor, old: Tensor) -> bool:
         relative = 10 * torch.finfo(new.dtype).eps if tolerance is None else tolerance
-        return all_true((new - old).norm() <= relative * new.norm())
+        size = new.norm()
+        return all_true(((new - old).norm() <= relative * size) & size.isfinite())
 
     return all(close(*pair) for pair in zip(leaves_of(image), leaves_of(x), strict=True))
 
@@ -176,7 +185,14 @@ class _Call(RuleCall):
         guesses = [torch.empty(0)] * self.guesses
         _, *args = self.args([*guesses, *tensors])
         returned = self._residual(self.outputs(root), *args)
-        return tuple(self.tensor_outputs("the residual of a root", returned))
+        parts = self.tensor_outputs("the residual of a root", returned)
+        shapes = [[tuple(x.shape) for x in tensors] for tensors in (parts, root)]
+        if shapes[0] != shapes[1]:
+            raise RuntimeError(
+                "functorch_ext.implicit_root: residual must return the shapes of the root, "
+                f"{shapes[1]}, but returned {shapes[0]}."
+            )
+        return tuple(parts)
 
     def inverse(self, adjoint: bool, root: Any, tensors: Any, b: Any) -> tuple[Tensor, ...]:
         """The solution of A x = b (or of its adjoint), a function of all that it depends on."""

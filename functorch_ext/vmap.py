@@ -1,7 +1,7 @@
 """``vmap``: a function of one sample as a function of a batch."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, ParamSpec
 
 from torch import SymInt, Tensor
@@ -34,7 +34,7 @@ def vmap(
     chunk_size: int | None = None,
     axis_size: int | None = None,
     kwarg_dims: dict[str, Tree] | None = None,
-    axis_name: str | None = None,
+    axis_name: Hashable | None = None,
 ) -> Callable[_Params, Any]:
     """Vectorizes ``func``: one call computes what a loop over samples would.
 

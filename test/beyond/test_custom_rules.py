@@ -43,6 +43,14 @@ def _bwd(residuals, cotangent):
 by_vjp.defvjp(_fwd, _bwd)
 
 
+@custom_vjp
+def by_itself(x):
+    return plain(x)
+
+
+by_itself.defvjp(lambda x: (by_itself(x), _fwd(x)[1]), _bwd)
+
+
 @custom_jvp
 def by_jvp(x):
     return plain(x)
@@ -104,7 +112,9 @@ COMPOSITIONS = {
 }
 
 
-@pytest.mark.parametrize("function", [by_vjp, by_jvp, by_vmap], ids=lambda f: f.__class__.__name__)
+@pytest.mark.parametrize(
+    "function", [by_vjp, by_itself, by_jvp, by_vmap], ids=["vjp", "itself", "jvp", "vmap"]
+)
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_derivatives_by_the_rule_are_those_of_the_function(name, function):
     assert_close(COMPOSITIONS[name](function), COMPOSITIONS[name](plain))

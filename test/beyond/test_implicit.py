@@ -132,6 +132,13 @@ def test_containers_constants_and_a_symmetric_system():
 def test_no_fixed_point():
     with pytest.raises(RuntimeError, match="no fixed point was found in 7 steps"):
         fixed_point(lambda x: 2 * x, torch.ones(()), max_steps=7)
+    mapped = vmap(lambda a: fixed_point(lambda x, a: a * x + 1, torch.ones(()), a))
+    with pytest.raises(RuntimeError, match="no fixed point was found"):
+        mapped(torch.tensor([0.1, 2.0]))  # one of them grows beyond all numbers
+    with pytest.raises(RuntimeError, match="must return the structure and the shapes of init"):
+        fixed_point(lambda x: (x, x), torch.ones(3))
+    with pytest.raises(RuntimeError, match=r"residual must return the shapes of the root, \[\(4,"):
+        grad(lambda a: implicit_root(lambda x, a: (x - a).sum())(lambda x, a: a)(A, a).sum())(A)
     with pytest.raises(ValueError, match="linear_solver must be 'gmres', 'cg' or"):
         implicit_root(lambda x: x, linear_solver="lu")
 
