@@ -102,7 +102,7 @@ def _logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
 
 
 def _softmax(x: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
-    if dim is None:
+    if dim is None or not isinstance(_stacklevel, int):
         return NotImplemented
     x = x if dtype is None else x.to(dtype)
     powers = (x - x.series[0].amax(dim, keepdim=True)).exp()
@@ -110,7 +110,7 @@ def _softmax(x: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -
 
 
 def _log_softmax(x: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
-    if dim is None:
+    if dim is None or not isinstance(_stacklevel, int):
         return NotImplemented
     x = x if dtype is None else x.to(dtype)
     return x - _logsumexp(x, dim, keepdim=True)

@@ -21,9 +21,9 @@ from functorch_ext._taylor.series import Expansion, Series, leibniz
 # Linear in the first argument.
 LINEAR = """
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d
-    broadcast_to chunk clone conj contiguous cumsum detach diag diag_embed diagonal diff double
+    broadcast_to chunk clone conj contiguous cumsum detach diag diag_embed diagonal double
     expand expand_as fft fft2 fftn flatten flip float fliplr flipud gather getitem half hsplit ifft
-    imag index_select irfft masked_select mean mH moveaxis movedim mT narrow neg negative pad
+    imag index_select irfft masked_select mean mH moveaxis movedim mT narrow neg negative
     permute pixel_shuffle positive real repeat repeat_interleave reshape reshape_as rfft roll rot90
     select split split_with_sizes squeeze sum swapaxes swapdims t T H take take_along_dim
     tensor_split tile to trace transpose tril triu type_as unbind unflatten unfold unsqueeze
@@ -215,7 +215,7 @@ def install() -> None:
         (AFFINE, affine),
         (JOINT, joint),
         (CONSTANT, constant),
-        ("pow float_power", towers.power),
+        ("pow", towers.power),
         *((names, multilinear(positions)) for positions, names in MULTILINEAR.items()),
     ]
     for names, rule in families:

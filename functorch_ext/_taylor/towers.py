@@ -84,7 +84,7 @@ def by_slope(name: str) -> Any:
     def tower(expansion: Expansion, x: Tensor, y: Tensor, *args: Any, **kwargs: Any) -> Series:
         return [y, slope(x, *args, **kwargs), *[None] * (expansion.order - 1)]
 
-    return _rule(tower)
+    return _rule(tower, is_real=True)
 
 
 def power(
@@ -107,7 +107,7 @@ def power(
     return Taylor(expansion, faa_di_bruno(expansion, tower, series))
 
 
-def _rule(tower: Callable[..., Series]) -> Any:
+def _rule(tower: Callable[..., Series], is_real: bool = False) -> Any:
     def rule(
         expansion: Expansion,
         func: Callable[..., Any],
@@ -118,6 +118,8 @@ def _rule(tower: Callable[..., Series]) -> Any:
             return NotImplemented
         series, (_, *others) = args[0].series, args
         x: Any = series[0]
+        if is_real and x.is_complex():
+            return NotImplemented
         y = func(x, *others, **kwargs)
         derivatives = tower(expansion, x, y, *others, **kwargs)
         return Taylor(expansion, faa_di_bruno(expansion, derivatives, series))

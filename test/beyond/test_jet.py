@@ -95,6 +95,9 @@ FUNCTIONS = {
     "einsum": lambda x: torch.einsum("i,j->ij", x, x.sin()),
     "three factors": lambda x: torch.einsum("i,i,i->i", x, x.sin(), x),
     "broadcasting": lambda x: (torch.ones(2, 3).double() + x) * x[:1] - torch.zeros(2, 1),
+    "constants at the ends": lambda x: F.pad(x, (1, 1), value=2.0).diff(prepend=torch.ones(1)),
+    "float_power": lambda x: (x * x).float_power(1.5),
+    "softmax to a dtype": lambda x: x.softmax(0, torch.float64),
     "numbers": lambda x: x * x.detach().max().item() + x.shape[0] if x[0] > -100 else x,
     "out of place": lambda x: torch.add(x, x.sin(), alpha=2).add(1).sub(x, alpha=3),
     "double precision": lambda x: x.float().double() * 0 + x.to(torch.float64),
@@ -144,6 +147,12 @@ def test_of_two_arguments(name):
 def test_orders_and_shapes(order, shape, seed):
     torch.manual_seed(seed)
     check(lambda x, y: (x * y).tanh() / (1 + x.exp()), rand(*shape), rand(*shape), order=order)
+
+
+def test_modulus_of_complex_numbers():
+    x, rows = torch.randn(3, dtype=torch.complex128), [torch.randn(3, dtype=torch.complex128)]
+    expected = (x.conj() * rows[0]).real / x.abs()
+    assert_close(jet(torch.abs, (x,), (rows,)), (x.abs(), [expected]))
 
 
 def test_containers():
