@@ -1,5 +1,6 @@
 """What the differentiating transforms share: argnums, and checks of their inputs and outputs."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeGuard, cast
 
@@ -142,6 +143,17 @@ def split_aux(transform: str, func: Callable[..., Any], result: Any) -> tuple[An
             + (f" of length {len(result)}." if isinstance(result, tuple) else ".")
         )
     return result
+
+
+def keeping_output(transform: str, func: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
+    """The function with all that it returns, its own aux included, once more as aux."""
+
+    @functools.wraps(func)
+    def kept(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        result = func(*args, **kwargs)
+        return (split_aux(transform, func, result)[0] if has_aux else result), result
+
+    return kept
 
 
 def outside_inference_mode(call: Callable[..., Any], *args: Any) -> Any:

@@ -95,6 +95,22 @@ class RuleCall:
         return [leaf for leaf, other in zip(leaves, others, strict=True) if other is None]
 
 
+def output_and(other: str, rule: str, returned: Any) -> tuple[Any, Any]:
+    """What a rule returned, which must be the output and something else."""
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise TypeError(
+            f"functorch_ext.{rule} must return a pair of the output and {other}, but returned "
+            f"{type(returned).__name__}."
+        )
+    return returned
+
+
+def apart(outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The outputs, none of which is an input or a view: their tangents needn't be views either."""
+    given = {id(tensor) for tensor in inputs}
+    return tuple(x.data if id(x) in given or x._is_view() else x for x in outputs)
+
+
 class Bound:
     """A function's arguments in order of its parameters, and apart those not differentiated by."""
 
@@ -148,3 +164,49 @@ class Bound:
         for position, arg in sorted(zip(self.nondiff, nondiff, strict=True), key=lambda x: x[0]):
             args.insert(position, arg)
         return tuple(args)
+
+
+class BoundCall(RuleCall):
+    """A call of a function, some of whose arguments aren't differentiated by."""
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        bound: Bound,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.nondiff, others = bound.split(bound(args, kwargs))
+        super().__init__(others)
+        self._func, self._bound = func, bound
+
+    def all_args(self, tensors: Any) -> tuple[Any, ...]:
+        """All arguments, with these in place of the tensors."""
+        return self._bound.joined(self.nondiff, self.args(tensors))
+
+    def plain(self, tensors: Any) -> Any:
+        """What the function itself returns."""
+        return self._func(*self.all_args(tensors))
+
+
+class Ruled:
+    """What stands for a function that has a rule of its own, as a function or a method."""
+
+    def __init__(self, name: str, func: Callable[..., Any], nondiff_argnums: Any = ()) -> None:
+        self._name, self._func = name, func
+        self._bound = Bound(name, func, nondiff_argnums)
+        functools.update_wrapper(self, func)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function, with its rule."""
+        raise NotImplementedError
+
+    def no_rule(self, definition: str) -> AttributeError:
+        """The error of a call that comes before the rule."""
+        name = getattr(self._func, "__name__", repr(self._func))
+        return AttributeError(
+            f"functorch_ext.{self._name}: {name} has no rule yet. Call {name}.{definition}."
+        )

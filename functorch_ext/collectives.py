@@ -267,7 +267,7 @@ class _AcrossSamples(Function):
         if below is None or below.depth < level.depth:
             return collective.across(x, in_dims[1])
         # A plane above it. Its samples come first, so that those of the result do.
-        return _AcrossSamples.apply(call, _with_last(x, in_dims[1])), -1
+        return _AcrossSamples.apply(call, x.movedim(in_dims[1], -1)), -1
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[None, Tensor]:
@@ -276,7 +276,3 @@ class _AcrossSamples(Function):
     @staticmethod
     def jvp(ctx: Any, _: None, tangent: Tensor) -> Tensor:
         return _apply(ctx.collective, ctx.level, tangent)
-
-
-def _with_last(x: Tensor, dim: int) -> Tensor:
-    return x.movedim(dim, -1)

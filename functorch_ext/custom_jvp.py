@@ -1,6 +1,5 @@
 """A forward-mode rule of one's own for a function, from which reverse mode follows."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -9,14 +8,14 @@ from torch import Tensor
 from torch.autograd import Function
 
 from functorch_ext._pytree import map_tensors
-from functorch_ext._rule_calls import Bound, RuleCall
+from functorch_ext._rule_calls import Bound, BoundCall, Ruled, apart, output_and
 from functorch_ext.reverse import vjp
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
 
-class custom_jvp(Generic[_Params, _Result]):  # noqa: N801  (a decorator)
+class custom_jvp(Ruled, Generic[_Params, _Result]):  # noqa: N801  (a decorator)
     """Gives a function a rule of its own for tangents: a decorator, as JAX's of that name.
 
     Args:
@@ -50,10 +49,8 @@ class custom_jvp(Generic[_Params, _Result]):  # noqa: N801  (a decorator)
     """
 
     def __init__(self, func: Callable[_Params, _Result], nondiff_argnums: Any = ()) -> None:
-        self._func = func
-        self._bound = Bound("custom_jvp", func, nondiff_argnums)
+        super().__init__("custom_jvp", func, nondiff_argnums)
         self._rule: Callable[..., Any] | None = None
-        functools.update_wrapper(self, func)
 
     def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Sets the rule, and returns it, so that this is a decorator too."""
@@ -76,49 +73,35 @@ class custom_jvp(Generic[_Params, _Result]):  # noqa: N801  (a decorator)
 
         self._rule = rule
 
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
-
     def __call__(self, *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
         """The function; see the class."""
         if self._rule is None:
-            name = getattr(self, "__name__", repr(self._func))
-            raise AttributeError(
-                f"functorch_ext.custom_jvp: {name} has no rule yet. Call {name}.defjvp(rule)."
-            )
-        nondiff, others = self._bound.split(self._bound(args, kwargs))
-        call = _Call(self._func, self._bound, self._rule, nondiff, others)
+            raise self.no_rule("defjvp(rule)")
+        call = _Call(self._func, self._bound, args, kwargs, self._rule)
         return call.outputs(_Pushforward.apply(call, *call.tensors))
 
 
-class _Call(RuleCall):
+class _Call(BoundCall):
     """A call, with the rule that it is differentiated by."""
 
     def __init__(
         self,
         func: Callable[..., Any],
         bound: Bound,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
         rule: Callable[..., Any],
-        nondiff: tuple[Any, ...],
-        others: tuple[Any, ...],
     ) -> None:
-        super().__init__(others)
-        self._func, self._bound, self._rule, self._nondiff = func, bound, rule, nondiff
-
-    def plain(self, tensors: Any) -> Any:
-        return self._func(*self._bound.joined(self._nondiff, self.args(tensors)))
+        super().__init__(func, bound, args, kwargs)
+        self._rule = rule
 
     def tangents(self, primals: Any, tangents: Any) -> list[Any]:
         filled = [
             torch.zeros_like(x) if t is None else t for x, t in zip(primals, tangents, strict=True)
         ]
-        returned = self._rule(*self._nondiff, self.args(primals), self.like_args(filled))
-        if not isinstance(returned, tuple) or len(returned) != 2:
-            raise TypeError(
-                "functorch_ext.custom_jvp: the rule must return a pair of the output and its "
-                f"tangent, but returned {type(returned).__name__}."
-            )
-        return self.tensor_outputs("the rule of a custom_jvp", returned[1])
+        returned = self._rule(*self.nondiff, self.args(primals), self.like_args(filled))
+        _, pushed = output_and("its tangent", "custom_jvp: the rule", returned)
+        return self.tensor_outputs("the rule of a custom_jvp", pushed)
 
 
 class _Pushforward(Function):
@@ -127,9 +110,7 @@ class _Pushforward(Function):
         ctx.call = call
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
-        outputs = call.keep_outputs(call.plain(tensors))
-        given = {id(tensor) for tensor in tensors}
-        return tuple(x.data if id(x) in given or x._is_view() else x for x in outputs)
+        return apart(call.keep_outputs(call.plain(tensors)), tensors)
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Any, ...]:

@@ -1,6 +1,5 @@
 """A reverse-mode rule of one's own for a function."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -10,13 +9,13 @@ from torch.autograd import Function
 
 from functorch_ext import _C
 from functorch_ext._pytree import flatten, unflatten
-from functorch_ext._rule_calls import Bound, RuleCall
+from functorch_ext._rule_calls import Bound, BoundCall, Ruled, output_and
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
 
-class custom_vjp(Generic[_Params, _Result]):  # noqa: N801  (a decorator)
+class custom_vjp(Ruled, Generic[_Params, _Result]):  # noqa: N801  (a decorator)
     """Gives a function a pullback of its own: a decorator, as JAX's of that name.
 
     Args:
@@ -53,62 +52,41 @@ class custom_vjp(Generic[_Params, _Result]):  # noqa: N801  (a decorator)
     """
 
     def __init__(self, func: Callable[_Params, _Result], nondiff_argnums: Any = ()) -> None:
-        self._func = func
-        self._bound = Bound("custom_vjp", func, nondiff_argnums)
+        super().__init__("custom_vjp", func, nondiff_argnums)
         self._rules: tuple[Callable[..., Any], Callable[..., Any]] | None = None
-        functools.update_wrapper(self, func)
 
     def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any]) -> None:
         """Sets the rule: ``fwd`` evaluates and keeps residuals, ``bwd`` pulls back."""
         self._rules = fwd, bwd
 
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
-
     def __call__(self, *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
         """The function; see the class."""
         if self._rules is None:
-            name = getattr(self, "__name__", repr(self._func))
-            raise AttributeError(
-                f"functorch_ext.custom_vjp: {name} has no rule yet. Call {name}.defvjp(fwd, bwd)."
-            )
-        nondiff, others = self._bound.split(self._bound(args, kwargs))
-        call = _Call(self._func, self._bound, self._rules, nondiff, others)
+            raise self.no_rule("defvjp(fwd, bwd)")
+        call = _Call(self._func, self._bound, args, kwargs, self._rules)
         return call.outputs(_Pullback.apply(call, *call.tensors))
 
 
-class _Call(RuleCall):
+class _Call(BoundCall):
     """A call, with the rules that it is differentiated by."""
 
     def __init__(
         self,
         func: Callable[..., Any],
         bound: Bound,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
         rules: tuple[Callable[..., Any], Callable[..., Any]],
-        nondiff: tuple[Any, ...],
-        others: tuple[Any, ...],
     ) -> None:
-        super().__init__(others)
-        self._func, self._bound, self._nondiff = func, bound, nondiff
+        super().__init__(func, bound, args, kwargs)
         self._fwd, self._bwd = rules
 
-    def _all_args(self, tensors: Any) -> tuple[Any, ...]:
-        return self._bound.joined(self._nondiff, self.args(tensors))
-
-    def plain(self, tensors: Any) -> Any:
-        return self._func(*self._all_args(tensors))
-
     def forward(self, tensors: Any) -> tuple[Any, Any]:
-        returned = self._fwd(*self._all_args(tensors))
-        if not isinstance(returned, tuple) or len(returned) != 2:
-            raise TypeError(
-                "functorch_ext.custom_vjp: fwd must return a pair of the output and the residuals, "
-                f"but returned {type(returned).__name__}."
-            )
-        return returned
+        returned = self._fwd(*self.all_args(tensors))
+        return output_and("the residuals", "custom_vjp: fwd", returned)
 
     def backward(self, residuals: Any, cotangents: Any) -> list[Any]:
-        returned = self._bwd(*self._nondiff, residuals, self.like_outputs(cotangents))
+        returned = self._bwd(*self.nondiff, residuals, self.like_outputs(cotangents))
         return self.of_tensors("bwd of a custom_vjp", returned)
 
 

@@ -1,6 +1,5 @@
 """A batching rule of one's own for a function."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -8,7 +7,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from functorch_ext._pytree import flatten, leaves_of
-from functorch_ext._rule_calls import Bound, RuleCall
+from functorch_ext._rule_calls import RuleCall, Ruled, apart, output_and
 from functorch_ext.forward import jvp
 from functorch_ext.reverse import vjp
 
@@ -16,7 +15,7 @@ _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
 
 
-class custom_vmap(Generic[_Params, _Result]):  # noqa: N801  (a decorator)
+class custom_vmap(Ruled, Generic[_Params, _Result]):  # noqa: N801  (a decorator)
     """Gives a function a batching rule of its own: a decorator, as JAX's of that name.
 
     Args:
@@ -53,57 +52,42 @@ class custom_vmap(Generic[_Params, _Result]):  # noqa: N801  (a decorator)
     """
 
     def __init__(self, func: Callable[_Params, _Result]) -> None:
-        self._func = func
-        self._bound = Bound("custom_vmap", func)
+        super().__init__("custom_vmap", func)
         self._rule: Callable[..., Any] | None = None
-        functools.update_wrapper(self, func)
 
     def def_vmap(self, rule: Callable[..., Any]) -> Callable[..., Any]:
         """Sets the rule, and returns it, so that this is a decorator too."""
         self._rule = rule
         return rule
 
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
-
     def __call__(self, *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
         """The function; see the class."""
-        call = _Call(self._func, self._rule, self._bound(args, kwargs))
+        call = _Call(self, self._bound(args, kwargs))
         return call.outputs(_Mapped.apply(call, *call.tensors))
 
 
 class _Call(RuleCall):
     """A call, with the rule that it is mapped by."""
 
-    def __init__(
-        self, func: Callable[..., Any], rule: Callable[..., Any] | None, args: tuple[Any, ...]
-    ) -> None:
+    def __init__(self, ruled: Any, args: tuple[Any, ...]) -> None:
         super().__init__(args)
-        self._func, self._rule = func, rule
+        self._ruled = ruled
 
     def plain(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return self.keep_outputs(self._func(*self.args(tensors)))
+        return self.keep_outputs(self._ruled._func(*self.args(tensors)))
 
     def mapped(
         self, axis_size: int, dims: tuple[int | None, ...], tensors: tuple[Tensor, ...]
     ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
-        if self._rule is None:
-            name = getattr(self._func, "__name__", repr(self._func))
-            raise AttributeError(
-                f"functorch_ext.custom_vmap: {name} has no rule yet. Call {name}.def_vmap(rule)."
-            )
+        if self._ruled._rule is None:
+            raise self._ruled.no_rule("def_vmap(rule)")
         batched = [dim is not None for dim in dims]
         fronted = [
             x if dim is None else x.movedim(dim, 0) for x, dim in zip(tensors, dims, strict=True)
         ]
         in_batched = list(self.like_args(batched))
-        returned = self._rule(axis_size, in_batched, *self.args(fronted))
-        if not isinstance(returned, tuple) or len(returned) != 2:
-            raise TypeError(
-                "functorch_ext.custom_vmap: the rule must return a pair of the output and "
-                f"out_batched, but returned {type(returned).__name__}."
-            )
-        outputs, out_batched = returned
+        returned = self._ruled._rule(axis_size, in_batched, *self.args(fronted))
+        outputs, out_batched = output_and("out_batched", "custom_vmap: the rule", returned)
         kept = self.keep_outputs(outputs)
         if isinstance(out_batched, bool):
             flags = [out_batched] * len(kept)
@@ -121,8 +105,7 @@ class _Call(RuleCall):
 class _Mapped(Function):
     @staticmethod
     def forward(call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        given = {id(tensor) for tensor in tensors}
-        return tuple(x.data if id(x) in given or x._is_view() else x for x in call.plain(*tensors))
+        return apart(call.plain(*tensors), tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -13,6 +13,7 @@ from functorch_ext._arguments import (
     Argnums,
     check_differentiable,
     check_outputs,
+    keeping_output,
     outside_inference_mode,
     replaced,
     selected,
@@ -299,12 +300,7 @@ def hessian(
 def _with_grad_and_value(
     func: Callable[..., Any], argnums: Argnums, has_aux: bool, chunk_size: int | None
 ) -> Callable[..., Any]:
-    @functools.wraps(func)
-    def with_value(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        result = func(*args, **kwargs)
-        return (split_aux("hessian", func, result)[0] if has_aux else result), result
-
-    gradient = jacrev(with_value, argnums, has_aux=True)
+    gradient = jacrev(keeping_output("hessian", func, has_aux), argnums, has_aux=True)
 
     @functools.wraps(func)
     def with_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from functorch_ext._arguments import Argnums, split_aux
+from functorch_ext._arguments import Argnums, keeping_output
 from functorch_ext.jacobian import jacfwd, jacrev
 
 
@@ -35,7 +35,7 @@ def value_and_jacrev(
         >>> value_and_jacrev(torch.cos)(torch.zeros(1))
         (tensor([1.]), tensor([[-0.]]))
     """
-    jacobian = jacrev(_kept("value_and_jacrev", func, has_aux), argnums, has_aux=True,
+    jacobian = jacrev(keeping_output("value_and_jacrev", func, has_aux), argnums, has_aux=True,
                       chunk_size=chunk_size)  # fmt: skip
     return _value_first(func, jacobian)
 
@@ -68,21 +68,9 @@ def value_and_jacfwd(
         >>> value_and_jacfwd(torch.exp)(torch.zeros(1))
         (tensor([1.]), tensor([[1.]]))
     """
-    jacobian = jacfwd(_kept("value_and_jacfwd", func, has_aux), argnums, has_aux=True,
+    jacobian = jacfwd(keeping_output("value_and_jacfwd", func, has_aux), argnums, has_aux=True,
                       randomness=randomness, chunk_size=chunk_size)  # fmt: skip
     return _value_first(func, jacobian)
-
-
-def _kept(transform: str, func: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
-    """The function with its output, and its aux, once more as aux."""
-
-    @functools.wraps(func)
-    def kept(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        result = func(*args, **kwargs)
-        output = split_aux(transform, func, result)[0] if has_aux else result
-        return output, result
-
-    return kept
 
 
 def _value_first(
