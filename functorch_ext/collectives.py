@@ -14,6 +14,7 @@ from torch.autograd import Function
 
 from functorch_ext import _C
 from functorch_ext._axis_names import level_named
+from functorch_ext._levels import levels_of
 from functorch_ext._pytree import map_tree
 
 Name = Hashable
@@ -234,19 +235,10 @@ def _each(
 
 
 def _apply(collective: _Collective, level: _C.Level, x: Tensor) -> Tensor:
-    if not _differs(level, x):
+    if all(each.depth != level.depth for each in levels_of(x)):
         zeros = _C.run_below(level, torch.zeros, level.batch_size, dtype=x.dtype, device=x.device)
         x = x + level.wrap(zeros, 0)
     return _AcrossSamples.apply((collective, level), x)
-
-
-def _differs(level: _C.Level, x: Tensor) -> bool:
-    """Has the tensor a value for each sample of the level, on whatever plane?"""
-    while (deepest := _C.level_of_tensors((x,))) is not None:
-        x, dim = deepest.unwrap(x)
-        if deepest.depth == level.depth:
-            return dim is not None
-    return False
 
 
 class _AcrossSamples(Function):

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from functorch_ext import _C
+from functorch_ext._levels import levels_of
 
 # What is called for an operator that takes functions. They belong to the branch.
 kernels: dict[HigherOrderOperator, Callable[..., Any]] = {}
@@ -55,7 +56,7 @@ class Branch(TorchFunctionMode):
     def __init__(self, condition: Tensor, is_taken: bool | None) -> None:
         super().__init__()
         self._condition = condition
-        self._levels = _levels(condition)
+        self._levels = levels_of(condition)
         self._depth = _depth()
         self._first = _first_sample(condition, self._levels)
         below = _C.below_all_levels(condition)
@@ -110,7 +111,7 @@ class Branch(TorchFunctionMode):
         return known[1]
 
     def _given(self, tensor: Tensor) -> Tensor:
-        if any(level in self._levels for level in _levels(tensor)):
+        if any(level in self._levels for level in levels_of(tensor)):
             return torch.where(self._condition, tensor, _sample(tensor.detach(), self._first))
         # Shared by all samples. If none of them takes the branch there is no sample to imitate, but
         # no derivative either.
@@ -155,16 +156,6 @@ def _key(tensor: Tensor) -> tuple[int, bool, bool]:
 
 def _is_of_torch_func(tensor: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-
-
-def _levels(tensor: Tensor) -> list[_C.Level]:
-    """The vmaps between whose samples a tensor may differ, the innermost first."""
-    levels = []
-    while (level := _C.level_of_tensors((tensor,))) is not None:
-        tensor, dim = level.unwrap(tensor)
-        if dim is not None:
-            levels.append(level)
-    return levels
 
 
 def _depth() -> int:
