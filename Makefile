@@ -9,16 +9,19 @@ BENCH_STAMP := $(VENV)/.bench-requirements-installed
 MARKER ?= not slow
 # More arguments for pytest.
 PYTEST_ARGS ?=
+# Names of notebooks to execute; all unless given.
+NOTEBOOKS ?=
 # Arguments for the benchmarks: BENCH_ARGS="--write docs/benchmarks.md" puts the results there.
 BENCH_ARGS ?=
 
 CPP_FILES = $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo test sanitize lint format bench wheel clean
+.PHONY: help venv build demo notebooks test sanitize lint format bench wheel clean
 
 help:
 	@echo "make demo    run the quickstart (sets everything up first)"
+	@echo "make notebooks  execute the notebooks of tutorials/ and keep their outputs"
 	@echo "make test    run the tests (sets everything up first)"
 	@echo "make sanitize  run the sweeps with every access to memory checked (builds once more)"
 	@echo "make build   build the extension in place"
@@ -41,6 +44,9 @@ build: $(STAMP)
 
 demo: build
 	$(BIN)/python -m tutorials.quickstart
+
+notebooks: build
+	$(BIN)/python -m tutorials.execute $(NOTEBOOKS)
 
 test: build
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest test -n 2 -q -m "$(MARKER)" $(PYTEST_ARGS)
