@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.requirements-installed
 BENCH_STAMP := $(VENV)/.bench-requirements-installed
+DOCS_STAMP := $(VENV)/.docs-requirements-installed
 
 # Tests to leave out, as a pytest marker expression; MARKER="" runs all.
 MARKER ?= not slow
@@ -17,7 +18,7 @@ BENCH_ARGS ?=
 CPP_FILES = $(shell find csrc -name '*.cpp' -o -name '*.h')
 
 .DEFAULT_GOAL := help
-.PHONY: help venv build demo notebooks test sanitize lint format bench wheel clean
+.PHONY: help venv build demo notebooks test sanitize lint format bench docs wheel clean
 
 help:
 	@echo "make demo    run the quickstart (sets everything up first)"
@@ -27,6 +28,7 @@ help:
 	@echo "make build   build the extension in place"
 	@echo "make lint    check style and types; make format repairs style"
 	@echo "make wheel   build a wheel and a source archive, and try the wheel in a fresh environment"
+	@echo "make docs    make the site in build/docs, with a warning being an error"
 	@echo "make bench   run the benchmarks (installs the peers first)"
 	@echo "make clean   remove what was built"
 
@@ -74,6 +76,15 @@ $(BENCH_STAMP): $(STAMP) requirements-bench.txt
 
 bench: build $(BENCH_STAMP)
 	$(BIN)/python -W ignore -m benchmarks.suite $(BENCH_ARGS)
+
+# What makes the site, which nothing else needs.
+$(DOCS_STAMP): $(STAMP) requirements-docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	touch $@
+
+docs: build $(DOCS_STAMP)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
 
 wheel: $(STAMP)
 	.ci/wheel
