@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <unordered_set>
 #include <utility>
 
@@ -102,6 +103,10 @@ class Reevaluated final : public Node {
 
   std::string name() const override {
     return "functorch_ext::Reevaluated";
+  }
+
+  const std::vector<size_t>& recorded() const {
+    return recorded_;
   }
 
   // The outputs that have a cotangent each, in the order of the node's own.
@@ -316,6 +321,22 @@ std::vector<at::Tensor> pull_back(const TensorFunction& function,
   }
   return gradients_of(roots, seeds, sources, plane, /*keep_graph=*/linked, /*record=*/linked,
                       /*allow_unused=*/true);
+}
+
+std::vector<at::Tensor> reevaluated_gradients(const TensorFunction& function,
+                                              const std::vector<at::Tensor>& inputs,
+                                              std::vector<at::Tensor> cotangents,
+                                              const LevelPtr& plane, const std::string& name) {
+  Reevaluated node(function, inputs, plane, name);
+  std::vector<size_t> outputs(cotangents.size());
+  std::iota(outputs.begin(), outputs.end(), 0);
+  node.set_outputs(std::move(outputs));
+  auto found = node.apply(std::move(cotangents));
+  std::vector<at::Tensor> gradients(inputs.size());
+  for (size_t i = 0; i < found.size(); ++i) {
+    gradients[node.recorded()[i]] = std::move(found[i]);
+  }
+  return gradients;
 }
 
 std::vector<at::Tensor> push_forward_by_reverse(const TensorFunction& function,

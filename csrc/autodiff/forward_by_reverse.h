@@ -30,6 +30,14 @@ std::vector<at::Tensor> pull_back(const TensorFunction& function,
                                   const std::vector<at::Tensor>& cotangents,
                                   const std::vector<size_t>& given, const LevelPtr& plane);
 
+// The gradients by those inputs that are recorded on the plane, in a backward pass, for cotangents
+// of all results, some undefined: the pullback of `function`, evaluated anew. It has all
+// derivatives.
+std::vector<at::Tensor> reevaluated_gradients(const TensorFunction& function,
+                                              const std::vector<at::Tensor>& inputs,
+                                              std::vector<at::Tensor> cotangents,
+                                              const LevelPtr& plane, const std::string& name);
+
 // The results of `function`, with tangents, for inputs some of which have tangents on the plane.
 // `name` is what the function is called where its backward can't be differentiated.
 std::vector<at::Tensor> push_forward_by_reverse(const TensorFunction& function,

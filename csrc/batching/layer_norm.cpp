@@ -1,5 +1,6 @@
 // Layer and group normalisation: the statistics lie inside one sample, so the samples are just more
 // of N. Weights that differ between samples scale the normalised result afterwards.
+#include "autodiff/plane.h"
 #include "batching/channels.h"
 #include "batching/families.h"
 #include "batching/operators.h"
@@ -146,12 +147,50 @@ at::Tensor reshaped(const at::Tensor& tensor, c10::SymIntArrayRef sizes, const L
   return at_front(tensor, level).reshape_symint(all);
 }
 
+// Of samples of one image each: with their channels side by side they are one image with a weight
+// for each sample's channel, all of whose gradients PyTorch's kernel computes.
+Three group_norm_backward_of_images(Level& level, const at::Tensor& grad_output,
+                                    const at::Tensor& input, const at::Tensor& mean,
+                                    const at::Tensor& rstd, const OptionalTensor& weight,
+                                    const c10::SymInt& channels, const c10::SymInt& channel_size,
+                                    int64_t group, std::array<bool, 3> output_mask) {
+  const auto samples = level.batch_size.expect_int();
+  const auto joined = [&](const at::Tensor& tensor) {
+    auto value = expanded_at_front(tensor, level).contiguous();
+    auto sizes = value.sym_sizes().vec();
+    sizes[0] = 1;
+    sizes[1] = tensor.sym_size(1) * samples;
+    sizes.erase(sizes.begin() + 2);
+    return value.view_symint(sizes);
+  };
+  auto [of_input, of_weight, of_bias] = at::native_group_norm_backward_symint(
+      joined(grad_output), joined(input), joined(mean), joined(rstd),
+      expanded_at_front(*weight, level).reshape({-1}), 1, channels * samples, channel_size,
+      group * samples, output_mask);
+  const auto of_channels = [&](const at::Tensor& gradient) {
+    return gradient.defined() ? wrap(gradient.view_symint({samples, channels}), 0, level)
+                              : at::Tensor();
+  };
+  return {of_input.defined()
+              ? wrap(of_input.view_symint(physical_sizes(input.sym_sizes(), level)), 0, level)
+              : at::Tensor(),
+          of_channels(of_weight), of_channels(of_bias)};
+}
+
 Three group_norm_backward_rule(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
                                const at::Tensor& mean, const at::Tensor& rstd,
                                const OptionalTensor& weight, c10::SymInt n, c10::SymInt channels,
                                c10::SymInt channel_size, int64_t group,
                                std::array<bool, 3> output_mask) {
   TORCH_CHECK(group > 0, "group_norm: expected at least one group, but got ", group);
+  const bool has_weight = weight && weight->defined();
+  if (n == 1 && has_weight && (output_mask[1] || output_mask[2]) &&
+      level.batch_size.maybe_as_int() && !has_no_samples(level) &&
+      !is_differentiated_below(grad_output, level) && !is_differentiated_below(input, level) &&
+      !is_differentiated_below(*weight, level)) {
+    return group_norm_backward_of_images(level, grad_output, input, mean, rstd, weight, channels,
+                                         channel_size, group, output_mask);
+  }
   const bool batched_grad = is_batched_at(grad_output, level);
   const bool batched = batched_grad || is_batched_at(input, level);
   Three gradients;

@@ -3,6 +3,7 @@
 #include <ATen/autocast_mode.h>
 
 #include "batching/families.h"
+#include "batching/large_memory.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 #include "batching/sparse.h"
@@ -15,7 +16,16 @@ namespace {
 // Stacks of matrices, (B, n, k) and (B, k, m). With k = 1, as in the gradient of a weight by one
 // vector, the products are outer ones, which need no library for matrices.
 at::Tensor stacked_product(const at::Tensor& left, const at::Tensor& right) {
-  return left.sym_size(2) == 1 ? at::mul(left, right) : at::bmm(left, right);
+  if (left.sym_size(2) == 1) {
+    return at::mul(left, right);
+  }
+  const auto numbers = left.sym_size(0) * left.sym_size(1) * right.sym_size(2);
+  if (numbers > (1 << 20) && is_readable(left) && is_readable(right)) {
+    auto product =
+        empty_in_large_pages({left.size(0), left.size(1), right.size(2)}, left.options());
+    return at::bmm_out(product, left, right);
+  }
+  return at::bmm(left, right);
 }
 
 at::Tensor mm_rule(Level& level, const at::Tensor& self, const at::Tensor& other) {

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <utility>
 
+#include "batching/large_memory.h"
+
 namespace functorch_ext {
 
 namespace {
@@ -145,7 +147,7 @@ at::Tensor weight_gradient_of_patches(const at::Tensor& grad, const at::Tensor& 
   const auto columns = at::empty({step, places, numbers / places}, input.options());
   Numbers sizes = {samples, grad.size(2), input.size(2)};
   sizes.insert(sizes.end(), patches.kernel.begin(), patches.kernel.end());
-  const auto gradient = at::empty(sizes, grad.options());
+  const auto gradient = empty_in_large_pages(sizes, grad.options());
   const auto stack = gradient.view({samples, grad.size(2), -1});
   for (int64_t start = 0; start < samples; start += step) {
     const auto count = std::min(step, samples - start);

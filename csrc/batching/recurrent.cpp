@@ -6,6 +6,7 @@
 #include "batching/operators.h"
 #include "batching/rules.h"
 #include "derivatives/linear.h"
+#include "derivatives/recurrent.h"
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
@@ -43,8 +44,16 @@ RecurrentState recurrent_step(RecurrentKind kind, const at::Tensor& from_input,
 }
 
 std::pair<at::Tensor, RecurrentState> recurrent_layer(RecurrentKind kind, const at::Tensor& input,
-                                                      RecurrentState state,
-                                                      RecurrentWeights weights, bool reverse) {
+                                                      const RecurrentState& state,
+                                                      const RecurrentWeights& weights,
+                                                      bool reverse) {
+  auto result = recurrent_layer_in_one_node(kind, input, state, weights, reverse);
+  return result ? *std::move(result) : layer_by_steps(kind, input, state, weights, reverse);
+}
+
+std::pair<at::Tensor, RecurrentState> layer_by_steps(RecurrentKind kind, const at::Tensor& input,
+                                                     RecurrentState state, RecurrentWeights weights,
+                                                     bool reverse) {
   weights.of_state = weight_of_steps(weights.of_state);
   if (kind != RecurrentKind::Gru && weights.bias_of_input && weights.bias_of_state) {
     // Once for all steps; a GRU multiplies the state's part by a gate first.

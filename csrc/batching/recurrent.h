@@ -29,10 +29,19 @@ struct RecurrentWeights {
 RecurrentState recurrent_step(RecurrentKind kind, const at::Tensor& from_input,
                               const RecurrentState& state, const RecurrentWeights& weights);
 
+constexpr int64_t gates_in(RecurrentKind kind) {
+  return kind == RecurrentKind::Lstm ? 4 : kind == RecurrentKind::Gru ? 3 : 1;
+}
+
 // A sequence (time, N, features) through one layer, in one direction: all outputs, last state.
 std::pair<at::Tensor, RecurrentState> recurrent_layer(RecurrentKind kind, const at::Tensor& input,
-                                                      RecurrentState state,
-                                                      RecurrentWeights weights, bool reverse);
+                                                      const RecurrentState& state,
+                                                      const RecurrentWeights& weights,
+                                                      bool reverse);
+// The same of operators that batch and have all derivatives.
+std::pair<at::Tensor, RecurrentState> layer_by_steps(RecurrentKind kind, const at::Tensor& input,
+                                                     RecurrentState state, RecurrentWeights weights,
+                                                     bool reverse);
 
 // Layers on layers, each in one direction or in both.
 struct RecurrentNetwork {

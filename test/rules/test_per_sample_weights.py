@@ -1,0 +1,112 @@
+"""Gradients of shared weights for each sample: forms that rules choose by shapes and sizes."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import conv2d, group_norm, linear
+
+from functorch_ext import grad, hessian, vmap
+from test import oracle
+from test.oracle import assert_close, loop
+
+
+def plain_gradients(function):
+    """By the first two arguments, of plain autograd."""
+
+    def gradients(first, second, *others):
+        leaves = [x.detach().clone().requires_grad_() for x in (first, second)]
+        return torch.autograd.grad(function(*leaves, *others), leaves)
+
+    return gradients
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 3, 2)])
+def test_group_norm(images, shape):
+    torch.manual_seed(0)
+    weight, bias = torch.randn(2, 4).double()
+    x = torch.randn(3, images, *shape).double()
+
+    def loss(weight, bias, x):
+        return group_norm(x, 2, weight, bias).sin().sum()
+
+    in_dims = (None, None, 0)
+    want = loop(plain_gradients(loss), in_dims)(weight, bias, x)
+    assert_close(vmap(grad(loss, (0, 1)), in_dims)(weight, bias, x), want)
+    # By the input as well, and for weights that differ between samples.
+    weights = torch.stack([weight, -weight, weight.cos()])
+    for in_dims, given in (((None, None, 0), weight), ((0, None, 0), weights)):
+
+        def swapped(weight, x, bias):
+            return loss(weight, bias, x)
+
+        dims = (in_dims[0], 0, None)
+        want = loop(plain_gradients(swapped), dims)(given, x, bias)
+        assert_close(vmap(grad(swapped, (0, 1)), dims)(given, x, bias), want)
+    # Derivatives of these gradients: on the same plane, and from outside.
+    second = vmap(hessian(lambda w, x: loss(w, bias, x)), (None, 0))(weight, x)
+    assert_close(
+        second, torch.stack([oracle.hessian(lambda w, x=x: loss(w, bias, x))(weight) for x in x])
+    )
+
+    def norm(weight):
+        return vmap(grad(loss), (None, None, 0))(weight, bias, x).square().sum()
+
+    def plain_norm(weight):
+        rows = [
+            torch.autograd.grad(loss(weight, bias, sample), weight, create_graph=True)[0]
+            for sample in x
+        ]
+        return torch.stack(rows).square().sum()
+
+    leaf = weight.clone().requires_grad_()
+    (want,) = torch.autograd.grad(plain_norm(leaf), leaf)
+    assert_close(grad(norm)(weight), want)
+
+
+def test_group_norm_of_half_precision():
+    norm = nn.GroupNorm(2, 4).bfloat16()
+    weight, bias = norm.weight.detach(), norm.bias.detach()
+    x = torch.randn(3, 1, 4, 5).bfloat16()
+
+    def loss(weight, bias, x):
+        return (group_norm(x, 2, weight, bias).float() ** 3).sum()
+
+    got = vmap(grad(loss, (0, 1)), (None, None, 0))(weight, bias, x)
+    want = loop(plain_gradients(loss), (None, None, 0))(weight, bias, x)
+    assert_close(got, want, tolerance=0.1)
+
+
+def test_large_gradients():
+    """Their memory is asked for in larger pages."""
+    x, weight = torch.randn(3, 8, 1100).double(), torch.randn(700, 1100).double() / 32
+    images, kernel = (
+        torch.randn(3, 1, 130, 4, 4).double(),
+        torch.randn(1100, 130, 3, 3).double() / 32,
+    )
+
+    def of_linear(weight, x):
+        return linear(x, weight).sin().sum()
+
+    def of_convolution(kernel, images):
+        return conv2d(images, kernel, padding=1).sin().sum()
+
+    for loss, args in ((of_linear, (weight, x)), (of_convolution, (kernel, images))):
+        want = loop(oracle.grad(loss), (None, 0))(*args)
+        assert_close(vmap(grad(loss), (None, 0))(*args), want)
+
+
+@pytest.mark.parametrize("size", [4, 9, 24])
+@pytest.mark.parametrize("channels", [8, 6])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions_of_few_and_many_places(size, channels, kernel, stride):
+    torch.manual_seed(0)
+    x = torch.randn(3, 2, 5, size, size).double()
+    weight = torch.randn(channels, 5, kernel, kernel).double()
+
+    def loss(weight, x):
+        return conv2d(x, weight, stride=stride, padding=kernel // 2).sin().sum()
+
+    want = loop(oracle.grad(loss), (None, 0))(weight, x)
+    assert_close(vmap(grad(loss), (None, 0))(weight, x), want)
