@@ -1,6 +1,7 @@
 // Convolution: the samples join N where the weight is shared, channels where the input is shared,
 // and become groups where both differ. The same holds for both gradients, so none of them loops.
 #include "batching/channels.h"
+#include "batching/convolution_forms.h"
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/patches.h"
@@ -181,23 +182,26 @@ bool fits(const at::Tensor& grad, const at::Tensor& input, const Patches& patche
   return grad.size(1) == input.size(1);
 }
 
-// Products with the patches of the input beat a convolution with a group a sample where a sample
-// has few patches for the size of the gradient, or where its channels don't fill vectors of 8, by
-// which kernels for convolution compute. Undefined where they don't, or can't be taken.
-at::Tensor weight_gradient_by_patches(const at::Tensor& grad, const at::Tensor& input,
+// As products with the patches of the input; undefined where that isn't the faster form, or patches
+// can't be taken. Transposed, a convolution takes patches of its output.
+at::Tensor weight_gradient_by_patches(const at::Tensor& grad_output, const at::Tensor& input,
                                       const at::Tensor& weight, const Settings& settings) {
-  if (settings.transposed || settings.groups.maybe_as_int() != 1 || !is_readable(grad) ||
-      !is_readable(input) || grad.scalar_type() != input.scalar_type() ||
-      grad.element_size() == 1 || c10::isIntegralType(grad.scalar_type(), /*includeBool=*/true)) {
+  const auto& factors = settings.transposed ? input : grad_output;
+  const auto& source = settings.transposed ? grad_output : input;
+  if (settings.groups.maybe_as_int() != 1 || !is_readable(factors) || !is_readable(source) ||
+      factors.scalar_type() != source.scalar_type() || factors.element_size() == 1 ||
+      c10::isIntegralType(factors.scalar_type(), /*includeBool=*/true)) {
     return {};
   }
   const auto kernel = weight.sizes().slice(2);
-  const auto channels = grad.size(2);
-  if (weight.size(0) != channels || weight.size(1) != input.size(2)) {
+  const auto channels = factors.size(2);
+  if (weight.size(0) != channels || weight.size(1) != source.size(2)) {
     return {};
   }
-  const auto places = grad.size(1) * c10::multiply_integers(grad.sizes().slice(3));
-  if (places > channels * c10::multiply_integers(kernel) && channels % 8 == 0) {
+  const auto places = factors.size(1) * c10::multiply_integers(factors.sizes().slice(3));
+  const bool of_points = c10::multiply_integers(kernel) == 1;  // which are where they are needed
+  // Kernels for convolution compute by vectors of 8 channels.
+  if (!of_points && channels % 8 == 0 && !patches_are_faster(form_costs(), places, channels)) {
     return {};
   }
   // One number stands for all dimensions.
@@ -207,8 +211,8 @@ at::Tensor weight_gradient_by_patches(const at::Tensor& grad, const at::Tensor& 
   };
   const Patches patches{kernel.vec(), numbers(settings.stride), numbers(settings.padding),
                         numbers(settings.dilation)};
-  return fits(grad, input, patches) ? weight_gradient_of_patches(grad, input, patches)
-                                    : at::Tensor();
+  return fits(factors, source, patches) ? weight_gradient_of_patches(factors, source, patches)
+                                        : at::Tensor();
 }
 
 // The gradient of the weight depends on the output's gradient and the input. Where both differ

@@ -131,6 +131,21 @@ at::Tensor padded(const at::Tensor& input, const Numbers& padding) {
   return at::constant_pad_nd(input, pads);
 }
 
+Numbers sizes_of_gradient(const at::Tensor& grad, const at::Tensor& input, const Patches& patches) {
+  Numbers sizes = {grad.size(0), grad.size(2), input.size(2)};
+  sizes.insert(sizes.end(), patches.kernel.begin(), patches.kernel.end());
+  return sizes;
+}
+
+// Patches of one point each, (B, C, places): a part of the input.
+at::Tensor points(at::Tensor input, at::IntArrayRef outputs, const Patches& patches) {
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const auto stride = patches.stride[i];
+    input = input.slice(3 + static_cast<int64_t>(i), 0, (outputs[i] - 1) * stride + 1, stride);
+  }
+  return input.transpose(1, 2).flatten(2);
+}
+
 }  // namespace
 
 at::Tensor weight_gradient_of_patches(const at::Tensor& grad, const at::Tensor& input,
@@ -138,6 +153,11 @@ at::Tensor weight_gradient_of_patches(const at::Tensor& grad, const at::Tensor& 
   const auto samples = grad.size(0);
   const auto outputs = grad.sizes().slice(3);
   const auto whole = padded(input, patches.padding);
+  if (c10::multiply_integers(patches.kernel) == 1) {
+    auto gradient = empty_in_large_pages({samples, grad.size(2), input.size(2)}, grad.options());
+    at::bmm_out(gradient, grad.transpose(1, 2).flatten(2), points(whole, outputs, patches).mT());
+    return gradient.reshape(sizes_of_gradient(grad, input, patches));
+  }
   const auto pattern = pattern_of(whole, outputs, patches);
   const auto places = static_cast<int64_t>(pattern.places.size());
   const auto rows = grad.transpose(1, 2).reshape({samples, grad.size(2), places});
@@ -145,9 +165,8 @@ at::Tensor weight_gradient_of_patches(const at::Tensor& grad, const at::Tensor& 
   const auto step =
       std::clamp<int64_t>(bytes_at_a_time / (numbers * input.element_size()), 1, samples);
   const auto columns = at::empty({step, places, numbers / places}, input.options());
-  Numbers sizes = {samples, grad.size(2), input.size(2)};
-  sizes.insert(sizes.end(), patches.kernel.begin(), patches.kernel.end());
-  const auto gradient = empty_in_large_pages(sizes, grad.options());
+  const auto gradient =
+      empty_in_large_pages(sizes_of_gradient(grad, input, patches), grad.options());
   const auto stack = gradient.view({samples, grad.size(2), -1});
   for (int64_t start = 0; start < samples; start += step) {
     const auto count = std::min(step, samples - start);

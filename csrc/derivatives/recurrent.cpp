@@ -257,7 +257,8 @@ std::optional<std::pair<at::Tensor, RecurrentState>> recurrent_layer_in_one_node
     const RecurrentWeights& weights, bool reverse) {
   const auto arguments = arguments_of(input, state, weights);
   const auto level = plane_of(arguments);
-  if (!level || !level->has_samples || weights.projection || any_tangent(at::TensorList(arguments))) {
+  if (!level || !level->has_samples || weights.projection ||
+      any_tangent(at::TensorList(arguments))) {
     return std::nullopt;
   }
   const auto type = input.scalar_type();

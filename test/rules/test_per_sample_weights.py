@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import conv2d, group_norm, linear
+from torch.nn.functional import conv2d, conv_transpose2d, group_norm, linear
 
 from functorch_ext import grad, hessian, vmap
 from test import oracle
@@ -107,6 +107,32 @@ def test_convolutions_of_few_and_many_places(size, channels, kernel, stride):
 
     def loss(weight, x):
         return conv2d(x, weight, stride=stride, padding=kernel // 2).sin().sum()
+
+    want = loop(oracle.grad(loss), (None, 0))(weight, x)
+    assert_close(vmap(grad(loss), (None, 0))(weight, x), want)
+
+
+@pytest.mark.parametrize("size", [2, 9])
+@pytest.mark.parametrize("channels", [8, 3])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel": 2, "stride": 2},
+        {"kernel": 3, "stride": 2, "padding": 1, "output_padding": 1},
+        {"kernel": 3, "dilation": 2},
+        {"kernel": 1, "stride": 3, "output_padding": 2},
+        {"kernel": 3, "padding": 1},
+    ],
+)
+def test_transposed_convolutions(size, channels, settings):
+    torch.manual_seed(0)
+    settings = dict(settings)
+    kernel = settings.pop("kernel")
+    x = torch.randn(3, 2, channels, size, size + 1).double()
+    weight = torch.randn(channels, 5, kernel, kernel).double()
+
+    def loss(weight, x):
+        return conv_transpose2d(x, weight, **settings).sin().sum()
 
     want = loop(oracle.grad(loss), (None, 0))(weight, x)
     assert_close(vmap(grad(loss), (None, 0))(weight, x), want)
