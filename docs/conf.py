@@ -6,6 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
+import error_messages  # noqa: E402
 import tutorials_in  # noqa: E402
 
 from functorch_ext._build_info import TORCH_VERSION  # noqa: E402
@@ -15,6 +16,7 @@ author = "the authors of functorch_ext"
 project_copyright = author
 release = version = f"for torch {TORCH_VERSION.partition('+')[0]}"
 
+error_messages.write(HERE.parent, HERE / "guides" / "error-messages.md")
 tutorials_in.copy(HERE.parent / "tutorials", HERE / "tutorials")
 
 extensions = [
