@@ -1,8 +1,12 @@
-"""The results as a picture: times beside the peers', growth of cost, and peak memory."""
+"""The page's tables as pictures, readable on light and dark pages: times, peers, growth, memory.
+
+python -m benchmarks.picture [docs/benchmarks.md]
+"""
 
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -10,100 +14,201 @@ matplotlib.use("Agg")  # Draws into a file; no display is needed.
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from benchmarks.memory import MIB
 from benchmarks.peers import BY_HAND, FUNCTIONAL, JAX, JAX_JIT, LOOP, OPACUS, OURS, TORCH_FUNC
+
+# Stand-ins for the page's colours, which the SVG gets as variables.
+INK, FAINT = "#010203", "#040506"
+LIGHT_AND_DARK = """<style>
+svg.fx { --ink: #1f2328; --faint: #d0d7de; }
+@media (prefers-color-scheme: dark) { svg.fx { --ink: #e6edf3; --faint: #3d444d; } }
+</style>"""
 
 # Colour and marker of each, told apart by those who don't see all colours too.
 STYLES = {
-    OURS: ("#0072b2", "o"),
-    TORCH_FUNC: ("#d55e00", "s"),
-    BY_HAND: ("#009e73", "^"),
-    LOOP: ("#999999", "x"),
-    FUNCTIONAL: ("#cc79a7", "D"),
-    OPACUS: ("#e69f00", "v"),
-    JAX: ("#56b4e9", "<"),
-    JAX_JIT: ("#000000", ">"),
+    OURS: ("#2f7ed8", "o"),
+    TORCH_FUNC: ("#e07b1a", "s"),
+    BY_HAND: ("#2fa36b", "^"),
+    LOOP: ("#909090", "x"),
+    FUNCTIONAL: ("#c9508f", "D"),
+    OPACUS: ("#a08c1e", "v"),
+    JAX: ("#8a70d6", "<"),
+    JAX_JIT: (INK, ">"),
 }
-# The last three keep an SVG small, and the same from the same results.
 SETTINGS = {
-    "font.size": 8,
+    "font.size": 9,
     "font.sans-serif": ["DejaVu Sans"],
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    # These keep an SVG small, and the same from the same results.
     "svg.fonttype": "none",
     "svg.hashsalt": "benchmarks",
 }
-GROWTH = {
-    "vmap(grad) of 40 operators, by batch": "samples",
-    "nested vmap of 40 operators, by depth": "nested vmaps",
-    "vmap(grad), by number of operators": "operators under vmap(grad)",
-}
+
+Table = list[dict[str, str]]
 
 
-def picture(results: dict[str, Any], path: Path) -> None:
-    """Draws all results into one file, whose ending says in which format."""
+def tables(page: Path, part: str) -> Iterator[Table]:
+    """What stands between the marks of a part, one table after another."""
+    text = page.read_text()
+    (found,) = re.findall(rf"<!-- results: {part} -->(.*?)<!-- end -->", text, re.DOTALL)
+    for block in re.findall(r"(?:^\|.*\n)+", found, re.MULTILINE):
+        head, _, *rows = [
+            [cell.strip() for cell in line.strip().strip("|").split("|")]
+            for line in block.splitlines()
+        ]
+        yield [dict(zip(head, row)) for row in rows]
+
+
+def pictures(page: Path) -> None:
+    """Draws all of them beside the page, named after it."""
+    peers = next(tables(page, "peers"))  # On one thread.
     with plt.rc_context(SETTINGS):
-        figure, axes = plt.subplot_mosaic(
-            [["times", "batch"], ["times", "depth"], ["times", "operators"], ["times", "memory"]],
-            figsize=(12, 11),
-            width_ratios=[3, 2],
-            layout="constrained",
-        )
-        _draw_times(axes["times"], results["times"]["settings"][0]["workloads"])
-        for name, (series, label) in zip(("batch", "depth", "operators"), GROWTH.items()):
-            _draw_growth(axes[name], results["scaling"][series], label)
-        _draw_memory(axes["memory"], results["memory"])
-        metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {}
-        figure.savefig(path, dpi=120, metadata=metadata)
-        plt.close(figure)
-    if path.suffix == ".svg":
-        # A tenth of a point is fine enough, and nobody reads the indentation.
-        text = re.sub(r"\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}", path.read_text())
-        path.write_text(re.sub(r" *\n *", "\n", text))
+        for name, figure in (
+            ("", times(peers)),
+            ("-peers", all_peers(peers)),
+            ("-growth", growth(list(tables(page, "scaling")))),
+            ("-memory", memory(next(tables(page, "memory")))),
+        ):
+            save(figure, page.with_name(f"{page.stem}{name}.svg"))
 
 
-def _draw_times(axes: Axes, workloads: dict[str, Any]) -> None:
+def save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, metadata={"Date": None, "Creator": None}, transparent=True)
+    plt.close(figure)
+    text = path.read_text()
+    text = re.sub(r"<\?xml.*?(?=<svg)", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>", LIGHT_AND_DARK, text, flags=re.DOTALL)
+    text = text.replace("<svg ", '<svg class="fx" ', 1)
+    text = text.replace(INK, "var(--ink, #555)").replace(FAINT, "var(--faint, #aaa)")
+    # A tenth of a point is fine enough, and nobody reads the indentation.
+    text = re.sub(r"\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}", text)
+    path.write_text(re.sub(r" *\n *", "\n", text))
+
+
+def number(cell: str) -> float | None:
+    return float(cell.replace(",", "")) if cell else None
+
+
+def times(rows: Table) -> Figure:
+    """How many times as long as ours torch.func takes, a bar for each workload."""
+    figure, axes = plt.subplots(figsize=(8.4, 5.6), layout="constrained")
+    ratios = [number(row[TORCH_FUNC]) or 0.0 for row in rows]
+    places = range(len(rows))
+    axes.barh(places, ratios, 0.62, color=STYLES[TORCH_FUNC][0])
+    for place, ratio in zip(places, ratios):
+        axes.text(ratio + 0.12, place, f"{ratio:.1f}", va="center")
+    axes.axvline(1, color=STYLES[OURS][0], linewidth=2)
+    axes.text(1.15, -0.85, f"{OURS} = 1", color=STYLES[OURS][0], va="center")
+    axes.set_yticks(places, [row["Workload"] for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -1.4)
+    axes.set_xlim(0, max(ratios) * 1.06)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(f"time of {TORCH_FUNC}, in multiples of {OURS}'s; one thread")
+    return figure
+
+
+def all_peers(rows: Table) -> Figure:
     """One row for each workload, one mark for each peer."""
-    rows = range(len(workloads))
+    figure, axes = plt.subplots(figsize=(8.4, 6.4), layout="constrained")
     for peer, (color, marker) in STYLES.items():
         points = [
-            (result["timings"][peer]["ratio"], row)
-            for row, result in zip(rows, workloads.values())
-            if peer in result["timings"] and peer != OURS
+            (ratio, place)
+            for place, row in enumerate(rows)
+            if peer != OURS and (ratio := number(row.get(peer, ""))) is not None
         ]
         if points:
-            axes.scatter(*zip(*points), color=color, marker=marker, label=peer, s=24, zorder=3)
-    axes.axvline(1, color=STYLES[OURS][0], label=OURS)
+            axes.scatter(*zip(*points), color=color, marker=marker, label=peer, s=26, zorder=3)
+    axes.axvline(1, color=STYLES[OURS][0], linewidth=2, label=OURS)
     axes.set_xscale("log")
-    axes.set_yticks(rows, workloads)
+    plain_numbers(axes.xaxis)
+    axes.set_yticks(range(len(rows)), [row["Workload"] for row in rows])
     axes.invert_yaxis()
-    axes.grid(alpha=0.3)
-    axes.set_title(f"Time relative to {OURS}'s, one thread: right of the line is slower")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.3, -0.04), ncols=4)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="both")
+    axes.set_xlabel(f"time in multiples of {OURS}'s: left of the line is faster, right is slower")
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure
 
 
-def _draw_growth(axes: Axes, series: dict[str, Any], label: str) -> None:
-    for side, seconds in series["seconds"].items():
-        color, marker = STYLES[side]
-        times = [second * 1e6 for second in seconds]
-        axes.plot(series["sizes"], times, color=color, marker=marker, markersize=4, label=side)
-    if series["unit"] != "depth":
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-    axes.set_ylim(bottom=0 if series["unit"] == "depth" else None)
-    axes.set_xlabel(label)
-    axes.set_ylabel("µs")
-    axes.grid(alpha=0.3)
-    axes.legend()
+def growth(series: list[Table]) -> Figure:
+    """Microseconds by batch, by nesting and by number of operators; each line bears its name."""
+    by_unit = {next(iter(rows[0])): rows for rows in reversed(series)}
+    both = [rows for rows in series if next(iter(rows[0])) == "operators"][-1]
+    panels = (
+        (by_unit["batch"], "samples", "vmap(grad) of 40 operators"),
+        (by_unit["depth"], "nested vmaps", "nested vmap of 40 operators"),
+        (both, "operators", "vmap(grad), by number of operators"),
+    )
+    figure, all_axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
+    for axes, (rows, label, title) in zip(all_axes, panels):
+        unit = next(iter(rows[0]))
+        logarithmic = unit != "depth"
+        sizes = [number(row[unit]) for row in rows]
+        for side in (TORCH_FUNC, OURS, BY_HAND):
+            color, marker = STYLES[side]
+            values = [number(row[f"{side}, µs"]) for row in rows]
+            axes.plot(sizes, values, color=color, marker=marker, markersize=4, label=side)
+        if logarithmic:
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            plain_numbers(axes.xaxis)
+            plain_numbers(axes.yaxis)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        else:
+            axes.set_ylim(bottom=0)
+        axes.set(xlabel=label, ylabel="µs", title=title)
+        axes.grid()
+    handles, labels = all_axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
 
 
-def _draw_memory(axes: Axes, peaks: dict[str, dict[str, int]]) -> None:
+def memory(rows: Table) -> Figure:
+    """Peak memory, three bars for each computation."""
+    name_column = next(iter(rows[0]))
+    figure, axes = plt.subplots(figsize=(8.4, 4), layout="constrained")
     height = 0.8 / 3
     for index, side in enumerate((LOOP, OURS, TORCH_FUNC)):
-        places = [row + (index - 1) * height for row in range(len(peaks))]
-        mib = [by_side[side] / MIB for by_side in peaks.values()]
+        places = [row + (index - 1) * height for row in range(len(rows))]
+        mib = [number(row[side]) or 0.0 for row in rows]
         axes.barh(places, mib, height, color=STYLES[side][0], label=side)
+        label_bars(axes, places, mib)
     axes.set_xscale("log")
-    axes.set_yticks(range(len(peaks)), [name.replace(", ", "\n", 1) for name in peaks], fontsize=6)
+    plain_numbers(axes.xaxis)
+    axes.set_yticks(range(len(rows)), [row[name_column] for row in rows])
+    axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.set_xlabel("peak memory, MiB")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
+def plain_numbers(axis: Axis) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def label_bars(axes: Axes, places: list[float], values: list[float]) -> None:
+    for place, value in zip(places, values):
+        shown = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+        axes.text(value * 1.04, place, shown, va="center", fontsize=6.5)
+
+
+if __name__ == "__main__":
+    pictures(Path(*sys.argv[1:] or ["docs/benchmarks.md"]))

@@ -1,6 +1,7 @@
 """Runs all benchmarks: what ``make bench`` does.
 
-Prints Markdown tables, writes ``build/benchmarks.json`` and draws ``build/benchmarks.png``.
+Writes ``build/benchmarks.json``, and fills the tables of ``build/benchmarks.md``, or of the page
+that is named, with pictures beside it.
 
 python -m benchmarks.suite [--rounds 30] [--write docs/benchmarks.md]
 """
@@ -18,6 +19,7 @@ from benchmarks.page import fill, replace
 from benchmarks.part import FOLDER
 
 BUILD = Path("build")
+PAGE = Path("docs/benchmarks.md")
 
 # Parts in one row run at the same time: what these count doesn't depend on the machine's load.
 STEPS = (("memory", "instructions"), ("times",), ("bounds",), ("scaling",), ("jit",))
@@ -55,22 +57,23 @@ def run(rounds: int) -> dict[str, Any]:
     return results
 
 
-def draw(results: dict[str, Any], path: Path) -> None:
-    """Draws the picture, if there is something to draw with."""
+def draw(page: Path) -> None:
+    """Pictures of the page's tables, beside it."""
     try:
-        from benchmarks.picture import picture
+        from benchmarks.picture import pictures
     except ImportError as error:
-        print(f"No picture: {error}")
+        print(f"No pictures: {error}")
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture(results, path)
+    pictures(page)
 
 
 def main() -> None:
     """Runs everything and writes the results."""
     parser = argparse.ArgumentParser(description="Runs all benchmarks.")
     parser.add_argument("--rounds", type=int, default=30, help="how often each gets its turn")
-    parser.add_argument("--write", type=Path, help="a page whose tables to fill, picture beside it")
+    parser.add_argument(
+        "--write", type=Path, help="a page whose tables to fill, pictures beside it"
+    )
     parser.add_argument(
         "--again", action="store_true", help="measure nothing: take the results of the last run"
     )
@@ -80,11 +83,14 @@ def main() -> None:
         results = run(arguments.rounds)
         json_file.write_text(json.dumps(results, indent=2) + "\n")
     results = json.loads(json_file.read_text())
-    draw(results, json_file.with_suffix(".png"))
-    if arguments.write:
-        fill(arguments.write, results)
-        replace(arguments.write.with_name("jit.md"), {"jit": jit_table.tables(results["jit"])})
-        draw(results, arguments.write.with_suffix(".svg"))
+    page = arguments.write
+    if page:
+        replace(page.with_name("jit.md"), {"jit": jit_table.tables(results["jit"])})
+    else:
+        page = json_file.with_suffix(".md")
+        page.write_text(PAGE.read_text())
+    fill(page, results)
+    draw(page)
 
 
 if __name__ == "__main__":

@@ -19,33 +19,30 @@ HEADER = """# How vmap computes each operator
 Written by `python docs/list_operators.py` from the tables in the compiled extension, for torch
 {version}. Operators that only exist for other kinds of tensors (sparse, nested, quantized, and
 those of other devices) are left out, and so are `out=` variants: they raise an error inside `vmap`.
-Overloads stand behind the name of their operator.
 
-| | operators |
-| --- | --- |
-{counts}
+| How | Operators | |
+| --- | ---: | --- |
+{summary}
+
+A family is a file in `csrc/batching/`. Overloads are counted one by one, and share a row.
+
+| Operator | Overloads | How | Family |
+| --- | --- | --- | --- |
+{rows}
 """
 
 ABOUT = {
-    "rule": "Computed once for all samples. Each heading is a file in `csrc/batching/`.",
+    "rule": "Computed once for all samples.",
     "decomposition": "Made of other operators, which have their rules.",
-    "view": "Views without a rule raise an error: their result could not share the memory.",
     "shape": (
-        "Operators whose result has a shape that depends on the data raise an error, which says "
-        "what to write instead, unless a rule above covers what samples share."
+        "The shape of the result depends on the data: an error says what to write instead, unless "
+        "a rule covers what samples share."
     ),
+    "view": "A view without a rule raises an error: its result could not share the memory.",
     "loop": (
-        "Run once per sample, with a `FallbackWarning`: the internals of other operators that have "
+        "Once per sample, with a `FallbackWarning`: the internals of other operators that have "
         "rules, and what hardly anybody meets inside `vmap`."
     ),
-}
-
-TITLES = {
-    "rule": "Batching rules",
-    "decomposition": "Decompositions",
-    "shape": "Shapes that depend on data",
-    "view": "Views without a rule",
-    "loop": "Loops",
 }
 
 # An operator is for strided tensors if it has a kernel under one of these.
@@ -85,17 +82,16 @@ def way(name, rules):
     return "loop"
 
 
-def listed(names):
-    """`add` (Scalar, Tensor), `sin`, ..."""
+def rows_of(ways, rules):
+    """A row for each operator, unless its overloads are computed in several ways."""
     overloads = collections.defaultdict(list)
-    for name in sorted(names):
-        base, _, overload = name.removeprefix("aten::").partition(".")
-        overloads[base].append(overload)
-    parts = []
-    for base, given in overloads.items():
-        shown = ", ".join(overload or "default" for overload in given)
-        parts.append(f"`{base}`" if given == [""] else f"`{base}` ({shown})")
-    return ", ".join(parts)
+    for how in ABOUT:
+        for name in ways[how]:
+            base, _, overload = name.removeprefix("aten::").partition(".")
+            overloads[base, how, rules.get(name, "")].append(overload or "default")
+    for (base, how, family), given in sorted(overloads.items()):
+        shown = "" if given == ["default"] else ", ".join(sorted(given))
+        yield f"| `{base}` | {shown} | {how} | {family} |"
 
 
 def page():
@@ -105,20 +101,10 @@ def page():
     for name in torch._C._dispatch_get_all_op_names():
         if name.startswith("aten::"):
             ways[way(name, rules)].append(name)
-    counts = "\n".join(f"| {title} | {len(ways[key])} |" for key, title in TITLES.items())
+    summary = "\n".join(f"| {how} | {len(ways[how])} | {ABOUT[how]} |" for how in ABOUT)
     version = torch.__version__.partition("+")[0]
-    parts = [HEADER.format(version=version, counts=counts)]
-    for key, title in TITLES.items():
-        parts.append(f"## {title}\n\n{ABOUT[key]}\n")
-        if key != "rule":
-            parts.append(listed(ways[key]) + "\n")
-            continue
-        families = collections.defaultdict(list)
-        for name in ways["rule"]:
-            families[rules[name]].append(name)
-        for family in sorted(families):
-            parts.append(f"### {family}\n\n{listed(families[family])}\n")
-    return "\n".join(parts)
+    rows = "\n".join(rows_of(ways, rules))
+    return HEADER.format(version=version, summary=summary, rows=rows)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def row(error: str, text: str) -> tuple[str, str, str] | None:
     if not place or not error[0].isupper():
         return None
     message = re.sub(r"…[…\s]*…", "…", text[place.end() :].replace("\\n", " "))
-    where = "" if place[1] is None or "…" in place[1] else place[1]
+    where = "several" if place[1] is None or "…" in place[1] else place[1]
     return where, error, " ".join(message.split())
 
 
