@@ -12,6 +12,8 @@ from torch.utils._pytree import tree_map_only
 
 _NEW = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
 
+_UNKNOWN = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
+
 
 class ClosedOver(TorchDispatchMode):
     """Gives operators a tensor without values for each real one that they meet.
@@ -29,6 +31,8 @@ class ClosedOver(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _NEW:  # of torch.tensor([1.0, 2.0]): a constant indeed
             return func(*args, **(kwargs or {}))
+        if _has_unknown_sizes(func):
+            _allow_unknown_sizes()
         args, kwargs = tree_map_only(Tensor, self._stand_in, (args, kwargs or {}))
         return func(*args, **kwargs)
 
@@ -66,6 +70,21 @@ class ClosedOver(TorchDispatchMode):
                 tensor.grad = grad
                 found = "calls .backward(), which leaves gradients in closed-over tensors"
         return found
+
+
+def _has_unknown_sizes(func: Any) -> bool:
+    """Do sizes or numbers that come of it depend on values? Those of a branch may."""
+    tags = getattr(func, "tags", None)
+    return tags is None or not _UNKNOWN.isdisjoint(tags)
+
+
+def _allow_unknown_sizes() -> None:
+    # Only now: symbols take long to import.
+    mode = detect_fake_mode()
+    if mode is not None and mode.shape_env is None:
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+        mode.shape_env = ShapeEnv()
 
 
 def move_inputs_to_front(graph: fx.Graph) -> None:

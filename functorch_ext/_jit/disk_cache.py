@@ -114,7 +114,8 @@ def _changed_settings() -> list[tuple[str, str]] | None:
         found += [
             (name, repr(getattr(config, name)))
             for name, entry in sorted(config._config.items())
-            if getattr(config, name) != entry.default
+            # Where the default is no value, the environment decides, which is looked at above.
+            if type(entry.default) is not object and getattr(config, name) != entry.default
         ]
     return found
 

@@ -1,26 +1,31 @@
 """What tracing can't do, in terms of the program's lines."""
 
 import os
+import sys
 import traceback
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 _PACKAGES = tuple(
     os.path.dirname(os.path.dirname(path)) if path == __file__ else os.path.dirname(path)
     for path in (__file__, torch.__file__)
 )
 
-VALUE_READ = (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    GuardOnDataDependentSymNode,
-)
+_VALUE_READ = (DataDependentOutputException, DynamicOutputShapeException)
 
 
 class TracingError(RuntimeError):
     """The function does what a graph can't hold."""
+
+
+def is_value_read(error: BaseException) -> bool:
+    """Is this what comes of reading a value that isn't known?"""
+    sizes: Any = sys.modules.get("torch.fx.experimental.symbolic_shapes")  # if they have been used
+    return isinstance(error, _VALUE_READ) or (
+        sizes is not None and isinstance(error, sizes.GuardOnDataDependentSymNode)
+    )
 
 
 def line_of_program(error: BaseException) -> str:

@@ -57,6 +57,7 @@ def _compile(graph: fx.GraphModule, values: list[Tensor]) -> tuple[Any, str | No
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx, compile_fx_inner
     from torch._inductor.exc import InvalidCxxCompiler
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     _check_compiler(config.cpp.cxx)
     keep_gathered(graph.graph)
@@ -67,7 +68,10 @@ def _compile(graph: fx.GraphModule, values: list[Tensor]) -> tuple[Any, str | No
         parts.append(compile_fx_inner(*args, **kwargs))
         return parts[-1]
 
-    context = TracingContext(detect_fake_mode(values))
+    mode = detect_fake_mode(values)
+    if mode is not None and mode.shape_env is None:
+        mode.shape_env = ShapeEnv()
+    context = TracingContext(mode)
     # With AOTAutograd's cache, the parts aren't seen; the kernels have a cache of their own.
     without_cache = aot_config.patch(enable_autograd_cache=False)
     try:

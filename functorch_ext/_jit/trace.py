@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, fx
 from torch._guards import detect_fake_mode
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from functorch_ext._control_flow.branch import Called
 from functorch_ext._jit.call import Call
 from functorch_ext._jit.closed_over import ClosedOver, move_inputs_to_front
-from functorch_ext._jit.errors import VALUE_READ, not_kept, value_read, written_to
+from functorch_ext._jit.errors import is_value_read, not_kept, value_read, written_to
+from functorch_ext._jit.record import record
 from functorch_ext._jit.signature import Arguments
 from functorch_ext._jit.watched import ModulesThatRun, Place, places_of
 from functorch_ext._pytree import flatten
@@ -47,15 +47,12 @@ def trace(
     recorder = _Recorder(Call(func, arguments, has_kwargs))
     try:
         with ModulesThatRun() as modules:
-            graph = make_fx(
-                recorder,
-                tracing_mode="symbolic" if dynamic else "fake",
-                _allow_non_fake_inputs=True,
-            )(*[x.detach().requires_grad_(x.requires_grad) for x in arguments.tensors])
-    except VALUE_READ as error:
-        raise value_read(error) from error
+            values = [x.detach().requires_grad_(x.requires_grad) for x in arguments.tensors]
+            graph = record(recorder, values, dynamic)
     except RuntimeError as error:
         recorder.closed_over.restore()
+        if is_value_read(error):
+            raise value_read(error) from error
         if "a leaf Variable that requires grad" in str(error):
             raise written_to(error) from error
         raise
@@ -245,6 +242,4 @@ def _without_mutations(graph: fx.GraphModule, dynamic: bool) -> fx.GraphModule:
     """The same graph with values instead of writes; inputs are written to in the end."""
     values = [node.meta["val"].detach() for node in placeholders_of(graph)]
     with torch.no_grad():
-        return make_fx(functionalize(graph), tracing_mode="symbolic" if dynamic else "fake")(
-            *values
-        )
+        return record(functionalize(graph), values, dynamic)

@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from functorch_ext._jit.errors import VALUE_READ, line_of_program
+from functorch_ext._jit.errors import is_value_read, line_of_program
 from functorch_ext._sparsity import product_rules  # noqa: F401  (registers its rules)
 from functorch_ext._sparsity.pattern import MOST_MEMBERS, Pattern
 from functorch_ext._sparsity.rules import Call, Value, mixed_all, patterns_of
@@ -59,7 +59,9 @@ def detect(
     """The pattern of ``product(*points, *vectors)`` by the vectors."""
     try:
         graph = _trace(product, [*points, *vectors])
-    except VALUE_READ as error:
+    except RuntimeError as error:
+        if not is_value_read(error):
+            raise
         raise RuntimeError(
             f"functorch_ext.{transform}: the function reads the value of a tensor at\n"
             f"  {line_of_program(error)}\n"
