@@ -7,8 +7,8 @@ namespace functorch_ext {
 namespace {
 
 // By what PyTorch's kernels, and so those that the forms are made of, use of a processor.
-constexpr FormCosts with_avx512{.patch_number = 0.7, .group_weight = 2.0};
-constexpr FormCosts others{.patch_number = 0.6, .group_weight = 1.5};
+constexpr FormCosts with_avx512{.patch_number = 1.0, .group_weight = 2.5};
+constexpr FormCosts others{.patch_number = 1.2, .group_weight = 2.4};
 
 }  // namespace
 

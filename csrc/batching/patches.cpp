@@ -3,11 +3,9 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/bmm.h>
-#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <utility>
 
@@ -22,87 +20,104 @@ constexpr int64_t bytes_at_a_time = 1 << 19;
 
 using Numbers = std::vector<int64_t>;
 
-struct Dim {
-  int64_t size;
-  int64_t stride;
-};
-
-// Where the elements of a block lie, the last dimension running fastest.
-Numbers offsets_of(const std::vector<Dim>& dims) {
-  Numbers offsets = {0};
-  for (const auto& dim : dims) {
-    Numbers finer;
-    finer.reserve(offsets.size() * dim.size);
-    for (const auto offset : offsets) {
-      for (int64_t i = 0; i < dim.size; ++i) {
-        finer.push_back(offset + i * dim.stride);
-      }
-    }
-    offsets = std::move(finer);
-  }
-  return offsets;
-}
-
-// One patch: runs of `width` numbers next to each other. (0: any width.) A width that the compiler
-// knows is a few instructions, and no call.
-template <class Number, int64_t width>
-Number* copy_runs(Number* to, const Number* patch, const Numbers& runs, int64_t any_width) {
-  const auto count = width == 0 ? any_width : width;
-  for (const auto run : runs) {
-    std::memcpy(to, patch + run, count * sizeof(Number));
-    to += count;
-  }
-  return to;
-}
-
-template <class Number>
-using CopyRuns = Number* (*)(Number*, const Number*, const Numbers&, int64_t);
-
-template <class Number, int64_t... widths>
-CopyRuns<Number> copy_of_width(int64_t width, std::integer_sequence<int64_t, widths...>) {
-  constexpr std::array<CopyRuns<Number>, sizeof...(widths)> copies = {
-      &copy_runs<Number, widths>...};
-  return copies[width < static_cast<int64_t>(copies.size()) ? width : 0];
-}
-
-// All patches of a sample: from each place in the input the same pattern of runs.
+// Where the patches of one channel of one image lie. A patch has a number for each place in the
+// kernel, and those of one place, from all patches, are copied row by row: a row of outputs needs
+// numbers from one row of the input. Rows, and parts of a row, may lie in the padding.
 struct Pattern {
-  Numbers places;
-  Numbers runs;
-  int64_t width;
+  // For each place in the kernel but along the last dimension, where the rows start, or `outside`.
+  std::vector<Numbers> rows;
+  // For each place along the last dimension, the first number of a row.
+  Numbers starts;
+  int64_t stride;   // of the numbers that outputs next to each other need
+  int64_t outputs;  // in a row
+  int64_t extent;   // of the input's rows
+  int64_t step;     // from one number of the input's rows to the next
 
-  int64_t numbers() const {
-    return static_cast<int64_t>(places.size() * runs.size()) * width;
-  }
+  static constexpr int64_t outside = -1;
 };
 
 Pattern pattern_of(const at::Tensor& input, at::IntArrayRef outputs, const Patches& patches) {
-  std::vector<Dim> places = {{input.size(1), input.stride(1)}};
-  std::vector<Dim> runs = {{input.size(2), input.stride(2)}};
-  for (size_t dim = 0; dim < outputs.size(); ++dim) {
-    const auto stride = input.stride(3 + static_cast<int64_t>(dim));
-    places.push_back({outputs[dim], stride * patches.stride[dim]});
-    runs.push_back({patches.kernel[dim], stride * patches.dilation[dim]});
+  const auto last = outputs.size() - 1;
+  Pattern pattern{{{0}}, {}, patches.stride[last], outputs[last], input.size(-1), input.stride(-1)};
+  for (size_t dim = 0; dim < last; ++dim) {
+    const auto size = input.size(3 + static_cast<int64_t>(dim));
+    const auto step = input.stride(3 + static_cast<int64_t>(dim));
+    std::vector<Numbers> finer;
+    for (const auto& rows : pattern.rows) {
+      for (int64_t k = 0; k < patches.kernel[dim]; ++k) {
+        auto& fine = finer.emplace_back();
+        for (const auto row : rows) {
+          for (int64_t output = 0; output < outputs[dim]; ++output) {
+            const auto i =
+                output * patches.stride[dim] + k * patches.dilation[dim] - patches.padding[dim];
+            const bool inside = row != Pattern::outside && i >= 0 && i < size;
+            fine.push_back(inside ? row + i * step : Pattern::outside);
+          }
+        }
+      }
+    }
+    pattern.rows = std::move(finer);
   }
-  int64_t width = 1;
-  if (runs.back().stride == 1) {
-    width = runs.back().size;
-    runs.pop_back();
+  for (int64_t k = 0; k < patches.kernel[last]; ++k) {
+    pattern.starts.push_back(k * patches.dilation[last] - patches.padding[last]);
   }
-  return {offsets_of(places), offsets_of(runs), width};
+  return pattern;
+}
+
+// A row: outputs [first, end) have numbers in the input.
+template <class Number>
+Number* copy_row(Number* to, const Number* row, const Pattern& pattern, int64_t start,
+                 int64_t first, int64_t end) {
+  std::fill_n(to, first, Number());
+  const auto* from = row + (start + first * pattern.stride) * pattern.step;
+  const auto step = pattern.stride * pattern.step;
+  if (step == 1) {
+    std::memcpy(to + first, from, (end - first) * sizeof(Number));
+  } else {
+    for (auto i = first; i < end; ++i, from += step) {
+      to[i] = *from;
+    }
+  }
+  std::fill(to + end, to + pattern.outputs, Number());
+  return to + pattern.outputs;
+}
+
+// The patches of one channel, of all images of a sample.
+template <class Number>
+void copy_channel(Number* to, const Number* from, int64_t images, int64_t image_stride,
+                  const Pattern& pattern) {
+  for (const auto& rows : pattern.rows) {
+    for (const auto start : pattern.starts) {
+      // The outputs i with 0 <= start + i * stride < extent.
+      const auto first =
+          std::clamp<int64_t>((pattern.stride - 1 - start) / pattern.stride, 0, pattern.outputs);
+      const auto end = std::clamp<int64_t>(
+          start < pattern.extent ? (pattern.extent - start - 1) / pattern.stride + 1 : 0, first,
+          pattern.outputs);
+      for (int64_t image = 0; image < images; ++image) {
+        const auto* channel = from + image * image_stride;
+        for (const auto row : rows) {
+          if (row == Pattern::outside) {
+            to = std::fill_n(to, pattern.outputs, Number());
+          } else {
+            to = copy_row(to, channel + row, pattern, start, first, end);
+          }
+        }
+      }
+    }
+  }
 }
 
 template <class Number>
 void copy_patches(const at::Tensor& columns, const at::Tensor& input, const Pattern& pattern) {
-  const auto copy = copy_of_width<Number>(pattern.width, std::make_integer_sequence<int64_t, 12>());
   const auto* from = static_cast<const Number*>(input.const_data_ptr());
   auto* to = static_cast<Number*>(columns.mutable_data_ptr());
-  at::parallel_for(0, input.size(0), 1, [&](int64_t start, int64_t end) {
-    for (auto sample = start; sample < end; ++sample) {
-      auto* next = to + sample * pattern.numbers();
-      for (const auto place : pattern.places) {
-        next = copy(next, from + sample * input.stride(0) + place, pattern.runs, pattern.width);
-      }
+  const auto channels = input.size(2);
+  const auto numbers = columns.stride(0) / channels;
+  at::parallel_for(0, input.size(0) * channels, 16, [&](int64_t start, int64_t end) {
+    for (auto i = start; i < end; ++i) {
+      const auto* channel = from + i / channels * input.stride(0) + i % channels * input.stride(2);
+      copy_channel(to + i * numbers, channel, input.size(1), input.stride(1), pattern);
     }
   });
 }
@@ -120,23 +135,6 @@ void copy_patches(const at::Tensor& columns, const at::Tensor& input, const Patt
   }
 }
 
-at::Tensor padded(const at::Tensor& input, const Numbers& padding) {
-  if (std::all_of(padding.begin(), padding.end(), [](int64_t pad) { return pad == 0; })) {
-    return input;
-  }
-  Numbers pads;  // From the last dimension to the first, on either side.
-  for (auto pad = padding.rbegin(); pad != padding.rend(); ++pad) {
-    pads.insert(pads.end(), 2, *pad);
-  }
-  return at::constant_pad_nd(input, pads);
-}
-
-Numbers sizes_of_gradient(const at::Tensor& grad, const at::Tensor& input, const Patches& patches) {
-  Numbers sizes = {grad.size(0), grad.size(2), input.size(2)};
-  sizes.insert(sizes.end(), patches.kernel.begin(), patches.kernel.end());
-  return sizes;
-}
-
 // Patches of one point each, (B, C, places): a part of the input.
 at::Tensor points(at::Tensor input, at::IntArrayRef outputs, const Patches& patches) {
   for (size_t i = 0; i < outputs.size(); ++i) {
@@ -150,30 +148,30 @@ at::Tensor points(at::Tensor input, at::IntArrayRef outputs, const Patches& patc
 
 at::Tensor weight_gradient_of_patches(const at::Tensor& grad, const at::Tensor& input,
                                       const Patches& patches) {
-  const auto samples = grad.size(0);
+  const auto samples = grad.size(0), channels = grad.size(2);
   const auto outputs = grad.sizes().slice(3);
-  const auto whole = padded(input, patches.padding);
-  if (c10::multiply_integers(patches.kernel) == 1) {
-    auto gradient = empty_in_large_pages({samples, grad.size(2), input.size(2)}, grad.options());
-    at::bmm_out(gradient, grad.transpose(1, 2).flatten(2), points(whole, outputs, patches).mT());
-    return gradient.reshape(sizes_of_gradient(grad, input, patches));
+  Numbers sizes = {samples, channels, input.size(2)};
+  sizes.insert(sizes.end(), patches.kernel.begin(), patches.kernel.end());
+  const auto gradient = empty_in_large_pages(sizes, grad.options());
+  auto stack = gradient.view({samples, channels, -1});
+  const auto rows = grad.transpose(1, 2).flatten(2);
+  const auto is_0 = [](int64_t number) { return number == 0; };
+  if (c10::multiply_integers(patches.kernel) == 1 &&
+      std::all_of(patches.padding.begin(), patches.padding.end(), is_0)) {
+    at::bmm_out(stack, rows, points(input, outputs, patches).mT());
+    return gradient;
   }
-  const auto pattern = pattern_of(whole, outputs, patches);
-  const auto places = static_cast<int64_t>(pattern.places.size());
-  const auto rows = grad.transpose(1, 2).reshape({samples, grad.size(2), places});
-  const auto numbers = pattern.numbers();
+  const auto pattern = pattern_of(input, outputs, patches);
+  const auto numbers = stack.size(2) * rows.size(2);
   const auto step =
       std::clamp<int64_t>(bytes_at_a_time / (numbers * input.element_size()), 1, samples);
-  const auto columns = at::empty({step, places, numbers / places}, input.options());
-  const auto gradient =
-      empty_in_large_pages(sizes_of_gradient(grad, input, patches), grad.options());
-  const auto stack = gradient.view({samples, grad.size(2), -1});
+  const auto columns = at::empty({step, stack.size(2), rows.size(2)}, input.options());
   for (int64_t start = 0; start < samples; start += step) {
     const auto count = std::min(step, samples - start);
     const auto some = columns.narrow(0, 0, count);
-    copy_patches(some, whole.narrow(0, start, count), pattern);
+    copy_patches(some, input.narrow(0, start, count), pattern);
     auto result = stack.narrow(0, start, count);
-    at::bmm_out(result, rows.narrow(0, start, count), some);
+    at::bmm_out(result, rows.narrow(0, start, count), some.mT());
   }
   return gradient;
 }
