@@ -4,6 +4,7 @@ A kernel is found by all that it was made from: the graph, its inputs, the setti
 and the versions. Functions are always traced, so nothing rests on how Python spells them.
 """
 
+import contextlib
 import ctypes
 import getpass
 import hashlib
@@ -48,12 +49,7 @@ def key_of(graph: fx.GraphModule, values: list[Tensor], settings: dict[str, Any]
     if not all(_is_fixed(value) for value in values):
         return None
     parts = [
-        "2",  # of this format, and of the passes that follow
-        torch.__version__,
-        torch.version.git_version,
-        platform.python_version(),
-        torch.backends.cpu.get_cpu_capability(),
-        _processor(),
+        *_machine(),
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
         torch.get_float32_matmul_precision(),
@@ -62,7 +58,34 @@ def key_of(graph: fx.GraphModule, values: list[Tensor], settings: dict[str, Any]
         [(v.dtype, tuple(v.shape), v.stride(), v.device, v.is_conj(), v.is_neg()) for v in values],
         graph.code,
     ]
+    return _digest(parts)
+
+
+def _machine() -> list[Any]:
+    return [
+        "2",  # of this format, and of the passes that follow
+        torch.__version__,
+        torch.version.git_version,
+        platform.python_version(),
+        torch.backends.cpu.get_cpu_capability(),
+        _processor(),
+    ]
+
+
+def _digest(parts: list[Any]) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def is_noted(fact: list[Any]) -> bool:
+    """Has an earlier process found this to be so, on such a machine?"""
+    return (_folder() / _digest([*_machine(), *fact])).exists()
+
+
+def note(fact: list[Any]) -> None:
+    """Tells later processes."""
+    with contextlib.suppress(OSError):
+        _folder().mkdir(parents=True, exist_ok=True)
+        (_folder() / _digest([*_machine(), *fact])).touch()
 
 
 def load(key: str) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from torch._guards import TracingContext, detect_fake_mode, tracing
 
 from functorch_ext import _C
-from functorch_ext._jit import disk_cache
+from functorch_ext._jit import disk_cache, toolchain
 from functorch_ext._jit.passes.expanded import clone_expanded
 from functorch_ext._jit.passes.gathered import keep_gathered
 
@@ -75,7 +75,13 @@ def _compile(graph: fx.GraphModule, values: list[Tensor]) -> tuple[Any, str | No
     # With AOTAutograd's cache, the parts aren't seen; the kernels have a cache of their own.
     without_cache = aot_config.patch(enable_autograd_cache=False)
     try:
-        with torch.no_grad(), config.patch(_SETTINGS), without_cache, tracing(context):
+        with (
+            torch.no_grad(),
+            config.patch(_SETTINGS),
+            without_cache,
+            toolchain.prepared(),
+            tracing(context),
+        ):
             function: Any = compile_fx(graph, list(values), inner_compile=compile_part)
     except InvalidCxxCompiler as error:
         raise _without_compiler() from error
