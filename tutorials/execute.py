@@ -20,7 +20,7 @@ from PIL import Image
 
 FOLDER = Path(__file__).parent
 SECONDS = 600  # of a cell, or the start of a kernel, on a busy machine
-COLOURS = 64  # of a picture
+COLOURS = 256  # of a picture
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
