@@ -14,7 +14,9 @@ def call_transform(
 
     positional, names = _OPTIONS[transform]
     named = dict(zip(names, options[positional:], strict=True))
-    return getattr(functorch_ext, transform)(func, *options[:positional], **named)(*args, **kwargs)
+    name, _, method = transform.partition(".")
+    made = getattr(functorch_ext, name)(func, *options[:positional], **named)
+    return (getattr(made, method) if method else made)(*args, **kwargs)
 
 
 # The options of each: how many by position, and the names of the others.
@@ -25,4 +27,9 @@ _OPTIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "jacrev": (1, ("has_aux", "chunk_size")),
     "jacfwd": (2, ("chunk_size", "randomness")),
     "hessian": (1, ("has_aux", "chunk_size")),
+    "hessian_diag": (1, ("chunk_size",)),
+    "laplacian": (1, ("weights", "chunk_size")),
+    "hvp.at": (1, ()),
+    "vhp.at": (1, ()),
+    "ggnvp.at": (1, ()),
 }

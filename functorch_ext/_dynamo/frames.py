@@ -21,6 +21,7 @@ _FOLDER = f"{functorch_ext.__path__[0]}/"
 _CALLERS = (
     "_dynamo.polyfills",
     "_dynamo.entry",
+    "_dynamo.second_order",
     "forward",
     "functionalize",
     "jacobian",
