@@ -11,6 +11,7 @@ import os
 import resource
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,24 +36,29 @@ def count_of(features: int, width: int) -> int:
     return features * width + width * width + width
 
 
+def problem(samples: int, features: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, targets and parameters: the same numbers in each process."""
+    torch.manual_seed(0)
+    x = torch.randn(samples, features, dtype=torch.float64)
+    parameters = torch.randn(count_of(features, width), dtype=torch.float64) / width**0.5
+    return x, x.prod(1, keepdim=True), parameters
+
+
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="sharded_hessian", description=__doc__.split("\n")[0])
     parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--check", action="store_true", help="compare with one process's Hessian")
+    parser.add_argument("--save", type=Path, help="a folder for the part of each process")
     options = parser.parse_args(arguments)
 
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
     processes = distributed.get_world_size()
     mesh = init_device_mesh("cpu", (processes,))
-    torch.manual_seed(0)  # the same numbers everywhere
     features, width = 8, options.width
-    x = torch.randn(options.samples, features, dtype=torch.float64)
-    y = x.prod(1, keepdim=True)
-    count = count_of(features, width)
-    count -= count % processes
-    parameters = torch.randn(count_of(features, width), dtype=torch.float64) / width**0.5
+    x, y, parameters = problem(options.samples, features, width)
+    count = len(parameters) - len(parameters) % processes
     fixed = parameters[count:]
 
     def replicated(tensor: Tensor) -> Tensor:
@@ -77,7 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             f"{processes} processes: Hessian {tuple(found.shape)}, of which each has {part}; "
             f"{elapsed:.2f} s, {used:.2f} s of processor and {grown / 1024:.0f} MiB in one process"
         )
-    result = {"part": part, "processes": processes}
+    result: dict[str, Any] = {"part": part, "processes": processes}
+    if options.save is not None:
+        measured = {"processor": used, "mebibytes": grown / 1024}
+        saved = {"hessian": found.to_local(), **measured}
+        torch.save(saved, options.save / f"{distributed.get_rank()}.pt")
     if options.check:
         whole = hessian(lambda free: loss(x, y, fixed, free))(parameters[:count])
         torch.testing.assert_close(found.full_tensor(), whole)
