@@ -6,6 +6,8 @@ Environment: MAX_JOBS (compilers at once, 2 unless set).
 """
 
 import contextlib
+import itertools
+import math
 import os
 import subprocess
 import sys
@@ -19,10 +21,15 @@ from setuptools.command.build_py import build_py
 from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths
 
 ROOT = Path(__file__).resolve().parent
+CSRC = ROOT / "csrc"
 GENERATED = ROOT / "build" / "generated"
 # "address": the build that .ci/sanitize makes, beside the ordinary one.
 SANITIZER = os.environ.get("FUNCTORCH_EXT_SANITIZER", "")
 PRELUDE = ROOT / "build" / SANITIZER / "prelude" / "prelude.h"
+UNITS = ROOT / "build" / "units"
+# Each file by itself, for work on a few: a change compiles one file, a whole build takes
+# three times as long.
+SEPARATE = os.environ.get("FUNCTORCH_EXT_SEPARATE", "") not in ("", "0")
 BUILD_INFO = ROOT / "functorch_ext" / "_build_info.py"
 
 # The extension is compiled against the C++ of one release of torch, which the package then needs:
@@ -30,7 +37,8 @@ BUILD_INFO = ROOT / "functorch_ext" / "_build_info.py"
 VERSION = "0.1.0"
 RELEASE = str(torch.__version__).split("+")[0]
 
-# A translation unit that includes torch's headers takes up to 2 GB of memory, so ask for few.
+# Lines of a unit: it then takes about half a minute and 2 GB of memory, so ask for few at once.
+UNIT_LINES = 1200
 os.environ.setdefault("MAX_JOBS", "2")
 # ninja lies beside the interpreter in a virtual environment, which need not be activated.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -55,14 +63,38 @@ def write_build_info() -> None:
 
 def generate_code() -> None:
     """Runs the code generator; it rewrites only the files whose text changes."""
-    generator = ROOT / "csrc" / "codegen" / "generate.py"
+    generator = CSRC / "codegen" / "generate.py"
     if generator.exists():
         subprocess.run([sys.executable, str(generator), str(GENERATED)], check=True)
 
 
+def units() -> list[Path]:
+    """The files to compile: each includes some neighbours of a folder of csrc/.
+
+    What a file costs is mostly what it shares with its neighbours, headers and the templates that
+    they ask for: one compiler run for ten files takes as long as three for one each. Names in
+    unnamed namespaces are therefore unique in their folder.
+    """
+    sources = sorted(CSRC.glob("**/*.cpp"))
+    if SEPARATE:
+        return sources
+    made = []
+    for folder, group in itertools.groupby(sources, key=lambda source: source.parent):
+        files = list(group)
+        lines = [len(file.read_text().splitlines()) for file in files]
+        count = math.ceil(sum(lines) / UNIT_LINES)
+        before = itertools.accumulate(lines, initial=0)
+        texts = [""] * count
+        for file, start in zip(files, before, strict=False):
+            texts[start * count // sum(lines)] += f'#include "{file.relative_to(CSRC)}"\n'
+        for number, text in enumerate(filter(None, texts), start=1):
+            made.append(UNITS / f"{folder.name}_{number}.cpp")
+            write_if_changed(made[-1], text)
+    return made
+
+
 def extension() -> CppExtension:
-    """All of csrc/ and the generated sources as one extension module."""
-    sources = sorted([*ROOT.glob("csrc/**/*.cpp"), *GENERATED.glob("**/*.cpp")])
+    """All of csrc/ as one extension module."""
     instrumentation = []
     if SANITIZER:
         instrumentation = [f"-fsanitize={SANITIZER}", "-fno-omit-frame-pointer", "-g1"]
@@ -70,8 +102,8 @@ def extension() -> CppExtension:
     system = [*include_paths("cpu"), sysconfig.get_path("include")]
     module = CppExtension(
         "functorch_ext._C",
-        [str(source.relative_to(ROOT)) for source in sources],
-        include_dirs=[str(ROOT / "csrc"), str(GENERATED)],
+        [str(unit.relative_to(ROOT)) for unit in units()],
+        include_dirs=[str(CSRC), str(GENERATED)],
         define_macros=[("FUNCTORCH_EXT_BUILT_FOR_TORCH", f'"{RELEASE}"')],
         extra_compile_args=[
             *(flag for path in system for flag in ("-isystem", path)),
@@ -130,7 +162,7 @@ class BuildCpp(BuildExtension):
         are the ones that files are compiled with.
         """
         (module,) = self.distribution.ext_modules
-        header = ROOT / "csrc" / "prelude.h"
+        header = CSRC / "prelude.h"
         compiled = PRELUDE.with_suffix(".h.gch")
         command = [
             os.environ.get("CXX", "c++"),

@@ -39,10 +39,10 @@ Nine parted(const Nine& results, const JoinedAttention& joined) {
           joined.shared(debug)};
 }
 
-Nine flash_rule(const Operator<at::_ops::_scaled_dot_product_flash_attention::schema>& op,
-                Level& level, const at::Tensor& query, const at::Tensor& key,
-                const at::Tensor& value, double dropout_p, bool is_causal, bool return_debug_mask,
-                std::optional<double> scale) {
+Nine cuda_flash_rule(const Operator<at::_ops::_scaled_dot_product_flash_attention::schema>& op,
+                     Level& level, const at::Tensor& query, const at::Tensor& key,
+                     const at::Tensor& value, double dropout_p, bool is_causal,
+                     bool return_debug_mask, std::optional<double> scale) {
   check_draws(op, level, dropout_p);
   const JoinedAttention joined(query, level);
   return parted(op.call(joined(query), joined(key), joined(value), dropout_p, is_causal,
@@ -50,12 +50,13 @@ Nine flash_rule(const Operator<at::_ops::_scaled_dot_product_flash_attention::sc
                 joined);
 }
 
-Three flash_backward_rule(Level& level, const at::Tensor& grad, const at::Tensor& query,
-                          const at::Tensor& key, const at::Tensor& value, const at::Tensor& output,
-                          const at::Tensor& logsumexp, const at::Tensor& q_ends,
-                          const at::Tensor& k_ends, c10::SymInt max_q, c10::SymInt max_k,
-                          double dropout_p, bool is_causal, const at::Tensor& seed,
-                          const at::Tensor& offset, std::optional<double> scale) {
+Three cuda_flash_backward_rule(Level& level, const at::Tensor& grad, const at::Tensor& query,
+                               const at::Tensor& key, const at::Tensor& value,
+                               const at::Tensor& output, const at::Tensor& logsumexp,
+                               const at::Tensor& q_ends, const at::Tensor& k_ends,
+                               c10::SymInt max_q, c10::SymInt max_k, double dropout_p,
+                               bool is_causal, const at::Tensor& seed, const at::Tensor& offset,
+                               std::optional<double> scale) {
   const JoinedAttention joined(query, level);
   const auto below = [&](const at::Tensor& tensor) { return value_of(tensor, level); };
   const auto [grad_query, grad_key, grad_value] =
@@ -137,8 +138,8 @@ Three cudnn_backward_rule(Level& level, const at::Tensor& grad, const at::Tensor
 }  // namespace
 
 void register_attention_cuda_rules() {
-  add<at::_ops::_scaled_dot_product_flash_attention>(flash_rule);
-  add<at::_ops::_scaled_dot_product_flash_attention_backward>(flash_backward_rule);
+  add<at::_ops::_scaled_dot_product_flash_attention>(cuda_flash_rule);
+  add<at::_ops::_scaled_dot_product_flash_attention_backward>(cuda_flash_backward_rule);
   add<at::_ops::_scaled_dot_product_efficient_attention>(efficient_rule);
   add<at::_ops::_scaled_dot_product_efficient_attention_backward>(efficient_backward_rule);
   add<at::_ops::_scaled_dot_product_cudnn_attention>(cudnn_rule);

@@ -12,9 +12,9 @@ namespace {
 using Sizes = c10::SymIntArrayRef;
 
 // The input may be one image, without N.
-at::Tensor convolve(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                    Sizes stride, Sizes padding, Sizes dilation, bool transposed = false,
-                    Sizes output_padding = {}) {
+at::Tensor general_convolution(const at::Tensor& input, const at::Tensor& weight,
+                               const OptionalTensor& bias, Sizes stride, Sizes padding,
+                               Sizes dilation, bool transposed = false, Sizes output_padding = {}) {
   const bool has_n = input.dim() == weight.dim();
   const std::vector<c10::SymInt> none(stride.size(), 0);
   const auto output = at::convolution_symint(has_n ? input : input.unsqueeze(0), weight, bias,
@@ -27,18 +27,18 @@ at::Tensor convolve(const at::Tensor& input, const at::Tensor& weight, const Opt
 at::Tensor plain(const at::Tensor& input, const at::Tensor& weight, Sizes,
                  const OptionalTensor& bias, Sizes stride, Sizes padding) {
   const std::vector<c10::SymInt> ones(stride.size(), 1);
-  return convolve(input, weight, bias, stride, padding, ones);
+  return general_convolution(input, weight, bias, stride, padding, ones);
 }
 
 at::Tensor dilated(const at::Tensor& input, const at::Tensor& weight, Sizes,
                    const OptionalTensor& bias, Sizes stride, Sizes padding, Sizes dilation) {
-  return convolve(input, weight, bias, stride, padding, dilation);
+  return general_convolution(input, weight, bias, stride, padding, dilation);
 }
 
 at::Tensor transposed(const at::Tensor& input, const at::Tensor& weight, Sizes,
                       const OptionalTensor& bias, Sizes stride, Sizes padding, Sizes output_padding,
                       Sizes dilation) {
-  return convolve(input, weight, bias, stride, padding, dilation, true, output_padding);
+  return general_convolution(input, weight, bias, stride, padding, dilation, true, output_padding);
 }
 
 at::Tensor with_groups(const at::Tensor& input, const at::Tensor& weight,

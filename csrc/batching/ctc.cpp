@@ -36,8 +36,8 @@ void check_targets(const at::Tensor& targets, const at::Tensor& lengths) {
 
 // PyTorch's kernel looks up the scores of a class that doesn't exist in those of another sequence.
 // What pads a target may be anything.
-void check_classes(const at::Tensor& targets, const at::Tensor& lengths,
-                   const c10::SymInt& classes) {
+void check_labels(const at::Tensor& targets, const at::Tensor& lengths,
+                  const c10::SymInt& classes) {
   auto valid = targets.ge(0).logical_and(targets.lt(classes));
   if (targets.dim() == 2) {
     const auto places = at::arange(targets.sym_size(1), targets.options().dtype(at::kLong));
@@ -55,7 +55,7 @@ std::tuple<at::Tensor, at::Tensor> ctc_rule(Level& level, const at::Tensor& log_
   TORCH_CHECK(log_probs.dim() == 3, "ctc_loss: expected log_probs (time, N, classes), but got ",
               log_probs.sym_sizes());
   check_targets(targets, target_lengths);
-  check_classes(targets, lengths_as_tensor(target_lengths, targets), log_probs.sym_size(2));
+  check_labels(targets, lengths_as_tensor(target_lengths, targets), log_probs.sym_size(2));
   if (level.batch_size == 0) {
     const auto sizes = log_probs.sym_sizes();
     const auto& value = value_of(log_probs, level);

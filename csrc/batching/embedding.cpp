@@ -65,8 +65,8 @@ at::Tensor embedding_backward_rule(Level& level, const at::Tensor& grad_output,
 }
 
 // Rows that are too long are made shorter in place.
-at::Tensor& renorm_in_place_rule(Level& level, at::Tensor& self, const at::Tensor& indices,
-                                 double max_norm, double norm_type) {
+at::Tensor& embedding_renorm_rule(Level& level, at::Tensor& self, const at::Tensor& indices,
+                                  double max_norm, double norm_type) {
   const auto value = at_front(self, level);
   auto table = merge_into(value, 0).contiguous();
   const auto places = in_merged_table(indices, self.sym_size(0), level);
@@ -79,7 +79,7 @@ at::Tensor& renorm_in_place_rule(Level& level, at::Tensor& self, const at::Tenso
 
 // Bags of rows: the sum, mean or maximum of each. The bags of all samples are those of one larger
 // call.
-enum Mode : int64_t { Sum = 0, Mean = 1, Max = 2 };
+enum Mode : int64_t { BagSum = 0, BagMean = 1, BagMax = 2 };
 
 // Bags that reached beyond a sample's indices would hold another sample's.
 void check_offsets(const at::Tensor& offsets, const c10::SymInt& length) {
@@ -187,7 +187,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> embedding_bag_rule(
     return split_from(result, 0, level, offsets.sym_size(0)).narrow_symint(1, 0, count);
   };
   auto rows = maxima;
-  if (mode == Max) {
+  if (mode == BagMax) {
     rows = by_sample(maxima);
     rows = tables_differ ? rows - bags.samples(rows) * bags.rows : rows;
   } else {
@@ -207,7 +207,7 @@ at::Tensor embedding_bag_backward_rule(Level& level, const at::Tensor& grad,
                                        int64_t padding_idx) {
   const auto grads = expanded_at_front(grad, level);
   const auto sizes = expanded_at_front(bag_size, level);
-  if (mode == Max) {
+  if (mode == BagMax) {
     const auto filled = sizes.gt(0).unsqueeze(-1);
     const auto rows = at::where(filled, expanded_at_front(maximum_indices, level), 0).to(at::kLong);
     const auto table = grads.new_zeros_symint({level.batch_size, num_weights, grad.sym_size(1)});
@@ -227,9 +227,9 @@ at::Tensor embedding_bag_backward_rule(Level& level, const at::Tensor& grad,
                           .index_add(0, bags.places, ones)
                           .index_select(0, bags.places);
     weights = weights ? *weights / uses : uses.reciprocal();
-    if (mode == Mean) {
+    if (mode == BagMean) {
       weights = *weights / sizes.gather(1, bag).flatten();
-      mode = Sum;
+      mode = BagSum;
     }
   }
   const auto table = at::_embedding_bag_dense_backward_symint(
@@ -275,7 +275,7 @@ void register_embedding_rules() {
 
   add_decomposition<at::_ops::embedding_sparse_backward>(dense_gradients);
 
-  add<at::_ops::embedding_renorm_>(renorm_in_place_rule);
+  add<at::_ops::embedding_renorm_>(embedding_renorm_rule);
 
   add<at::_ops::_embedding_bag>(embedding_bag_rule<at::_ops::_embedding_bag>);
   add<at::_ops::_embedding_bag_forward_only>(

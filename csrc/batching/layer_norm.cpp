@@ -13,8 +13,8 @@ namespace {
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 // The normalised value with weight and bias, which line up with it already.
-at::Tensor affine(const at::Tensor& normalized, const at::Tensor& weight, const at::Tensor& bias,
-                  const Level& level) {
+at::Tensor scale_and_shift(const at::Tensor& normalized, const at::Tensor& weight,
+                           const at::Tensor& bias, const Level& level) {
   auto result = weight.defined() ? at::mul(normalized, weight) : normalized;
   if (bias.defined()) {
     result = at::add(result, bias);
@@ -35,8 +35,8 @@ Three layer_norm_rule(Level& level, const at::Tensor& input, c10::SymIntArrayRef
       batched_affine ? OptionalTensor() : optional_value(weight, level),
       batched_affine ? OptionalTensor() : optional_value(bias, level), eps);
   if (batched_affine) {
-    output = affine(output, aligned(weight, input.dim(), level), aligned(bias, input.dim(), level),
-                    level);
+    output = scale_and_shift(output, aligned(weight, input.dim(), level),
+                             aligned(bias, input.dim(), level), level);
   } else {
     output = wrap_if(output, batched, level);
   }
@@ -120,7 +120,7 @@ Three group_norm_rule(Level& level, const at::Tensor& input, const OptionalTenso
       return tensor && tensor->defined() ? per_channel(at_front(*tensor, level), input.dim())
                                          : at::Tensor();
     };
-    return {affine(output, front(weight), front(bias), level), wrap(mean, no_bdim, level),
+    return {scale_and_shift(output, front(weight), front(bias), level), wrap(mean, no_bdim, level),
             wrap(rstd, no_bdim, level)};
   }
   const bool batched_affine = is_batched(weight, level) || is_batched(bias, level);
@@ -136,7 +136,7 @@ Three group_norm_rule(Level& level, const at::Tensor& input, const OptionalTenso
       return tensor && tensor->defined() ? per_channel(at_front(*tensor, level), input.dim())
                                          : at::Tensor();
     };
-    result = affine(at_front(result, level), front(weight), front(bias), level);
+    result = scale_and_shift(at_front(result, level), front(weight), front(bias), level);
   }
   return {result, joined.part(mean), joined.part(rstd)};
 }

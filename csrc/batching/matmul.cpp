@@ -31,7 +31,7 @@ at::Tensor stacked_product(const at::Tensor& left, const at::Tensor& right) {
 at::Tensor mm_rule(Level& level, const at::Tensor& self, const at::Tensor& other) {
   TORCH_CHECK(self.dim() == 2, "self must be a matrix, but it is ", self.dim(), "D");
   TORCH_CHECK(other.dim() == 2, "mat2 must be a matrix, but it is ", other.dim(), "D");
-  if (is_sparse(self) || is_sparse(other)) {
+  if (has_sparse_layout(self) || has_sparse_layout(other)) {
     return sparse_mm(level, self, other);
   }
   const auto left = at_front(self, level);
@@ -113,7 +113,7 @@ at::Tensor add_scaled(const at::Tensor& self, const at::Tensor& product, const a
 at::Tensor addmm_rule(Level& level, const at::Tensor& self, const at::Tensor& left,
                       const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
   const bool bias_is_a_row = self.dim() <= 1 || self.sym_size(0) == 1;
-  if (is_sparse(left) || is_sparse(right)) {
+  if (has_sparse_layout(left) || has_sparse_layout(right)) {
     return add_scaled(self, at::mm(left, right), beta, alpha);
   }
   if (is_batched_at(right, level)) {
@@ -202,7 +202,7 @@ at::Tensor linear_rule(Level& level, const at::Tensor& input, const at::Tensor& 
                        const std::optional<at::Tensor>& bias) {
   const bool has_bias = bias && bias->defined();
   const bool bias_batched = has_bias && is_batched_at(*bias, level);
-  if (!is_batched_at(weight, level) && !bias_batched && !is_sparse(weight)) {
+  if (!is_batched_at(weight, level) && !bias_batched && !has_sparse_layout(weight)) {
     const auto plain_bias = has_bias ? std::optional(value_of(*bias, level)) : std::nullopt;
     return wrap(at::linear(at_front(input, level), value_of(weight, level), plain_bias), 0, level);
   }
@@ -246,7 +246,8 @@ at::Tensor matmul_rule(Level& level, const at::Tensor& self, const at::Tensor& o
   if (self.dim() == 1) {
     return at::matmul(self.unsqueeze(0), other).squeeze(-2);
   }
-  if (self.dim() == 2 && other.dim() == 2 && (is_sparse(self) || is_sparse(other))) {
+  if (self.dim() == 2 && other.dim() == 2 &&
+      (has_sparse_layout(self) || has_sparse_layout(other))) {
     return at::mm(self, other);
   }
   const auto rank = std::max(self.dim(), other.dim());

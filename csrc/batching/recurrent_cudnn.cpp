@@ -16,7 +16,7 @@ using LayersBackward = at::_ops::_cudnn_rnn_backward;
 // Output, last hidden state, last cell state, workspace, weights in one piece of memory.
 using Five = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 // Gradients of the input, of the first states, and of the weights.
-using Four = std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>>;
+using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, std::vector<at::Tensor>>;
 
 struct Sequences {
   const at::Tensor& input;
@@ -87,9 +87,9 @@ Five layers_with_tangents(c10::DispatchKeySet keys, const at::Tensor& input, at:
                             batch_first, dropout, train, bidirectional, batch_sizes, dropout_state);
 }
 
-Four gradients_by_steps(const Sequences& sequences, const OptionalTensor& grad_output,
-                        const OptionalTensor& grad_hy, const OptionalTensor& grad_cy,
-                        const std::array<bool, 4>& asked) {
+Gradients gradients_by_steps(const Sequences& sequences, const OptionalTensor& grad_output,
+                             const OptionalTensor& grad_hy, const OptionalTensor& grad_cy,
+                             const std::array<bool, 4>& asked) {
   auto inputs = sequences.inputs();
   std::vector<at::Tensor> cotangents;
   std::vector<size_t> given;
@@ -115,7 +115,7 @@ Four gradients_by_steps(const Sequences& sequences, const OptionalTensor& grad_o
   const auto part = [&](size_t i) {
     return gradients[i].defined() ? gradients[i] : at::zeros_like(inputs[i]);
   };
-  Four result;
+  Gradients result;
   std::get<0>(result) = asked[0] ? part(0) : at::Tensor();
   std::get<1>(result) = asked[1] ? part(1) : at::Tensor();
   std::get<2>(result) = asked[2] && sequences.has_cell() ? part(2) : at::Tensor();
@@ -125,15 +125,16 @@ Four gradients_by_steps(const Sequences& sequences, const OptionalTensor& grad_o
   return result;
 }
 
-Four backward_recorded(c10::DispatchKeySet keys, const at::Tensor& input, at::TensorList weight,
-                       int64_t stride0, const at::Tensor& weight_buf, const at::Tensor& hx,
-                       const OptionalTensor& cx, const at::Tensor& output,
-                       const OptionalTensor& grad_output, const OptionalTensor& grad_hy,
-                       const OptionalTensor& grad_cy, int64_t mode, c10::SymInt hidden_size,
-                       c10::SymInt proj_size, int64_t num_layers, bool batch_first, double dropout,
-                       bool train, bool bidirectional, c10::SymIntArrayRef batch_sizes,
-                       const OptionalTensor& dropout_state, const at::Tensor& reserve,
-                       std::array<bool, 4> asked) {
+Gradients backward_recorded(c10::DispatchKeySet keys, const at::Tensor& input,
+                            at::TensorList weight, int64_t stride0, const at::Tensor& weight_buf,
+                            const at::Tensor& hx, const OptionalTensor& cx,
+                            const at::Tensor& output, const OptionalTensor& grad_output,
+                            const OptionalTensor& grad_hy, const OptionalTensor& grad_cy,
+                            int64_t mode, c10::SymInt hidden_size, c10::SymInt proj_size,
+                            int64_t num_layers, bool batch_first, double dropout, bool train,
+                            bool bidirectional, c10::SymIntArrayRef batch_sizes,
+                            const OptionalTensor& dropout_state, const at::Tensor& reserve,
+                            std::array<bool, 4> asked) {
   const Sequences sequences{input,
                             weight,
                             hx,

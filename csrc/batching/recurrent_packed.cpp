@@ -30,7 +30,7 @@ at::Tensor rows(const at::Tensor& tensor, int64_t first, int64_t count) {
   return tensor.defined() ? tensor.narrow(0, first, count) : tensor;
 }
 
-at::Tensor joined(const std::vector<at::Tensor>& parts) {
+at::Tensor concatenated(const std::vector<at::Tensor>& parts) {
   return parts[0].defined() ? at::cat(parts) : at::Tensor();
 }
 
@@ -55,8 +55,8 @@ std::pair<at::Tensor, RecurrentState> packed_layer(RecurrentKind kind,
       ended_cell.push_back(rows(state.cell, count, running - count));
       state = {rows(state.hidden, 0, count), rows(state.cell, 0, count)};
     } else if (count > running) {
-      state = {joined({state.hidden, rows(first.hidden, running, count - running)}),
-               joined({state.cell, rows(first.cell, running, count - running)})};
+      state = {concatenated({state.hidden, rows(first.hidden, running, count - running)}),
+               concatenated({state.cell, rows(first.cell, running, count - running)})};
     }
     running = count;
     state = recurrent_step(kind, steps[step], state, weights);
@@ -66,7 +66,7 @@ std::pair<at::Tensor, RecurrentState> packed_layer(RecurrentKind kind,
   ended_cell.push_back(state.cell);
   std::reverse(ended_hidden.begin(), ended_hidden.end());
   std::reverse(ended_cell.begin(), ended_cell.end());
-  return {at::cat(outputs), {joined(ended_hidden), joined(ended_cell)}};
+  return {at::cat(outputs), {concatenated(ended_hidden), concatenated(ended_cell)}};
 }
 
 std::pair<at::Tensor, RecurrentState> packed_network(const RecurrentNetwork& network,

@@ -7,16 +7,16 @@
 
 namespace functorch_ext {
 
-bool is_sparse(const at::Tensor& tensor) {
+bool has_sparse_layout(const at::Tensor& tensor) {
   return below_all_levels(tensor).layout() != at::kStrided;
 }
 
 at::Tensor sparse_mm(Level& level, const at::Tensor& left, const at::Tensor& right) {
-  if (is_batched_at(left, level) && is_sparse(left)) {
+  if (is_batched_at(left, level) && has_sparse_layout(left)) {
     return wrap(at::bmm(at_front(left, level), expanded_at_front(right, level)), 0, level);
   }
   TORCH_CHECK(
-      !is_batched_at(right, level) || !is_sparse(right),
+      !is_batched_at(right, level) || !has_sparse_layout(right),
       "functorch_ext.vmap: a product with a sparse matrix on the right that differs between "
       "samples. Transpose the product: (sparse.t() @ dense.t()).t().");
   if (is_batched_at(right, level)) {

@@ -9,7 +9,7 @@
 namespace functorch_ext {
 
 // Is it sparse, or a wrapper for what is?
-bool is_sparse(const at::Tensor& tensor);
+bool has_sparse_layout(const at::Tensor& tensor);
 
 // One factor is sparse, either is batched.
 at::Tensor sparse_mm(Level& level, const at::Tensor& left, const at::Tensor& right);

@@ -1,6 +1,7 @@
 // Bags of embeddings, of which PyTorch has first derivatives of reverse mode alone: made of those
 // of single indices.
 #include "batching/operators.h"
+#include "derivatives/given.h"
 #include "derivatives/register.h"
 #include "engine/derivatives.h"
 
@@ -44,10 +45,6 @@ struct Bags {
     return sum(left_out.logical_not().to(dtype)).unsqueeze(1);
   }
 };
-
-bool is_given(const OptionalTensor& tensor) {
-  return tensor && tensor->defined();
-}
 
 // The rows where a bag has its largest numbers, and whether it has any.
 std::pair<at::Tensor, at::Tensor> rows_of_maxima(const at::Tensor& maxima, const Bags& bags) {

@@ -34,16 +34,18 @@ at::Tensor straightened(const at::Tensor& value, const at::Tensor& x, const at::
   return result;
 }
 
-at::Tensor per_tensor(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero_point,
-                      int64_t quant_min, int64_t quant_max, double grad_factor) {
+at::Tensor quantized_per_tensor(const at::Tensor& x, const at::Tensor& scale,
+                                const at::Tensor& zero_point, int64_t quant_min, int64_t quant_max,
+                                double grad_factor) {
   const auto value = at::_fake_quantize_learnable_per_tensor_affine(
       constant(x), constant(scale), constant(zero_point), quant_min, quant_max, grad_factor);
   const auto rounded = (constant(zero_point) + 0.5).trunc();
   return straightened(value, x, scale, zero_point, rounded, quant_min, quant_max, grad_factor);
 }
 
-at::Tensor per_channel(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& zero_point,
-                       int64_t axis, int64_t quant_min, int64_t quant_max, double grad_factor) {
+at::Tensor quantized_per_channel(const at::Tensor& x, const at::Tensor& scale,
+                                 const at::Tensor& zero_point, int64_t axis, int64_t quant_min,
+                                 int64_t quant_max, double grad_factor) {
   const auto value = at::_fake_quantize_learnable_per_channel_affine(
       constant(x), constant(scale), constant(zero_point), axis, quant_min, quant_max, grad_factor);
   std::vector<int64_t> shape(x.dim(), 1);
@@ -57,8 +59,10 @@ at::Tensor per_channel(const at::Tensor& x, const at::Tensor& scale, const at::T
 
 void register_fake_quantization_derivatives() {
   using namespace at::_ops;
-  add_computed_when<_fake_quantize_learnable_per_tensor_affine, has_tangents, per_tensor>();
-  add_computed_when<_fake_quantize_learnable_per_channel_affine, has_tangents, per_channel>();
+  add_computed_when<_fake_quantize_learnable_per_tensor_affine, has_tangents,
+                    quantized_per_tensor>();
+  add_computed_when<_fake_quantize_learnable_per_channel_affine, has_tangents,
+                    quantized_per_channel>();
 }
 
 }  // namespace functorch_ext

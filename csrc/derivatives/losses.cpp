@@ -3,6 +3,7 @@
 #include <tuple>
 
 #include "batching/operators.h"
+#include "derivatives/reduced.h"
 #include "derivatives/register.h"
 #include "engine/derivatives.h"
 
@@ -18,17 +19,6 @@ inline constexpr auto is_differentiated_by = [](const auto&... arguments) {
   const auto all = std::tie(arguments...);
   return any_differentiated(std::get<positions>(all)...);
 };
-
-at::Tensor reduced(const at::Tensor& losses, int64_t reduction) {
-  switch (reduction) {
-    case at::Reduction::Mean:
-      return losses.mean();
-    case at::Reduction::Sum:
-      return losses.sum();
-    default:
-      return losses;
-  }
-}
 
 at::Tensor weighted(const at::Tensor& losses, const OptionalTensor& weight) {
   return weight && weight->defined() ? losses * *weight : losses;

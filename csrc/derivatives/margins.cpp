@@ -1,5 +1,6 @@
 // Losses of margins, of which PyTorch has first derivatives of reverse mode alone.
 #include "derivatives/pulled_back.h"
+#include "derivatives/reduced.h"
 #include "derivatives/register.h"
 #include "engine/derivatives.h"
 
@@ -8,17 +9,6 @@ namespace functorch_ext {
 namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
-
-at::Tensor reduced(const at::Tensor& losses, int64_t reduction) {
-  switch (reduction) {
-    case at::Reduction::Mean:
-      return losses.mean();
-    case at::Reduction::Sum:
-      return losses.sum();
-    default:
-      return losses;
-  }
-}
 
 // One sample without N as one of N = 1, and its loss.
 at::Tensor as_batch(const at::Tensor& tensor, const at::Tensor& scores) {

@@ -159,7 +159,7 @@ bool has_derivative(const OperatorHandle& op) {
 }
 
 // Does reverse mode follow an argument of an operator that is called from outside of all rules?
-bool is_recorded(c10::DispatchKeySet keys, const OperatorHandle& op, const Stack& stack) {
+bool is_call_recorded(c10::DispatchKeySet keys, const OperatorHandle& op, const Stack& stack) {
   if (!c10::GradMode::is_enabled() || !keys.has_any(c10::autograd_dispatch_keyset)) {
     return false;
   }
@@ -197,7 +197,7 @@ bool any_differentiable(const Stack& results, size_t count) {
 void of_program(const OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
   const auto traits = OperatorTraits::of(op);
   const bool flows = tangent_flows(op, keys, *stack);
-  const bool has_none = !has_derivative(op) && (flows || is_recorded(keys, op, *stack));
+  const bool has_none = !has_derivative(op) && (flows || is_call_recorded(keys, op, *stack));
   if (C10_LIKELY(!flows && !has_none) || traits.composite || traits.view) {
     op.redispatchBoxed(below_derivatives(keys), stack);
     return;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "batching/running_statistics.h"
+#include "derivatives/given.h"
 #include "derivatives/register.h"
 #include "derivatives/second_order.h"
 
@@ -13,10 +14,6 @@ namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-
-bool is_given(const OptionalTensor& tensor) {
-  return tensor && tensor->defined();
-}
 
 // (x - mean) * scale, with scale = 1 / sqrt(variance + epsilon).
 struct Normalized {

@@ -14,7 +14,7 @@ bool is_number(at::ScalarType dtype) {
 
 // The same numbers by views that have derivatives; of any tensor, since what has one may be written
 // through the view.
-at::Tensor view(c10::DispatchKeySet keys, const at::Tensor& self, at::ScalarType dtype) {
+at::Tensor view_as_dtype(c10::DispatchKeySet keys, const at::Tensor& self, at::ScalarType dtype) {
   const auto plain = [&] {
     return at::_ops::view_dtype::redispatch(below_derivatives(keys), self, dtype);
   };
@@ -48,7 +48,7 @@ at::Tensor view(c10::DispatchKeySet keys, const at::Tensor& self, at::ScalarType
 }  // namespace
 
 void register_reinterpreted_derivatives() {
-  add_derivative_kernel<at::_ops::view_dtype>(&functorch_ext::view);
+  add_derivative_kernel<at::_ops::view_dtype>(&view_as_dtype);
 }
 
 }  // namespace functorch_ext

@@ -11,8 +11,9 @@ namespace functorch_ext {
 namespace {
 
 bool has_tangent_beside_sparse(const at::Tensor& left, const at::Tensor& right) {
-  return is_sparse(left) != is_sparse(right) && any_tangent(is_sparse(left) ? right : left) &&
-         !any_differentiated(is_sparse(left) ? left : right);
+  return has_sparse_layout(left) != has_sparse_layout(right) &&
+         any_tangent(has_sparse_layout(left) ? right : left) &&
+         !any_differentiated(has_sparse_layout(left) ? left : right);
 }
 
 }  // namespace
@@ -22,7 +23,7 @@ std::optional<at::Tensor> sparse_product_with_tangent(Product product, const at:
   if (!has_tangent_beside_sparse(left, right)) {
     return std::nullopt;
   }
-  const bool sparse_left = is_sparse(left);
+  const bool sparse_left = has_sparse_layout(left);
   const auto of = [&](const at::Tensor& dense) {
     return sparse_left ? product(left, dense) : product(dense, right);
   };

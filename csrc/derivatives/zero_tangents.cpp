@@ -145,7 +145,7 @@ at::Tensor minus(c10::DispatchKeySet keys, const at::Tensor& self, const at::Ten
 
 at::Tensor mm(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {
   if (any_zeros(keys)) {
-    return zeros({self.sym_size(0), other.sym_size(1)}, is_sparse(self) ? other : self);
+    return zeros({self.sym_size(0), other.sym_size(1)}, has_sparse_layout(self) ? other : self);
   }
   if (any_sparse(keys)) {
     if (auto product = sparse_product_with_tangent(at::_ops::mm::call, self, other)) {

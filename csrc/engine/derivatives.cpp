@@ -6,7 +6,7 @@ namespace functorch_ext {
 
 namespace {
 
-void (*called_before)() = nullptr;
+void (*before_first_derivative)() = nullptr;
 
 }  // namespace
 
@@ -24,12 +24,12 @@ Differentiating::~Differentiating() {
 }
 
 void set_before_transforms(void (*function)()) {
-  called_before = function;
+  before_first_derivative = function;
 }
 
 void before_transforms() {
-  if (called_before) {
-    called_before();
+  if (before_first_derivative) {
+    before_first_derivative();
   }
 }
 

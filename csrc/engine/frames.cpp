@@ -15,7 +15,7 @@ namespace functorch_ext {
 
 namespace {
 
-void (*called_before)() = nullptr;
+void (*before_level)() = nullptr;
 
 int64_t depth_above(const std::vector<at::Tensor>& tensors) {
   int64_t depth = next_depth();
@@ -28,12 +28,12 @@ int64_t depth_above(const std::vector<at::Tensor>& tensors) {
 }  // namespace
 
 void set_before_levels(void (*function)()) {
-  called_before = function;
+  before_level = function;
 }
 
 RunningLevel::RunningLevel(LevelPtr level, bool is_plane) : level_(std::move(level)) {
-  if (called_before) {
-    called_before();
+  if (before_level) {
+    before_level();
   }
   position_.emplace(is_plane ? level_ : thread_state().plane, level_);
 }

@@ -15,19 +15,19 @@ CreationMeta creation_of(const Viewed& viewed) {
   return viewed.one_of_several ? CreationMeta::MULTI_OUTPUT_NODE : CreationMeta::DEFAULT;
 }
 
-bool is_differentiated_here(const at::Tensor& tensor) {
+bool is_recorded_here(const at::Tensor& tensor) {
   return tensor.requires_grad() || tensor._fw_grad(/*level=*/0).defined();
 }
 
 }  // namespace
 
 bool viewed_is_differentiated(const WrapperImpl& wrapper) {
-  return is_differentiated_here(wrapper.viewed().base);
+  return is_recorded_here(wrapper.viewed().base);
 }
 
 void track_viewed(const at::Tensor& view, bool written) {
   auto* wrapper = wrapper_of(view);
-  if (view.is_view() || view.is_inference() || is_differentiated_here(view)) {
+  if (view.is_view() || view.is_inference() || is_recorded_here(view)) {
     wrapper->forget_viewed();
     return;
   }

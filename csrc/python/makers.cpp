@@ -145,13 +145,13 @@ PyObject* made_of_elements(PyObject* of_elements, PyObject* args, PyObject* kwar
 }
 
 template <class Function>
-Function as_function(PyCFunction function) {
+Function function_of(PyCFunction function) {
   return reinterpret_cast<Function>(reinterpret_cast<void (*)()>(function));
 }
 
 template <size_t index>
 PyObject* call(PyObject* self, PyObject* args, PyObject* kwargs) {
-  const auto original = as_function<PyCFunctionWithKeywords>(originals[index]);
+  const auto original = function_of<PyCFunctionWithKeywords>(originals[index]);
   if (C10_LIKELY(is_idle())) {
     return original(self, args, kwargs);
   }

@@ -20,7 +20,7 @@ Switch* as_switch(PyObject* self) {
   return reinterpret_cast<Switch*>(self);
 }
 
-PyObject* call(PyObject* self, PyObject* const* args, size_t count, PyObject* names) {
+PyObject* call_switched(PyObject* self, PyObject* const* args, size_t count, PyObject* names) {
   const auto* of = as_switch(self);
   return PyObject_Vectorcall(is_idle() ? of->plain : of->ours, args, count, names);
 }
@@ -103,7 +103,7 @@ py::object make_switch(const py::function& plain, const py::function& ours) {
   if (!made) {
     throw py::error_already_set();
   }
-  made->vectorcall = &call;
+  made->vectorcall = &call_switched;
   made->plain = Py_NewRef(plain.ptr());
   made->ours = Py_NewRef(ours.ptr());
   made->attributes = PyDict_New();
