@@ -170,7 +170,7 @@ namespace {
 
 // The cotangent of a number.
 at::Tensor seed_of(const at::Tensor& output) {
-  if (const auto* makers = subclass_makers_for({output})) {
+  if (const auto* makers = subclass_makers_for(output)) {
     if (auto made = makers->seed(output)) {
       return *std::move(made);
     }

@@ -22,7 +22,7 @@ void set_subclass_makers(SubclassMakers makers) {
   known = new SubclassMakers(std::move(makers));
 }
 
-const SubclassMakers* subclass_makers_for(const std::vector<at::Tensor>& tensors) {
+const SubclassMakers* subclass_makers_for(at::TensorList tensors) {
   return known && std::any_of(tensors.begin(), tensors.end(), &is_of_subclass) ? known : nullptr;
 }
 

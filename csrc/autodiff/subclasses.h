@@ -24,6 +24,6 @@ void set_subclass_makers(SubclassMakers makers);
 
 // Null if none of the tensors, or of the values below, is of a class of its own, or nobody makes
 // such.
-const SubclassMakers* subclass_makers_for(const std::vector<at::Tensor>& tensors);
+const SubclassMakers* subclass_makers_for(at::TensorList tensors);
 
 }  // namespace functorch_ext
