@@ -18,6 +18,7 @@ from functorch_ext import (  # noqa: E402
     _patches,
     _taylor,
 )
+from functorch_ext import debug as debug  # noqa: E402
 from functorch_ext._patches import patches  # noqa: E402
 from functorch_ext._releases import check_release as _check_release  # noqa: E402
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
@@ -38,6 +39,7 @@ from functorch_ext.custom_vjp import custom_vjp  # noqa: E402
 from functorch_ext.custom_vmap import custom_vmap  # noqa: E402
 from functorch_ext.debugging import debug_unwrap  # noqa: E402
 from functorch_ext.diagonals import hessian_diag, trace_estimate  # noqa: E402
+from functorch_ext.explain import explain  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
 from functorch_ext.functionalize import functionalize  # noqa: E402
 from functorch_ext.implicit import fixed_point, implicit_root  # noqa: E402
@@ -78,6 +80,7 @@ __all__ = [
     "custom_vjp",
     "custom_vmap",
     "debug_unwrap",
+    "explain",
     "fisher_vp",
     "fixed_point",
     "functional_call",

@@ -7,6 +7,8 @@ import warnings
 
 import torch
 
+from functorch_ext import _C
+
 
 class FallbackWarning(UserWarning):
     """An operator has no batching rule and ran once per sample in a loop: right, but slow."""
@@ -24,6 +26,8 @@ def warn_of_loop(message: str) -> None:
 
     Where Python's filters would show a warning once per line, it is shown once per operator.
     """
+    if _C.note_observed_loop(message):
+        return  # it is part of a report
     frame = _users_frame()
     module = frame.f_globals.get("__name__", "<unknown>")
     if _action(message, module, frame.f_lineno) in ("default", "module", "once"):

@@ -1,4 +1,5 @@
 #include "engine/boxed.h"
+#include "engine/failed_operator.h"
 #include "engine/layout.h"
 
 namespace functorch_ext {
@@ -65,7 +66,12 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
         return schema.is_mutable() ? one : one.contiguous();
       }));
     }
-    op.callBoxed(&call);
+    try {
+      op.callBoxed(&call);
+    } catch (const c10::Error& error) {
+      note_failed_operator(op, error);
+      throw;
+    }
     for (size_t r = 0; r < result_count; ++r) {
       results[r].push_back(std::move(call[r]));
     }

@@ -2,11 +2,13 @@
 
 #include <ATen/ops/clone.h>
 #include <ATen/ops/select.h>
+#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 #include "engine/boxed.h"
+#include "engine/failed_operator.h"
 #include "engine/routing.h"
 
 namespace functorch_ext {
@@ -82,6 +84,7 @@ bool run_on_sample(const c10::OperatorHandle& op, const Level* level, Stack argu
   if (is_recorded()) {
     return false;
   }
+  const at::DisableRecordFunctionGuard unobserved;  // it is no part of the program
   // As a thread starts out, but without autograd, and with autocast as it is.
   const auto excluded = c10::impl::tls_local_dispatch_key_set().excluded_;
   const c10::impl::ForceDispatchKeyGuard plain(
@@ -117,11 +120,15 @@ bool ask_about_sample(const c10::OperatorHandle& op, const Level& level, const S
     return run_on_sample(op, &level, arguments, index);
   } catch (const c10::NotImplementedError&) {
     return true;
+  } catch (const c10::Error& error) {
+    note_failed_operator(op, error);
+    throw;
   }
 }
 
 void raise_error_of_sample(const c10::Error& error, const c10::OperatorHandle& op,
                            const Level& level, const Stack& arguments) {
+  note_failed_operator(op, error);
   // What a rule has found out is said already, and indices that are out of range are nothing for
   // kernels that don't look.
   const bool is_ours = error.msg().rfind("functorch_ext", 0) == 0;

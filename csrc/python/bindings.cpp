@@ -22,6 +22,7 @@
 #include "engine/below_all_levels.h"
 #include "engine/boxed.h"
 #include "engine/derivatives.h"
+#include "engine/failed_operator.h"
 #include "engine/frames.h"
 #include "engine/keys.h"
 #include "engine/registration.h"
@@ -37,6 +38,8 @@
 #include "python/makers.h"
 #include "python/module_state.h"
 #include "python/objects.h"
+#include "python/observation.h"
+#include "python/planes.h"
 #include "python/recorded_after_dispatch.h"
 #include "python/replaced_apply.h"
 #include "python/rules.h"
@@ -236,6 +239,9 @@ PYBIND11_MODULE(_C, module) {
   bind_switch(module);
   bind_saved_tensors_hooks(module);
   bind_replaced_apply(module);
+  bind_observation(module);
+  bind_planes(module);
+  module.def("failed_operator", &failed_operator);
   module.def("register_missing_forward", &register_missing_forward);
   module.def("live_levels", &Level::count);
   module.def("memory_refusals", [] { return thread_state().memory_refusals; });

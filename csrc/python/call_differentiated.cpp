@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "autodiff/reverse.h"
+#include "python/noted_errors.h"
 #include "python/objects.h"
 #include "python/plain_trees.h"
 #include "python/recorded_after_dispatch.h"
@@ -52,21 +53,23 @@ py::object call_differentiated(const py::object& func, const py::tuple& args,
     arguments[i] =
         i == position ? with_leaves(structure, frame.differentiable(inputs)) : py::object(args[i]);
   }
-  const auto output = called(func, arguments, kwargs);
-  if (!THPVariable_Check(output.ptr()) || THPVariable_Unpack(output.ptr()).dim() != 0) {
-    check(output);
-  }
-  const at::Tensor value = THPVariable_Unpack(output.ptr());
-  std::vector<at::Tensor> gradients;
-  {
-    const py::gil_scoped_release no_gil;
-    gradients = frame.pull_back({value}, {std::nullopt}, /*keep_graph=*/false);
-    for (auto& gradient : gradients) {
-      gradient = frame.strip(gradient);
+  return noting_errors([&]() -> py::object {
+    const auto output = called(func, arguments, kwargs);
+    if (!THPVariable_Check(output.ptr()) || THPVariable_Unpack(output.ptr()).dim() != 0) {
+      check(output);
     }
-  }
-  return py::make_tuple(with_leaves(structure, gradients),
-                        with_value ? python_tensor(frame.release(value)) : py::none());
+    const at::Tensor value = THPVariable_Unpack(output.ptr());
+    std::vector<at::Tensor> gradients;
+    {
+      const py::gil_scoped_release no_gil;
+      gradients = frame.pull_back({value}, {std::nullopt}, /*keep_graph=*/false);
+      for (auto& gradient : gradients) {
+        gradient = frame.strip(gradient);
+      }
+    }
+    return py::make_tuple(with_leaves(structure, gradients),
+                          with_value ? python_tensor(frame.release(value)) : py::none());
+  });
 }
 
 }  // namespace functorch_ext

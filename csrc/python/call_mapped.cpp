@@ -6,6 +6,7 @@
 
 #include "autodiff/plane.h"
 #include "engine/frames.h"
+#include "python/noted_errors.h"
 #include "python/objects.h"
 #include "python/plain_trees.h"
 #include "python/recorded_after_dispatch.h"
@@ -118,17 +119,19 @@ py::object call_mapped(const py::object& func, const py::tuple& args, const py::
       return python_tensor(wrap(tensor, *in_dim < 0 ? *in_dim + tensor.dim() : *in_dim, *level));
     });
   }
-  const auto output = called(func, wrapped, kwargs);
-  const auto result = changed_leaves(output, [&](const py::handle& leaf) -> py::object {
-    if (!THPVariable_Check(leaf.ptr())) {
-      return {};
-    }
-    const auto& tensor = THPVariable_Unpack(leaf.ptr());
-    const auto dim = out_dim < 0 ? out_dim + tensor.dim() + 1 : out_dim;
-    return dim >= 0 && dim <= tensor.dim() ? python_tensor(stacked(tensor, dim, *level))
-                                           : py::object();
+  return noting_errors([&]() -> py::object {
+    const auto output = called(func, wrapped, kwargs);
+    const auto result = changed_leaves(output, [&](const py::handle& leaf) -> py::object {
+      if (!THPVariable_Check(leaf.ptr())) {
+        return {};
+      }
+      const auto& tensor = THPVariable_Unpack(leaf.ptr());
+      const auto dim = out_dim < 0 ? out_dim + tensor.dim() + 1 : out_dim;
+      return dim >= 0 && dim <= tensor.dim() ? python_tensor(stacked(tensor, dim, *level))
+                                             : py::object();
+    });
+    return result ? result : finish(level, output);
   });
-  return result ? result : finish(level, output);
 }
 
 }  // namespace functorch_ext

@@ -15,6 +15,7 @@
 #include "engine/frames.h"
 #include "engine/repeated_draws.h"
 #include "functionalization/frame.h"
+#include "python/noted_errors.h"
 #include "python/objects.h"
 #include "python/recorded_after_dispatch.h"
 
@@ -46,32 +47,34 @@ py::object run_inside(const std::shared_ptr<Frame>& frame, const py::function& b
     }
   };
   const Exit exit{*frame};
-  return body(frame);
+  return noting_errors([&]() -> py::object { return body(frame); });
 }
 
 py::object run_batch(const py::function& body, const c10::SymInt& batch_size, Randomness randomness,
                      const Tensors& above) {
   return recorded_after_dispatch([&] {
     const BatchFrame frame(batch_size, randomness, /*is_plane=*/true, above);
-    return body(frame.level());
+    return noting_errors([&]() -> py::object { return body(frame.level()); });
   });
 }
 
 py::object run_basis(const py::function& body, const c10::SymInt& count, const Tensors& above,
                      Randomness randomness) {
   const BatchFrame frame(count, randomness, /*is_plane=*/false, above);
-  return body(frame.level());
+  return noting_errors([&]() -> py::object { return body(frame.level()); });
 }
 
 py::object pull_back(const ReverseFrame& frame, const Tensors& outputs,
                      const std::vector<std::optional<at::Tensor>>& cotangents, bool keep_graph) {
   return recorded_after_dispatch([&] {
-    Tensors gradients;
-    {
-      const py::gil_scoped_release no_gil;
-      gradients = frame.pull_back(outputs, cotangents, keep_graph);
-    }
-    return py::cast(gradients);
+    return noting_errors([&]() -> py::object {
+      Tensors gradients;
+      {
+        const py::gil_scoped_release no_gil;
+        gradients = frame.pull_back(outputs, cotangents, keep_graph);
+      }
+      return py::cast(gradients);
+    });
   });
 }
 

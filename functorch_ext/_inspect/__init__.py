@@ -1,0 +1,1 @@
+"""Looking inside: what a function's operators are computed by, and where things go wrong."""
