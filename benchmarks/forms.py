@@ -29,9 +29,10 @@ def costs(channels: int, outputs: int, size: int) -> tuple[float, float]:
     product = torch.empty(SAMPLES, outputs, channels * 9)
 
     def gradient(grad: Tensor, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
+        ones, mask = (1, 1), (False, True, False)
         return torch.ops.aten.convolution_backward(
-            grad, x, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), groups, (False, True, False)
-        )[1]  # fmt: skip
+            grad, x, weight, None, ones, ones, ones, False, (0, 0), groups, mask
+        )[1]
 
     each = functorch_ext.vmap(lambda grad, x: gradient(grad.unsqueeze(0), x.unsqueeze(0), weight))
     joined = grad.flatten(0, 1).unsqueeze(0), x.flatten(0, 1).unsqueeze(0)

@@ -87,6 +87,34 @@ def _residual(peers: Peers) -> Contenders:
     return {**peers.both(make), LOOP: autograd}
 
 
+def _norms_of_chunks(peers: Peers) -> Contenders:
+    """Of the gradients of 64 samples by 10 million parameters, 8 samples at a time."""
+    model = nn.Sequential(
+        nn.Linear(1000, 3000), nn.ReLU(), nn.Linear(3000, 2000), nn.ReLU(), nn.Linear(2000, 500)
+    )
+    samples, labels = torch.randn(64, 1000), torch.arange(64)
+    parameters = parameters_of(model)
+
+    def make(library: ModuleType) -> Callable[[], Any]:
+        def loss(parameters: dict[str, Tensor], x: Tensor, label: Tensor) -> Tensor:
+            return cross_entropy(library.functional_call(model, parameters, (x,)), label)
+
+        def norm(x: Tensor, label: Tensor) -> Tensor:
+            gradients = library.grad(loss)(parameters, x, label)
+            return sum(gradient.square().sum() for gradient in gradients.values()).sqrt()
+
+        return lambda: library.vmap(norm, chunk_size=8)(samples, labels)
+
+    def autograd() -> Tensor:
+        norms = []
+        for x, label in zip(samples, labels):
+            gradients = torch.autograd.grad(cross_entropy(model(x), label), model.parameters())
+            norms.append(sum(gradient.square().sum() for gradient in gradients).sqrt())
+        return torch.stack(norms)
+
+    return {**peers.both(make), LOOP: autograd}
+
+
 # Of one gradient, by one backward pass: raw autograd's peak is what it has to take.
 GRADIENTS: dict[str, Callable[[Peers], Contenders]] = {
     "grad, 80 operators on 8 MiB": _chain,
@@ -97,6 +125,7 @@ WORKLOADS: dict[str, Callable[[Peers], Contenders]] = {
     "jacrev of an MLP, 512-1024-512": lambda peers: jacobian_of_mlp(peers, "jacrev", 512, 1024),
     "jacfwd of an MLP, 512-1024-512": lambda peers: jacobian_of_mlp(peers, "jacfwd", 512, 1024),
     "hessian of an MLP, 512-1024-1": lambda peers: hessian_of_mlp(peers, 512, 1024),
+    "norms of 64 gradients, 10 million parameters, 8 at a time": _norms_of_chunks,
     of_convnet.name: of_convnet.build,
     of_transformer.name: of_transformer.build,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bounds, instructions, memory, scaling
+from benchmarks.real import tables
 from benchmarks.report import TARGETS_HEAD, peers_table, table, targets_row
 
 Results = dict[str, Any]  # By part, as build/benchmarks.json has them.
@@ -30,8 +31,18 @@ def fill(page: Path, results: Results) -> None:
         "instructions": instructions.tables(results["instructions"]),
         "scaling": scaling.tables(results["scaling"]),
         "memory": memory.tables(results["memory"]),
+        **models(results["real"]),
     }
     replace(page, parts)
+
+
+def models(report: Results) -> dict[str, str]:
+    """The parts about networks of real size."""
+    return {
+        "models_setting": tables.setting(report),
+        "models_limits": tables.limits(report),
+        "models": tables.tables(report),
+    }
 
 
 def replace(page: Path, parts: dict[str, str]) -> None:

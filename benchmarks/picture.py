@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.peers import BY_HAND, FUNCTIONAL, JAX, JAX_JIT, LOOP, OPACUS, OURS, TORCH_FUNC
+from benchmarks.real.uses import LIMIT
 
 # Stand-ins for the page's colours, which the SVG gets as variables.
 INK, FAINT = "#010203", "#040506"
@@ -37,6 +38,7 @@ STYLES = {
     OPACUS: ("#a08c1e", "v"),
     JAX: ("#8a70d6", "<"),
     JAX_JIT: (INK, ">"),
+    LIMIT: ("#d04545", "|"),
 }
 SETTINGS = {
     "font.size": 9,
@@ -84,6 +86,7 @@ def pictures(page: Path) -> None:
             ("-peers", all_peers(peers)),
             ("-growth", growth(list(tables(page, "scaling")))),
             ("-memory", memory(next(tables(page, "memory")))),
+            ("-models", all_peers(next(tables(page, "models")), "Network")),
         ):
             save(figure, page.with_name(f"{page.stem}{name}.svg"))
 
@@ -102,7 +105,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def number(cell: str) -> float | None:
-    return float(cell.replace(",", "")) if cell else None
+    return float(cell.replace(",", "")) if cell and cell != "fails" else None
 
 
 def times(rows: Table) -> Figure:
@@ -123,9 +126,9 @@ def times(rows: Table) -> Figure:
     return figure
 
 
-def all_peers(rows: Table) -> Figure:
+def all_peers(rows: Table, column: str = "Workload") -> Figure:
     """One row for each workload, one mark for each peer."""
-    figure, axes = plt.subplots(figsize=(8.4, 6.4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8.4, 1.4 + len(rows) / 4), layout="constrained")
     for peer, (color, marker) in STYLES.items():
         points = [
             (ratio, place)
@@ -137,7 +140,7 @@ def all_peers(rows: Table) -> Figure:
     axes.axvline(1, color=STYLES[OURS][0], linewidth=2, label=OURS)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
-    axes.set_yticks(range(len(rows)), [row["Workload"] for row in rows])
+    axes.set_yticks(range(len(rows)), [row[column] for row in rows])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="both")

@@ -24,9 +24,9 @@ from benchmarks.workloads.pointwise import gradient_by_autograd
 ROUNDS = 15
 OPERATORS = 40
 BATCHES = (1, 4, 16, 64, 256, 1024, 4096)
-DEPTHS_OF_VMAP = (1, 2, 3, 4, 5, 6)
-DEPTHS_OF_GRAD = (1, 2, 3, 4)
-LENGTHS = (10, 20, 40, 80, 160, 320)
+DEPTHS_OF_VMAP = (1, 2, 3, 4, 5, 6, 7, 8)
+DEPTHS_OF_GRAD = (1, 2, 3, 4, 5, 6)
+LENGTHS = (10, 40, 160, 640, 2560, 10240)
 
 Function = Callable[[Tensor], Tensor]
 

@@ -22,7 +22,7 @@ BUILD = Path("build")
 PAGE = Path("docs/benchmarks.md")
 
 # Parts in one row run at the same time: what these count doesn't depend on the machine's load.
-STEPS = (("memory", "instructions"), ("times",), ("bounds",), ("scaling",), ("jit",))
+STEPS = (("memory", "instructions"), ("times",), ("bounds",), ("scaling",), ("jit",), ("real",))
 
 
 def command(part: str, rounds: int) -> list[str]:

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from benchmarks.part import FOLDER
 from benchmarks.peers import BY_HAND, LOOP, OPACUS, OURS, TORCH_FUNC, Peers, as_torch
 from benchmarks.real import geometry, language, vision
+from benchmarks.real.tables import COLUMNS, cells
 from benchmarks.real.task import Entry
 from benchmarks.real.uses import LIMIT, USES
 from benchmarks.report import environment
 from benchmarks.run import use_threads
-from benchmarks.timing import assert_equal_results, measure
+from benchmarks.timing import measure
 
 ENTRIES: list[Entry] = [*vision.ENTRIES, *language.ENTRIES, *geometry.ENTRIES]
-COLUMNS = (TORCH_FUNC, LOOP, BY_HAND, OPACUS, LIMIT)
 
 
 def peak_memory(run: Any) -> float:
@@ -36,6 +37,17 @@ def peak_memory(run: Any) -> float:
     torch.cuda.synchronize()
     del result
     return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def check_alike(name: str, result: Any, expected: Any) -> None:
+    """Raises an AssertionError unless the numbers are the same as a whole, within 2 %.
+
+    Rounding decides on which side of a kink of ReLU a number lies, so single ones may differ.
+    """
+    found, wanted = (pytree.tree_leaves(as_torch(tree)) for tree in (result, expected))
+    apart = sum((a - b).double().square().sum() for a, b in zip(found, wanted, strict=True))
+    size = sum(b.double().square().sum() for b in wanted)
+    assert apart <= 0.02**2 * size, f"{name}: its numbers differ by {(apart / size).sqrt():.1%}"
 
 
 def run_entry(entry: Entry, use: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -56,8 +68,7 @@ def run_entry(entry: Entry, use: str, arguments: argparse.Namespace) -> dict[str
             if on_gpu:
                 memory[name] = peak_memory(run)
             if name not in (OURS, LIMIT):
-                pair = {OURS: contenders[OURS], name: run}
-                assert_equal_results(pair, OURS, as_torch, rtol=1e-2, atol=1e-3)
+                check_alike(name, run(), contenders[OURS]())
         except Exception as error:  # a peer that can't take this network is a cell of the table
             if name == OURS:
                 raise
@@ -75,14 +86,9 @@ def run_entry(entry: Entry, use: str, arguments: argparse.Namespace) -> dict[str
     }
 
 
-def cells(result: dict[str, Any]) -> list[str]:
-    """A row of the table."""
-    row = [str(result["samples"]), f"{result['seconds'] * 1e3:.2f}"]
-    for name in COLUMNS:
-        if name in result["failed"]:
-            row.append("fails")
-        else:
-            row.append(f"{result['ratios'][name]:.2f}" if name in result["ratios"] else "")
+def with_memory(result: dict[str, Any]) -> list[str]:
+    """A row of the table, with peak memory where it is known."""
+    row = cells(result, COLUMNS)
     if memory := result["memory"]:
         row += [f"{memory[OURS]:.0f}", f"{memory[TORCH_FUNC]:.0f}" if TORCH_FUNC in memory else ""]
     return row
@@ -116,7 +122,7 @@ def main() -> None:
                 print(f"| {entry.name} | {type(error).__name__}: {error} |", flush=True)
                 continue
             results.setdefault(use, {})[entry.name] = result
-            print(f"| {' | '.join([entry.name, *cells(result)])} |", flush=True)
+            print(f"| {' | '.join([entry.name, *with_memory(result)])} |", flush=True)
             for name, reason in result["failed"].items():
                 print(f"  {name}: {reason}", flush=True)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.peers import BY_HAND, LOOP, Peers, parameters_of
 from benchmarks.real.task import Task
@@ -102,7 +102,7 @@ def ensemble(task: Task, peers: Peers) -> Contenders:
     models = [copy.deepcopy(task.model) for _ in range(MEMBERS)]
     for model in models:
         for parameter in model.parameters():
-            nn.init.normal_(parameter, std=0.05)
+            parameter.data.mul_(1 + 0.1 * torch.randn_like(parameter))
     stacked = {
         name: torch.stack([dict(model.named_parameters())[name].detach() for model in models])
         for name, _ in task.model.named_parameters()

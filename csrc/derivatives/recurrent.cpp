@@ -72,11 +72,19 @@ bool is_layer(RecurrentKind kind, const Arguments& arguments) {
          has_shape(arguments[bias_of_state], {gates});
 }
 
-// Numbers of one type, of which none is differentiated on a plane below.
+// Numbers of one type, of which none is differentiated on a plane below: parameters may ask for
+// that where nothing is recorded.
 bool are_plain(const std::vector<at::Tensor>& tensors, const Level& level, at::ScalarType type) {
+  const PlaneBelow below(level);
+  const bool recorded = c10::GradMode::is_enabled();
   return std::all_of(tensors.begin(), tensors.end(), [&](const at::Tensor& tensor) {
-    return !tensor.defined() ||
-           (tensor.scalar_type() == type && is_readable(value_of(tensor, level)));
+    if (!tensor.defined()) {
+      return true;
+    }
+    const auto& value = value_of(tensor, level);
+    return tensor.scalar_type() == type &&
+           is_readable(value.requires_grad() && !recorded && !is_wrapper(value) ? value.detach()
+                                                                                : value);
   });
 }
 

@@ -218,17 +218,22 @@ def test_writing_to_the_input_is_noticed():
 
 
 @every_kind
-def test_is_one_node(name):
+@pytest.mark.parametrize("outside", ["grad", "no_grad"])
+def test_is_one_node(name, outside):
     module = made(name)
     parameters, x, hidden, cell = everything(module, BATCH)
     found = []
+    if outside == "no_grad":
+        parameters = dict(module.named_parameters())
 
     def loss(parameters, x):
         output = outputs(module, parameters, x, hidden[0], cell[0])[0]
         found.append(output.grad_fn)
         return output.sum()
 
-    vmap(grad(loss), (None, 0))(parameters, x)
+    with torch.set_grad_enabled(outside != "no_grad"):
+        got = vmap(grad(loss), (None, 0))(parameters, x)
+    assert not any(gradient.requires_grad for gradient in got.values())
     nodes = set()
     while found:
         if (node := found.pop()) and node not in nodes:
@@ -236,3 +241,20 @@ def test_is_one_node(name):
             found += [function for function, _ in node.next_functions]
     assert [n.name() for n in nodes].count("functorch_ext::RecurrentBackward") == 1
     assert len(nodes) < 20
+
+
+@every_kind
+def test_parameters_that_are_differentiated_outside(name):
+    """The gradients belong to the graph of the parameters."""
+    module = made(name)
+    _, x, hidden, cell = everything(module, BATCH)
+    parameters = dict(module.named_parameters())
+    loss = loss_of(module)
+    got = vmap(grad(loss), (None, 0, 0, 0))(parameters, x, hidden, cell)
+    got = torch.autograd.grad(sum(g.sin().sum() for g in got.values()), parameters.values())
+    total = 0
+    for sample in zip(x, hidden, cell, strict=True):
+        value = loss(parameters, *sample)
+        slopes = torch.autograd.grad(value, parameters.values(), create_graph=True)
+        total = total + sum(slope.sin().sum() for slope in slopes)
+    assert_close(got, torch.autograd.grad(total, parameters.values()))
