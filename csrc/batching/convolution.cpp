@@ -52,6 +52,24 @@ at::Tensor of_shape(const at::Tensor& tensor, int64_t dim, const c10::SymInt& fa
   return value_of(tensor, level).new_empty_symint(sizes);
 }
 
+// Do the samples take turns rather than being groups of one convolution?
+bool take_turns(const at::Tensor& weight) {
+  const auto weights = weight.sym_numel().maybe_as_int();
+  return weights && *weights > most_weights_of_a_group && weight.is_cpu();
+}
+
+// What `compute` computes of each sample of two values that have the samples in front.
+template <class Compute>
+at::Tensor of_each_sample(const at::Tensor& first, const at::Tensor& second, Level& level,
+                          Compute&& compute) {
+  const auto firsts = first.unbind(0), seconds = second.unbind(0);
+  std::vector<at::Tensor> results;
+  for (size_t i = 0; i < firsts.size(); ++i) {
+    results.push_back(compute(firsts[i], seconds[i]));
+  }
+  return wrap(at::stack(results), 0, level);
+}
+
 at::Tensor convolve(Level& level, const at::Tensor& input, const at::Tensor& weight,
                     const Settings& settings) {
   const bool batched_input = is_batched_at(input, level);
@@ -70,6 +88,12 @@ at::Tensor convolve(Level& level, const at::Tensor& input, const at::Tensor& wei
     return of_no_samples(input, one.sym_sizes(), level);
   }
   const auto weight_value = at_front(weight, level);
+  if (batched_input && take_turns(weight)) {
+    return of_each_sample(at_front(input, level), weight_value, level,
+                          [&](const at::Tensor& input, const at::Tensor& weight) {
+                            return settings.forward(input, weight, settings.groups);
+                          });
+  }
   if (batched_input) {
     const auto output =
         settings.forward(join_channels(at_front(input, level), 1), join_channels(weight_value, 0),
@@ -148,6 +172,14 @@ at::Tensor input_gradient(Level& level, const at::Tensor& grad_output, const at:
   }
   const auto weight_value = at_front(weight, level);
   const auto input_of_shape = of_shape(input, 1, level.batch_size, level);
+  if (batched_grad && take_turns(weight)) {
+    const auto one_input = of_shape(input, 0, 1, level);
+    return of_each_sample(
+        at_front(grad_output, level), weight_value, level,
+        [&](const at::Tensor& grad, const at::Tensor& weight) {
+          return std::get<0>(settings.backward(grad, one_input, weight, settings.groups, mask));
+        });
+  }
   if (batched_grad) {
     const auto gradient = std::get<0>(settings.backward(
         join_channels(at_front(grad_output, level), 1), input_of_shape,
@@ -236,6 +268,14 @@ at::Tensor weight_gradient(Level& level, const at::Tensor& grad_output, const at
                                                        at_front(input, level), weight, settings);
     if (by_patches.defined()) {
       return wrap(by_patches, 0, level);
+    }
+    if (take_turns(weight)) {
+      const auto one_weight = of_shape(weight, 0, 1, level);
+      return of_each_sample(
+          at_front(grad_output, level), at_front(input, level), level,
+          [&](const at::Tensor& grad, const at::Tensor& input) {
+            return std::get<1>(settings.backward(grad, input, one_weight, settings.groups, mask));
+          });
     }
     const auto gradient = std::get<1>(settings.backward(
         join_channels(at_front(grad_output, level), 1), join_channels(at_front(input, level), 1),

@@ -22,4 +22,8 @@ inline bool patches_are_faster(const FormCosts& costs, int64_t places, int64_t c
          costs.group_weight * static_cast<double>(channels);
 }
 
+// Samples with weights of their own are groups of one convolution. Of more weights a group than
+// this, kernels for groups take longer to lay them out than to compute, and the samples take turns.
+constexpr int64_t most_weights_of_a_group = 400'000;
+
 }  // namespace functorch_ext

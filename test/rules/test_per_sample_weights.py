@@ -136,3 +136,36 @@ def test_transposed_convolutions(size, channels, settings):
 
     want = loop(oracle.grad(loss), (None, 0))(weight, x)
     assert_close(vmap(grad(loss), (None, 0))(weight, x), want)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_many_weights_of_each_sample(transposed):
+    """The samples take turns: the values, all gradients, and gradients of these."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 1, 210, 3, 3).double()
+    weight = torch.randn(2, 210, 216, 3, 3).double() / 32
+    if not transposed:
+        weight = weight.transpose(1, 2).contiguous()
+
+    def call(weight, x):
+        return (conv_transpose2d if transposed else conv2d)(x, weight, padding=1)
+
+    def loss(weight, x):
+        return call(weight, x).sin().sum()
+
+    assert_close(vmap(call)(weight, x), loop(call)(weight, x))
+    want = loop(plain_gradients(loss))(weight, x)
+    assert_close(vmap(grad(loss, (0, 1)))(weight, x), want)
+
+    def norm(scale):
+        slopes = vmap(grad(loss, (0, 1)))(scale * weight, x)
+        return sum(slope.square().sum() for slope in slopes)
+
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    total = 0
+    for w, sample in zip(scale * weight, x, strict=True):
+        leaf = sample.clone().requires_grad_()
+        slopes = torch.autograd.grad(loss(w, leaf), (w, leaf), create_graph=True)
+        total = total + sum(slope.square().sum() for slope in slopes)
+    (want,) = torch.autograd.grad(total, scale)
+    assert_close(grad(norm)(scale.detach()), want)
