@@ -7,15 +7,7 @@ import torch
 from torch import Tensor
 
 from functorch_ext import _C
-
-
-def check_chunk_size(transform: str, chunk_size: int | None) -> None:
-    """Raises unless ``chunk_size`` is ``None`` or a positive int."""
-    if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
-        raise ValueError(
-            f"functorch_ext.{transform}: `chunk_size` should be greater than 0, or None, but got "
-            f"{chunk_size!r}."
-        )
+from functorch_ext._chunk_sizes import Chunking, even_pieces
 
 
 def chunks(tensors: list[Tensor], chunk_size: int | None) -> Iterator[tuple[int, int]]:
@@ -27,18 +19,25 @@ def chunks(tensors: list[Tensor], chunk_size: int | None) -> Iterator[tuple[int,
     if not isinstance(total, int):
         yield 0, total
         return
-    step = total if chunk_size is None else chunk_size
-    for start in range(0, max(total, 1), max(step, 1)):
-        yield start, min(step, total - start)
+    yield from even_pieces(total, chunk_size)
 
 
 def each_chunk(
     call: Callable[[int, int], Any],
     tensors: list[Tensor],
-    chunk_size: int | None,
+    chunk_size: int | Chunking | None,
     same_draws: bool = True,
 ) -> list[Any]:
     """``call(start, count)`` for each chunk; all draw the same random numbers, or each anew."""
+    if isinstance(chunk_size, Chunking):
+        total = sum(tensor.numel() for tensor in tensors)
+        if isinstance(total, int):
+            chunked = chunk_size.of_call(total, tensors)
+            measured = lambda piece: chunked.call(call, *piece)
+            if same_draws:
+                return _C.map_with_same_draws(measured, chunked)
+            return [measured(piece) for piece in chunked]
+        chunk_size = None
     pieces = list(chunks(tensors, chunk_size))
     if len(pieces) > 1 and same_draws:
         return _C.map_with_same_draws(lambda piece: call(*piece), pieces)

@@ -1,6 +1,6 @@
 """The inputs of one call of a vmapped function, flat, with the dimension each is mapped over."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import optree
@@ -122,13 +122,13 @@ class MappedInputs:
             return args[:-1], {**args[-1].kwargs, **self.kwargs}
         return args, self.kwargs
 
-    def chunks(self, chunk_size: int) -> Iterator["MappedInputs"]:
-        """The same inputs, ``chunk_size`` samples at a time."""
-        for start in range(0, self.batch_size, chunk_size):
+    def chunks(self, pieces: Iterable[tuple[int, int]]) -> Iterator["MappedInputs"]:
+        """The same inputs, for each ``(start, count)`` of the samples."""
+        for start, count in pieces:
             chunk = object.__new__(MappedInputs)
             chunk.args, chunk.kwargs = self.args, self.kwargs
             chunk.structure, chunk.dims = self.structure, self.dims
-            chunk.batch_size = min(chunk_size, self.batch_size - start)
+            chunk.batch_size = count
             chunk.leaves = [
                 leaf if dim is None else leaf.narrow(dim, start, chunk.batch_size)
                 for leaf, dim in zip(self.leaves, self.dims, strict=True)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from functorch_ext import _C
 from functorch_ext._arguments import Argnums, check_differentiable, replaced, selected
-from functorch_ext._basis import check_chunk_size, each_chunk, split_columns
+from functorch_ext._basis import each_chunk, split_columns
+from functorch_ext._chunk_sizes import ChunkSize, checked_chunk_size
 from functorch_ext._pytree import flatten, unflatten
 from functorch_ext.forward import jvp
 from functorch_ext.vmap import vmap
@@ -21,7 +22,7 @@ Seconds = tuple[list[Tensor], Any]
 
 
 def hessian_diag(
-    func: Callable[..., Any], argnums: Argnums = 0, *, chunk_size: int | None = None
+    func: Callable[..., Any], argnums: Argnums = 0, *, chunk_size: ChunkSize = None
 ) -> Callable[..., Any]:
     """The diagonal of the Hessian: the second derivative along each element of the input.
 
@@ -34,6 +35,7 @@ def hessian_diag(
         func: Returns a tensor or a container of tensors; usually a number.
         argnums: The positional argument to differentiate by, or a tuple of several.
         chunk_size: Compute this many elements at a time, to bound memory; all at once if ``None``.
+            Or how much memory to take, as for :func:`vmap`.
 
     Returns:
         A function of the arguments of ``func`` that returns, for each output, the second
@@ -50,7 +52,7 @@ def hessian_diag(
         >>> hessian_diag(lambda x: (x**3).sum() + x[0] * x[1])(torch.tensor([1.0, 2.0]))
         tensor([ 6., 12.])
     """
-    check_chunk_size("hessian_diag", chunk_size)
+    chunking = checked_chunk_size("hessian_diag", chunk_size)
 
     @functools.wraps(func)
     def diagonal(*args: Any, **kwargs: Any) -> Any:
@@ -59,7 +61,7 @@ def hessian_diag(
         evaluate = lambda point: func(*replaced(argnums, args, point), **kwargs)
         second = second_derivatives(evaluate, leaves, structure)
         columns_of = lambda start, count: second(_C.standard_basis(leaves, start, count))
-        chunks = each_chunk(columns_of, leaves, chunk_size)
+        chunks = each_chunk(columns_of, leaves, chunking)
         columns = [outputs for outputs, _ in chunks]
         without_columns = [each.select(-1, 0) for each in columns[0]]
         parts = split_columns(columns, without_columns, leaves)

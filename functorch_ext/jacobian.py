@@ -19,7 +19,8 @@ from functorch_ext._arguments import (
     selected,
     split_aux,
 )
-from functorch_ext._basis import check_chunk_size, each_chunk, join_rows, split_columns
+from functorch_ext._basis import each_chunk, join_rows, split_columns
+from functorch_ext._chunk_sizes import Chunking, ChunkSize, checked_chunk_size
 from functorch_ext._dynamo.entry import EAGER, call_transform
 from functorch_ext._pytree import flatten, map_tensors, unflatten
 from functorch_ext.forward import jvp
@@ -37,8 +38,9 @@ def jacrev(
     argnums: Argnums = 0,
     *,
     has_aux: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     argnames: Argnames | None = None,
+    progress: bool = False,
     _preallocate_and_copy: bool = False,
 ) -> Callable[_Params, Any]:
     """The Jacobian by reverse mode: cheap when there are fewer outputs than inputs.
@@ -50,8 +52,10 @@ def jacrev(
             anything.
         argnums: The positional argument to differentiate by, or a tuple of several.
         has_aux: ``func`` returns ``(output, aux)``; aux is passed on, not differentiated.
-        chunk_size: Pull back this many rows at a time, to bound memory; all at once if ``None``.
+        chunk_size: Pull back this many rows at a time, to bound memory; all at once if ``None``. Or
+            how much memory to take, as for :func:`vmap`.
         argnames: Keyword arguments to differentiate by instead: a name, or a tuple of several.
+        progress: Show how many rows are done, in a bar of ``tqdm``.
 
     Returns:
         A function of the arguments of ``func`` that returns, for each output, the derivative by
@@ -69,9 +73,10 @@ def jacrev(
                 [0., 1.]])
     """
     if argnames is not None:
-        transform = functools.partial(jacrev, has_aux=has_aux, chunk_size=chunk_size)
+        chunks: dict[str, Any] = {"chunk_size": chunk_size, "progress": progress}
+        transform = functools.partial(jacrev, has_aux=has_aux, **chunks)
         return by_names("jacrev", transform, func, argnums, argnames)
-    return _by_rows("jacrev", func, argnums, has_aux, chunk_size)
+    return _by_rows("jacrev", func, argnums, has_aux, chunk_size, progress)
 
 
 def _by_rows(
@@ -79,9 +84,10 @@ def _by_rows(
     func: Callable[..., Any],
     argnums: Argnums,
     has_aux: bool,
-    chunk_size: int | None,
+    chunk_size: ChunkSize,
+    progress: bool = False,
 ) -> Callable[..., Any]:
-    check_chunk_size(transform, chunk_size)
+    chunking = checked_chunk_size(transform, chunk_size, progress)
 
     @functools.wraps(func)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
@@ -105,7 +111,7 @@ def _by_rows(
                 pull_back = lambda *rows: [
                     frame.strip(row) for row in frame.pull_back_basis(output_leaves, *rows)
                 ]
-                rows = each_chunk(pull_back, output_leaves, chunk_size)
+                rows = each_chunk(pull_back, output_leaves, chunking)
                 parts = join_rows(rows, output_leaves, leaves)
             return parts, flatten(outputs)[1], aux
 
@@ -122,8 +128,9 @@ def jacfwd(
     has_aux: bool = False,
     *,
     randomness: str = "error",
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     argnames: Argnames | None = None,
+    progress: bool = False,
 ) -> Callable[_Params, Any]:
     """The Jacobian by forward mode: cheap when there are fewer inputs than outputs.
 
@@ -136,8 +143,9 @@ def jacfwd(
         randomness: What random operators in ``func`` do, as in :func:`vmap`, whose samples are the
             columns here.
         chunk_size: Push this many columns at a time, to bound memory; ``func`` is then evaluated
-            once per chunk.
+            once per chunk. Or how much memory to take, as for :func:`vmap`.
         argnames: As for :func:`jacrev`.
+        progress: Show how many columns are done, in a bar of ``tqdm``.
 
     Returns:
         As :func:`jacrev`.
@@ -152,11 +160,13 @@ def jacfwd(
     """
     mode = checked_randomness("jacfwd", randomness)
     if argnames is not None:
-        options: dict[str, Any] = {"randomness": randomness, "chunk_size": chunk_size}
-        transform = functools.partial(jacfwd, has_aux=has_aux, **options)
+        options: dict[str, Any] = {"randomness": randomness, "progress": progress}
+        options |= {"has_aux": has_aux, "chunk_size": chunk_size}
+        transform = functools.partial(jacfwd, **options)
         return by_names("jacfwd", transform, func, argnums, argnames)
     traced = ("jacfwd", func, (argnums, has_aux, chunk_size, randomness))
-    return _by_columns("jacfwd", func, argnums, has_aux, chunk_size, mode, traced)
+    chunking = checked_chunk_size("jacfwd", chunk_size, progress)
+    return _by_columns("jacfwd", func, argnums, has_aux, chunking, mode, traced)
 
 
 def _by_columns(
@@ -164,11 +174,10 @@ def _by_columns(
     func: Callable[..., Any],
     argnums: Argnums,
     has_aux: bool,
-    chunk_size: int | None,
+    chunking: int | Chunking | None,
     randomness: _C.Randomness,
     traced: tuple[str, Callable[..., Any], tuple[Any, ...]],
 ) -> Callable[..., Any]:
-    check_chunk_size(transform, chunk_size)
     anew = randomness == _C.Randomness.DIFFERENT
     push = _push_columns_anew if anew else functools.partial(push_columns, randomness)
 
@@ -183,7 +192,7 @@ def _by_columns(
             basis = _C.standard_basis(leaves, start, count)
             return push(transform, flat, leaves, basis, count, has_aux)
 
-        pushed = each_chunk(push_chunk, leaves, chunk_size, not anew)
+        pushed = each_chunk(push_chunk, leaves, chunking, not anew)
         output_leaves, output_structure, _, aux = pushed[-1]
         parts = split_columns([tangents for _, _, tangents, _ in pushed], output_leaves, leaves)
         result = unflatten(output_structure, [unflatten(structure, part) for part in parts])
@@ -255,9 +264,10 @@ def hessian(
     argnums: Argnums = 0,
     *,
     has_aux: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     argnames: Argnames | None = None,
     with_grad_and_value: bool = False,
+    progress: bool = False,
 ) -> Callable[_Params, Any]:
     """The matrix of second derivatives: forward mode over reverse mode.
 
@@ -267,8 +277,10 @@ def hessian(
         argnums: The positional argument to differentiate by, or a tuple of several.
         has_aux: ``func`` returns ``(output, aux)``; aux is passed on, not differentiated.
         chunk_size: Compute this many columns at a time, to bound memory; all at once if ``None``.
+            Or how much memory to take, as for :func:`vmap`.
         argnames: As for :func:`jacrev`.
         with_grad_and_value: Return ``(hessian, (gradient, value))``, of the same pass.
+        progress: Show how many columns are done, in a bar of ``tqdm``.
 
     Returns:
         A function of the arguments of ``func`` that returns, for each output, the second derivative
@@ -286,19 +298,24 @@ def hessian(
     """
     if argnames is not None:
         options: dict[str, Any] = {"has_aux": has_aux, "chunk_size": chunk_size}
-        options["with_grad_and_value"] = with_grad_and_value
+        options |= {"with_grad_and_value": with_grad_and_value, "progress": progress}
         transform = functools.partial(hessian, **options)
         return by_names("hessian", transform, func, argnums, argnames)
     if with_grad_and_value:
-        return _with_grad_and_value(func, argnums, has_aux, chunk_size)
+        return _with_grad_and_value(func, argnums, has_aux, chunk_size, progress)
     gradient = _by_rows("hessian", func, argnums, has_aux, None)
     traced = ("hessian", func, (argnums, has_aux, chunk_size))
     same = _C.Randomness.SAME
-    return _by_columns("hessian", gradient, argnums, has_aux, chunk_size, same, traced)
+    chunking = checked_chunk_size("hessian", chunk_size, progress)
+    return _by_columns("hessian", gradient, argnums, has_aux, chunking, same, traced)
 
 
 def _with_grad_and_value(
-    func: Callable[..., Any], argnums: Argnums, has_aux: bool, chunk_size: int | None
+    func: Callable[..., Any],
+    argnums: Argnums,
+    has_aux: bool,
+    chunk_size: ChunkSize,
+    progress: bool,
 ) -> Callable[..., Any]:
     gradient = jacrev(keeping_output("hessian", func, has_aux), argnums, has_aux=True)
 
@@ -307,4 +324,5 @@ def _with_grad_and_value(
         found = gradient(*args, **kwargs)
         return found[0], found
 
-    return jacfwd(with_gradient, argnums, has_aux=True, randomness="same", chunk_size=chunk_size)
+    options: dict[str, Any] = {"randomness": "same", "chunk_size": chunk_size, "progress": progress}
+    return jacfwd(with_gradient, argnums, has_aux=True, **options)

@@ -15,7 +15,8 @@ from functorch_ext._arguments import (
     replaced,
     selected,
 )
-from functorch_ext._basis import check_chunk_size, each_chunk
+from functorch_ext._basis import each_chunk
+from functorch_ext._chunk_sizes import ChunkSize, checked_chunk_size
 from functorch_ext._dynamo.entry import EAGER
 from functorch_ext._pytree import flatten, unflatten
 from functorch_ext._taylor.carrier import NotPropagated, Taylor, series_of
@@ -32,7 +33,7 @@ def laplacian(
     argnums: Argnums = 0,
     *,
     weights: Tensor | None = None,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
 ) -> Callable[..., Any]:
     """The Laplacian: the sum of the second derivatives along all elements of the input.
 
@@ -54,6 +55,7 @@ def laplacian(
             derivatives, or a symmetric matrix of shape (n, n), which weights the mixed ones too:
             ``sum_ij weights_ij d^2 func / dx_i dx_j``. It is split into its eigenvectors.
         chunk_size: Take this many elements at a time, to bound memory; all at once if ``None``.
+            Or how much memory to take, as for :func:`vmap`.
 
     Returns:
         A function of the arguments of ``func`` that returns tensors shaped as the output.
@@ -76,7 +78,7 @@ def laplacian(
     Carlo with forward Laplacian", arXiv 2307.08214; F. Dangel et al., "Collapsing Taylor mode
     automatic differentiation", arXiv 2505.13644.
     """
-    check_chunk_size("laplacian", chunk_size)
+    chunking = checked_chunk_size("laplacian", chunk_size)
 
     @functools.wraps(func)
     def trace(*args: Any, **kwargs: Any) -> Any:
@@ -113,7 +115,7 @@ def laplacian(
             return [each.sum(-1) for each in outputs], structure
 
         def along(chunk: Callable[[int, int], Seconds]) -> Any:
-            chunks = each_chunk(chunk, leaves, chunk_size)
+            chunks = each_chunk(chunk, leaves, chunking)
             columns = zip(*(outputs for outputs, _ in chunks), strict=True)
             return unflatten(chunks[0][1], [functools.reduce(torch.add, x) for x in columns])
 

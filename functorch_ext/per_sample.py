@@ -2,13 +2,13 @@
 
 import functools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from functorch_ext._basis import check_chunk_size
+from functorch_ext._chunk_sizes import Chunking, ChunkSize, checked_chunk_size
 from functorch_ext._ghost_norms import squared_norm
 from functorch_ext._pytree import leaves_of, map_tensors
 from functorch_ext.nn import functional_call
@@ -20,7 +20,7 @@ _Parameters = dict[str, Tensor]
 
 
 def per_sample_grads(
-    model: nn.Module, loss_fn: _Loss, *, chunk_size: int | None = None
+    model: nn.Module, loss_fn: _Loss, *, chunk_size: ChunkSize = None, progress: bool = False
 ) -> Callable[[Any, Any], _Parameters]:
     """The gradient of each sample's loss by the parameters of a model that takes batches.
 
@@ -33,7 +33,9 @@ def per_sample_grads(
             ``functional_call``.
         loss_fn: Takes an output of the model and targets, and returns a tensor without dimensions;
             its reduction is that over a single sample.
-        chunk_size: Compute this many samples at a time; all at once if ``None``.
+        chunk_size: Compute this many samples at a time; all at once if ``None``. Or how much memory
+            to take, as for :func:`vmap`.
+        progress: Show how many samples are done, in a bar of ``tqdm``.
 
     Returns:
         A function of ``(batch, targets)``: tensors with the samples in dimension 0, or containers
@@ -53,19 +55,19 @@ def per_sample_grads(
         >>> {name: each.shape for name, each in grads(torch.ones(3, 2), torch.ones(3, 1)).items()}
         {'weight': torch.Size([3, 1, 2]), 'bias': torch.Size([3, 1])}
     """
-    check_chunk_size("per_sample_grads", chunk_size)
+    chunking = checked_chunk_size("per_sample_grads", chunk_size, progress)
 
     def gradients(batch: Any, targets: Any) -> _Parameters:
         trained, rest = _parameters(model)
         loss = _sample_loss(model, loss_fn, rest)
-        of_samples = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=chunk_size)
+        of_samples = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=chunking)
         return of_samples(trained, batch, targets)
 
     return gradients
 
 
 def per_sample_grad_norms(
-    model: nn.Module, loss_fn: _Loss, *, chunk_size: int | None = None
+    model: nn.Module, loss_fn: _Loss, *, chunk_size: ChunkSize = None, progress: bool = False
 ) -> Callable[[Any, Any], Tensor]:
     """The norm of each sample's gradient, over all parameters, mostly without the gradients.
 
@@ -82,7 +84,9 @@ def per_sample_grad_norms(
     Args:
         model: As for :func:`per_sample_grads`.
         loss_fn: As for :func:`per_sample_grads`.
-        chunk_size: Compute this many samples at a time; all at once if ``None``.
+        chunk_size: Compute this many samples at a time; all at once if ``None``. Or how much memory
+            to take, as for :func:`vmap`.
+        progress: Show how many samples are done, in a bar of ``tqdm``.
 
     Returns:
         A function of ``(batch, targets)`` that returns a vector, one norm per sample.
@@ -104,16 +108,23 @@ def per_sample_grad_norms(
     Z. Bu et al., "Scalable and efficient training of large convolutional neural networks with
     differential privacy", arXiv 2205.10683.
     """
-    check_chunk_size("per_sample_grad_norms", chunk_size)
+    of_ghosts, of_gradients = (
+        checked_chunk_size("per_sample_grad_norms", chunk_size, progress) for _ in range(2)
+    )
 
     def norms(batch: Any, targets: Any) -> Tensor:
-        return _norms(model, loss_fn, batch, targets, chunk_size)
+        return _norms(model, loss_fn, batch, targets, of_ghosts, of_gradients)
 
     return norms
 
 
 def clipped_grad_sum(
-    model: nn.Module, loss_fn: _Loss, max_norm: float, *, chunk_size: int | None = None
+    model: nn.Module,
+    loss_fn: _Loss,
+    max_norm: float,
+    *,
+    chunk_size: ChunkSize = None,
+    progress: bool = False,
 ) -> Callable[[Any, Any], _Parameters]:
     """The sum of the samples' gradients, each scaled down to ``max_norm`` if it is longer.
 
@@ -129,6 +140,8 @@ def clipped_grad_sum(
         loss_fn: As for :func:`per_sample_grads`.
         max_norm: The greatest norm of a sample's gradient over all parameters; positive.
         chunk_size: Compute this many samples at a time, to bound memory; all at once if ``None``.
+            Or how much memory to take, as for :func:`vmap`.
+        progress: Show how many samples are done, in a bar of ``tqdm``.
 
     Returns:
         A function of ``(batch, targets)`` that returns a dict from names of parameters to sums.
@@ -148,7 +161,9 @@ def clipped_grad_sum(
     Source: M. Abadi et al., "Deep learning with differential privacy", arXiv 1607.00133; and
     those of :func:`per_sample_grad_norms`.
     """
-    check_chunk_size("clipped_grad_sum", chunk_size)
+    chunking = checked_chunk_size("clipped_grad_sum", chunk_size, progress)
+    if not isinstance(chunking, Chunking):
+        chunking = Chunking("clipped_grad_sum", chunking)
     if not max_norm > 0:
         raise ValueError(
             f"functorch_ext.clipped_grad_sum: max_norm must be positive, but got {max_norm!r}."
@@ -157,15 +172,22 @@ def clipped_grad_sum(
     def clipped(batch: Any, targets: Any) -> _Parameters:
         trained, rest = _parameters(model)
         loss = _sample_loss(model, loss_fn, rest)
-        total: _Parameters = {}
-        for part, part_targets in _chunks(batch, targets, chunk_size):
-            norms = _norms(model, loss_fn, part, part_targets, None)
+
+        def clipped_sum(samples: Any, goals: Any) -> _Parameters:
+            norms = _norms(model, loss_fn, samples, goals)
             scales = (max_norm / norms).clamp(max=1.0)
 
-            def weighted(trained: _Parameters, part=part, goal=part_targets, scales=scales):
-                return vmap(loss, in_dims=(None, 0, 0))(trained, part, goal) @ scales
+            def weighted(trained: _Parameters) -> Tensor:
+                return vmap(loss, in_dims=(None, 0, 0))(trained, samples, goals) @ scales
 
-            sums = grad(weighted)(trained)
+            return grad(weighted)(trained)
+
+        total: _Parameters = {}
+        leaves = leaves_of((batch, targets))
+        chunks = chunking.of_call(leaves[0].shape[0], leaves)
+        for start, count in chunks:
+            piece = operator.itemgetter(slice(start, start + count))
+            sums = chunks.call(clipped_sum, *map_tensors(piece, (batch, targets)))
             total = {name: total[name] + sums[name] if total else sums[name] for name in sums}
         return total
 
@@ -173,7 +195,12 @@ def clipped_grad_sum(
 
 
 def _norms(
-    model: nn.Module, loss_fn: _Loss, batch: Any, targets: Any, chunk_size: int | None
+    model: nn.Module,
+    loss_fn: _Loss,
+    batch: Any,
+    targets: Any,
+    of_ghosts: int | Chunking | None = None,
+    of_gradients: int | Chunking | None = None,
 ) -> Tensor:
     trained, rest = _parameters(model)
     loss = _sample_loss(model, loss_fn, rest)
@@ -185,7 +212,7 @@ def _norms(
         others.update(left_out)
         return squared
 
-    squares = vmap(ghost_squares, chunk_size=chunk_size)(batch, targets)
+    squares = vmap(ghost_squares, chunk_size=of_ghosts)(batch, targets)
     if others:
         chosen = {name: each for name, each in trained.items() if name in others}
         fixed = {name: each for name, each in trained.items() if name not in others}
@@ -195,7 +222,7 @@ def _norms(
             gradients = grad(loss)(chosen, sample, target)
             return torch.stack([(each * each).sum() for each in gradients.values()]).sum()
 
-        squares = squares + vmap(explicit_squares, chunk_size=chunk_size)(batch, targets)
+        squares = squares + vmap(explicit_squares, chunk_size=of_gradients)(batch, targets)
     return squares.sqrt()
 
 
@@ -220,14 +247,3 @@ def _sample_loss(model: nn.Module, loss_fn: _Loss, rest: _Parameters) -> Callabl
         return loss_fn(functional_call(model, {**rest, **trained}, batch), targets)
 
     return loss
-
-
-def _chunks(batch: Any, targets: Any, chunk_size: int | None) -> Iterator[tuple[Any, Any]]:
-    count = leaves_of(batch)[0].shape[0]
-    step = count if chunk_size is None else chunk_size
-    if step >= count:
-        yield batch, targets
-        return
-    for start in range(0, count, step):
-        piece = slice(start, start + step)
-        yield map_tensors(operator.itemgetter(piece), (batch, targets))

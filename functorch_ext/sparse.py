@@ -21,7 +21,7 @@ from functorch_ext._arguments import (
     replaced,
     selected,
 )
-from functorch_ext._basis import check_chunk_size
+from functorch_ext._chunk_sizes import ChunkSize, checked_chunk_size
 from functorch_ext._pytree import flatten, leaves_of, unflatten
 from functorch_ext._sparsity.plan import ROWS, Plan
 from functorch_ext.forward import jvp
@@ -38,7 +38,7 @@ def sparse_jacobian(
     *,
     pattern: Tensor | None = None,
     layout: torch.layout = torch.sparse_coo,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
 ) -> "SparseDerivative":
     """The Jacobian as a sparse matrix, from as many products as its pattern needs.
 
@@ -58,6 +58,7 @@ def sparse_jacobian(
             for each, or a dense tensor of bools.
         layout: ``torch.sparse_coo`` or ``torch.sparse_csr``.
         chunk_size: Push this many products at a time, to bound memory; all at once if ``None``.
+            Or how much memory to take, as for :func:`vmap`.
 
     Returns:
         A function of the arguments of ``func`` that returns the matrix. Its rows are the elements
@@ -94,7 +95,7 @@ def sparse_hessian(
     *,
     pattern: Tensor | None = None,
     layout: torch.layout = torch.sparse_coo,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
 ) -> "SparseDerivative":
     """The Hessian as a sparse matrix, from as many Hessian-vector products as its pattern needs.
 
@@ -140,16 +141,16 @@ class SparseDerivative:
         argnums: Argnums,
         pattern: Tensor | None,
         layout: torch.layout,
-        chunk_size: int | None,
+        chunk_size: ChunkSize,
     ) -> None:
-        check_chunk_size(transform, chunk_size)
+        chunking = checked_chunk_size(transform, chunk_size)
         if layout not in _LAYOUTS:
             raise ValueError(
                 f"functorch_ext.{transform}: expected layout to be torch.sparse_coo or "
                 f"torch.sparse_csr, but got {layout}."
             )
         self._transform, self._func, self._argnums = transform, func, argnums
-        self._pattern, self._layout, self._chunk_size = pattern, layout, chunk_size
+        self._pattern, self._layout, self._chunking = pattern, layout, chunking
         self._plans: dict[Hashable, tuple[Plan, Callable[[], bool]]] = {}
         functools.update_wrapper(self, func, updated=())
 
@@ -194,7 +195,7 @@ class SparseDerivative:
         func = self._differentiated(args, kwargs, structure)
         push = _push_forward if plan.by != ROWS else _pull_back
         multiply = functools.partial(push, self._transform, func, leaves)
-        return plan.values(multiply, self._chunk_size)
+        return plan.values(multiply, self._chunking)
 
     def _differentiated(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], structure: Any

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from functorch_ext._arguments import Argnums, keeping_output
+from functorch_ext._chunk_sizes import ChunkSize
 from functorch_ext.jacobian import jacfwd, jacrev
 
 
@@ -13,7 +14,7 @@ def value_and_jacrev(
     argnums: Argnums = 0,
     *,
     has_aux: bool = False,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
 ) -> Callable[..., tuple[Any, Any]]:
     """The output of a function and its Jacobian by reverse mode.
 
@@ -46,7 +47,7 @@ def value_and_jacfwd(
     *,
     has_aux: bool = False,
     randomness: str = "error",
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
 ) -> Callable[..., tuple[Any, Any]]:
     """The output of a function and its Jacobian by forward mode.
 

@@ -8,6 +8,7 @@ from torch import SymInt, Tensor
 
 from functorch_ext import _C, _batch_sizes
 from functorch_ext._axis_names import named
+from functorch_ext._chunk_sizes import Chunking, ChunkSize
 from functorch_ext._chunking import call_in_chunks
 from functorch_ext._describing import returned_leaf, structure_of
 from functorch_ext._dynamo.entry import EAGER, call_transform
@@ -31,10 +32,11 @@ def vmap(
     out_dims: Tree = 0,
     randomness: str = "error",
     *,
-    chunk_size: int | None = None,
+    chunk_size: ChunkSize = None,
     axis_size: int | None = None,
     kwarg_dims: dict[str, Tree] | None = None,
     axis_name: Hashable | None = None,
+    progress: bool = False,
 ) -> Callable[_Params, Any]:
     """Vectorizes ``func``: one call computes what a loop over samples would.
 
@@ -54,9 +56,12 @@ def vmap(
         randomness: What random operators do: ``"error"`` raises, ``"different"`` draws anew for
             each sample, ``"same"`` draws once for all.
         chunk_size: Compute this many samples at a time, to bound memory; all at once if ``None``.
+            Or how much memory to take, as text: ``"512 MiB"``, or ``"auto"`` for half of what is
+            free; how many samples that is follows from the first three.
         axis_size: The number of samples; needed only where no input is mapped.
         kwarg_dims: The ``in_dims`` of keyword arguments, by name. The others are not mapped.
         axis_name: What ``psum`` and its kin call the samples inside.
+        progress: Show how many samples are done, in a bar of ``tqdm``.
 
     Returns:
         A function of the arguments of ``func`` with a batch dimension added.
@@ -74,6 +79,9 @@ def vmap(
         torch.Size([3])
     """
     mode = checked_randomness("vmap", randomness)
+    chunking = None
+    if progress or isinstance(chunk_size, str | Chunking):
+        chunking, chunk_size = Chunking.of("vmap", chunk_size, progress), None
     for name, value, least in (("chunk_size", chunk_size, 1), ("axis_size", axis_size, 0)):
         if value is not None and (
             not isinstance(value, int | SymInt) or not least <= value < 1 << 63
@@ -86,7 +94,7 @@ def vmap(
             f"to their in_dims, but got {kwarg_dims!r}."
         )
     if axis_name is not None:
-        if chunk_size is not None:
+        if chunk_size is not None or chunking is not None:
             raise ValueError(
                 "functorch_ext.vmap: chunk_size and axis_name exclude each other: what is combined "
                 "across samples takes all of them at once."
@@ -94,7 +102,8 @@ def vmap(
         func = named(func, axis_name)
     # All of it in one call to the engine, where the arguments turn out to be made of tensors.
     plain = type(in_dims) in (int, tuple) and type(out_dims) is int and abs(out_dims) <= _MOST_DIMS
-    plain = plain and not kwarg_dims and chunk_size is None and axis_size is None
+    plain = plain and not kwarg_dims and chunk_size is None and chunking is None
+    plain = plain and axis_size is None
     dims = (in_dims, out_dims)
 
     def run(inputs: MappedInputs) -> Any:
@@ -118,14 +127,14 @@ def vmap(
                 return result
         inputs = MappedInputs(args, kwargs, in_dims, kwarg_dims, axis_size)
         leaves = tuple(inputs.leaves)
-        if (
-            chunk_size is None
-            or isinstance(inputs.batch_size, SymInt)
-            or chunk_size >= inputs.batch_size
-        ):
+        samples = inputs.batch_size
+        whole = chunking is None and (chunk_size is None or chunk_size >= samples)
+        if whole or isinstance(samples, SymInt):
             return _C.call_on_plane_of(leaves, run, inputs)
-        chunks, same_draws = inputs.chunks(chunk_size), randomness == "same"
-        return _C.call_on_plane_of(leaves, call_in_chunks, run, chunks, out_dims, same_draws)
+        chunked = (chunking or Chunking("vmap", chunk_size)).of_call(samples, leaves)
+        run_chunk = functools.partial(chunked.call, run)
+        chunks, same_draws = inputs.chunks(chunked), randomness == "same"
+        return _C.call_on_plane_of(leaves, call_in_chunks, run_chunk, chunks, out_dims, same_draws)
 
     return mapped
 

@@ -33,6 +33,7 @@ def vmap(
     axis_size=None,
     kwarg_dims=None,
     axis_name=None,
+    progress=False,
 ):
     if axis_name is not None:
         raise Refused
@@ -65,7 +66,14 @@ def grad_and_value(func, argnums=0, has_aux=False, *, argnames=None):
 
 
 def jacrev(
-    func, argnums=0, *, has_aux=False, chunk_size=None, argnames=None, _preallocate_and_copy=False
+    func,
+    argnums=0,
+    *,
+    has_aux=False,
+    chunk_size=None,
+    argnames=None,
+    progress=False,
+    _preallocate_and_copy=False,
 ):
     if argnames is not None:
         raise Refused
@@ -76,7 +84,16 @@ def jacrev(
     return jacobian
 
 
-def jacfwd(func, argnums=0, has_aux=False, *, randomness="error", chunk_size=None, argnames=None):
+def jacfwd(
+    func,
+    argnums=0,
+    has_aux=False,
+    *,
+    randomness="error",
+    chunk_size=None,
+    argnames=None,
+    progress=False,
+):
     if argnames is not None:
         raise Refused
     options = (argnums, has_aux, chunk_size, randomness)
@@ -88,7 +105,14 @@ def jacfwd(func, argnums=0, has_aux=False, *, randomness="error", chunk_size=Non
 
 
 def hessian(
-    func, argnums=0, *, has_aux=False, chunk_size=None, argnames=None, with_grad_and_value=False
+    func,
+    argnums=0,
+    *,
+    has_aux=False,
+    chunk_size=None,
+    argnames=None,
+    with_grad_and_value=False,
+    progress=False,
 ):
     if argnames is not None or with_grad_and_value:
         raise Refused

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from functorch_ext import _C
+from functorch_ext._basis import each_chunk
+from functorch_ext._chunk_sizes import Chunking
 from functorch_ext._linear_solvers import all_true
 from functorch_ext._sparsity.coloring import column_colors, star_colors
 
@@ -44,7 +45,7 @@ class Plan:
         self._seeds = self._seeds.to(like.device)
         self._checked = False
 
-    def values(self, multiply: Multiply, chunk_size: int | None) -> Tensor:
+    def values(self, multiply: Multiply, chunking: int | Chunking | None) -> Tensor:
         """The entries, in the order of ``indices``.
 
         The first time, a product with a vector without zeros shows whether any are missing.
@@ -54,11 +55,11 @@ class Plan:
         if check:
             probe = _probe(seeds)
             seeds = torch.cat([seeds, probe[None]])
-        if chunk_size is None or len(seeds) <= chunk_size:
+        if chunking is None:
             products = multiply(seeds)
         else:
-            pieces = list(seeds.split(chunk_size))
-            products = torch.cat(_C.map_with_same_draws(multiply, pieces))
+            rows = lambda start, count: multiply(seeds.narrow(0, start, count))
+            products = torch.cat(each_chunk(rows, [seeds[:, :1]], chunking))
         values = products.reshape(-1).index_select(0, self._at)
         if check:
             self._check(values, probe, products[-1])

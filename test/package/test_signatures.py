@@ -8,16 +8,16 @@ import torch.func
 import functorch_ext
 
 ADDITIONS = {
-    "vmap": {"kwarg_dims", "axis_size", "axis_name"},
+    "vmap": {"kwarg_dims", "axis_size", "axis_name", "progress"},
     "debug_unwrap": set(),
     "grad": {"argnames"},
     "grad_and_value": {"argnames"},
     "vjp": set(),
     "jvp": set(),
     "linearize": set(),
-    "jacrev": {"argnames"},
-    "jacfwd": {"chunk_size", "argnames"},
-    "hessian": {"has_aux", "chunk_size", "argnames", "with_grad_and_value"},
+    "jacrev": {"argnames", "progress"},
+    "jacfwd": {"chunk_size", "argnames", "progress"},
+    "hessian": {"has_aux", "chunk_size", "argnames", "with_grad_and_value", "progress"},
     "functionalize": set(),
     "functional_call": set(),
     "stack_module_state": set(),
