@@ -63,7 +63,7 @@ def key_of(graph: fx.GraphModule, values: list[Tensor], settings: dict[str, Any]
 
 def _machine() -> list[Any]:
     return [
-        "2",  # of this format, and of the passes that follow
+        "3",  # of this format, and of the passes that follow
         torch.__version__,
         torch.version.git_version,
         platform.python_version(),

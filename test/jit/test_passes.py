@@ -100,3 +100,25 @@ def test_expanded_memory_is_cloned_before_it_is_added_to():
     (put,) = [n for n in graph.graph.nodes if n.target is torch.ops.aten.index_put.default]
     assert put.args[0].target is torch.ops.aten.clone.default
     torch.testing.assert_close(graph(*args), function(*args))
+
+
+def test_sums_of_one_number_are_left_out_unless_memory_would_be_shared():
+    sums = lambda f, *args: (
+        jit(f, backend="graph").lower(*args).operators().get("aten.sum.dim_IntList", 0)
+    )
+    x = torch.randn(4, 1, 3)
+    assert sums(lambda x: x.sin().sum(1, keepdim=True).exp(), x) == 0
+    assert sums(lambda x: x.sin().sum(1, keepdim=True), x) == 0
+    assert sums(lambda x: x.sin().sum((0, 1), keepdim=True), x) == 1
+    assert sums(lambda x: x.bool().sum(1, keepdim=True), x) == 1  # another dtype
+    for function in (
+        lambda x: (x.sum(1, keepdim=True), x),
+        lambda x: (x.view(4, 3, 1).sum(-1, keepdim=True).view(3, 4), x),
+        lambda x: (x.sin().sum(1, keepdim=True), x.sin()),
+        lambda x: [(y := x.sin()), y.sum(1, keepdim=True), y.view(4, 3, 1).sum(2, keepdim=True)],
+        lambda x: [x.sin().sum(1, keepdim=True), x.sin().sum(1, keepdim=True), x],
+    ):
+        results = jit(function, backend="graph")(x)
+        torch.testing.assert_close(list(results), list(function(x)))
+        places = {each.untyped_storage().data_ptr() for each in (*results, x)}
+        assert len(places) == len({id(each) for each in (*function(x), x)})

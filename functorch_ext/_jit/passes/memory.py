@@ -19,6 +19,17 @@ def returned(graph: fx.Graph) -> set[Any]:
     return found
 
 
+def memory_of(node: Any) -> set[Any] | None:
+    """The node and what it is a view of; None if that isn't made in the graph."""
+    found = {node}
+    while _may_alias(node):
+        if node.op != "call_function" or len(node.all_input_nodes) != 1:
+            return None
+        (node,) = node.all_input_nodes
+        found.add(node)
+    return found
+
+
 def _may_alias(node: fx.Node) -> bool:
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):

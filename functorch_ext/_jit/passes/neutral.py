@@ -1,11 +1,12 @@
-"""Arithmetic that changes nothing: first powers, products with the number one, sums with zeros."""
+"""Arithmetic that changes nothing: first powers, products with the number one, sums with zeros, and
+sums of one number each."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from functorch_ext._jit.passes.memory import returned
+from functorch_ext._jit.passes.memory import memory_of, returned
 
 _aten = torch.ops.aten
 _EXPANDS = (_aten.expand.default, _aten.view.default, _aten.unsqueeze.default)
@@ -15,12 +16,16 @@ def remove_neutral(graph: fx.Graph) -> None:
     """Replaces such a node by its argument, if that has the same layout."""
     kept = returned(graph)
     for node in list(graph.nodes):
-        if node in kept:
-            continue
         argument = _changed_by_nothing(node)
-        if argument is not None and _is_same(argument, node):
-            node.replace_all_uses_with(argument)
-            graph.erase_node(node)
+        if argument is None or not _is_same(argument, node):
+            continue
+        if node in kept:
+            memory = memory_of(argument)
+            if memory is None or not kept.isdisjoint(memory):
+                continue
+            kept |= memory
+        node.replace_all_uses_with(argument)
+        graph.erase_node(node)
 
 
 def _changed_by_nothing(node: fx.Node) -> Any:
@@ -33,7 +38,16 @@ def _changed_by_nothing(node: fx.Node) -> Any:
         if _is_zeros(first):
             return second
         return first if _is_zeros(second) else None
+    if node.target is _aten.sum.dim_IntList and not node.kwargs:
+        summed: Any = node.args[0]
+        dims: Any = node.args[1]
+        if dims and all(_is_one(summed.meta["val"].shape[dim]) for dim in dims):
+            return summed
     return None
+
+
+def _is_one(size: Any) -> bool:
+    return type(size) is int and size == 1
 
 
 def _is_zeros(node: Any) -> bool:
