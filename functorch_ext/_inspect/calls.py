@@ -1,6 +1,7 @@
 """The operators that ran, as a tree of calls: like calls from one place are counted together."""
 
 import dataclasses
+import itertools
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ _NOT_OF_PROGRAM = (_ENGINE, "profiler::")
 
 WAYS = {
     "kernel": "PyTorch's kernel, on plain tensors",
+    "torch.func": "a transform of torch.func's, around which ours run",
     "rule": "a batching rule, once for all samples",
     "python rule": "a batching rule of register_batching_rule or of torch.library",
     "decomposition": "operators of the same level, each in its own way",
@@ -103,6 +105,10 @@ def tree_of(events: list[_C.Event]) -> list[Call]:
     return _Tree(events).roots
 
 
+# Calls that have the same of these are counted together.
+_ALIKE = ("operator", "place", "level", "way", "backward", "transforms")
+
+
 class _Tree:
     def __init__(self, events: list[_C.Event]) -> None:
         self._events = events
@@ -111,7 +117,13 @@ class _Tree:
         for event in events:
             if event.is_operator and (above := self._operator_around(event.parent)) >= 0:
                 self._below[above].append(event)
+        # Those of plain tensors, to PyTorch's eyes, that come to a level without the program's help.
+        self._reach_deeper: set[int] = set()
+        for index, event in reversed(list(enumerate(events))):
+            if event.inherits and (event.plane[1] > 0 or index in self._reach_deeper):
+                self._reach_deeper.add(self._operator_around(event.parent))
         self.roots: list[Call] = []
+        self._known: dict[Any, Call] = {}
         self._kept: list[Call | None] = []
         for index, event in enumerate(events):
             self._kept.append(self._add(index, event))
@@ -127,17 +139,15 @@ class _Tree:
         if event.is_node or event.name.startswith(_NOT_OF_PROGRAM):
             return above
         plane = event.plane[1]
-        if plane == 0 and above is not None and above.plane == 0 and above.way == "kernel":
+        if plane == 0 and above is not None and above.way in ("kernel", "torch.func"):
             if event.inherits and not event.loop:
                 return above  # how PyTorch's kernel does it
         call = self._call_of(index, event)
-        siblings = self.roots if above is None else above.calls
-        for each in siblings:
-            if _is_like(each, call):
-                call = each
-                break
-        else:
-            siblings.append(call)
+        key = (id(above), *(getattr(call, name) for name in _ALIKE))
+        known = self._known.setdefault(key, call)
+        if known is call:
+            (self.roots if above is None else above.calls).append(call)
+        call = known
         call.count += 1
         call.seconds += event.seconds
         if event.allocated >= 0:
@@ -171,7 +181,7 @@ class _Tree:
             return "function"
         kind, plane, _ = event.plane
         if plane == 0:
-            return "kernel"
+            return "torch.func" if index in self._reach_deeper else "kernel"
         if kind == "functional":
             return "functionalized"
         if any(e.level == event.level and not e.in_rule for e in self._below[index]):
@@ -216,8 +226,12 @@ def _node_at(events: list[_C.Event], index: int) -> _C.Event | None:
         return event
     if not event.name.startswith(_ENGINE):
         return None
-    inside = (each for each in events[index + 1 :] if each.parent == index)
-    return next((each for each in inside if each.is_node), None)
+    for each in itertools.islice(events, index + 1, None):
+        if each.parent < index:
+            break
+        if each.is_node and each.parent == index:
+            return each
+    return None
 
 
 def _level_of(plane: tuple[str, int, int], transforms: tuple[str, ...]) -> str:
@@ -230,15 +244,6 @@ def _subject_of(message: str) -> str:
     if message.startswith("torch.autograd.grad"):
         return "torch.autograd.grad"
     return message.partition(": the ")[2].partition(" reads")[0] or "loop"
-
-
-def _is_like(one: Call, other: Call) -> bool:
-    return (
-        one.operator == other.operator
-        and one.place == other.place
-        and (one.level, one.way, one.backward) == (other.level, other.way, other.backward)
-        and one.transforms == other.transforms
-    )
 
 
 def observed(

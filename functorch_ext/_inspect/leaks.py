@@ -221,8 +221,11 @@ def _entry(holder: dict[Any, Any], key: Any, hidden: set[int], depth: int) -> li
 
 def _closures(cell: types.CellType, held: Any) -> list[str]:
     names = []
-    for closure in gc.get_referrers(cell):
-        if isinstance(closure, types.FrameType) and not _is_part(closure):
+    closures = gc.get_referrers(cell)
+    if any(isinstance(each, types.FrameType) and _is_part(each) for each in closures):
+        return []
+    for closure in closures:
+        if isinstance(closure, types.FrameType):
             names += _names_in(closure, held, set(), _DEEPEST)
         if not isinstance(closure, tuple):
             continue

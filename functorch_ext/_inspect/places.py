@@ -53,7 +53,7 @@ def is_ours(code: types.CodeType) -> bool:
 def is_users(code: types.CodeType) -> bool:
     """Is it a function of the program's, rather than of PyTorch, of Python or of this package?"""
     file = code.co_filename
-    if file.startswith((_FUNCTORCH_EXT, *_LIBRARIES, "<frozen ")):
+    if file.startswith((_FUNCTORCH_EXT, *_LIBRARIES, "<frozen ", "<eval_with_key>")):
         return False
     return not file.startswith(_STANDARD_LIBRARY) or "site-packages" in file
 

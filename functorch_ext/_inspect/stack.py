@@ -24,8 +24,8 @@ def _named_by_self(frame: types.FrameType) -> str:
 
 
 # The functions in which transforms run what they transform, and the kinds of levels they may make,
-# in order. (Reverse mode has a level inside of torch.func's transforms alone.)
-_REVERSE: tuple[str, ...] = ()
+# in order. (Reverse mode has one of values inside of torch.func's transforms alone.)
+_REVERSE = ("reverse",)
 _FORWARD = ("values",)
 _TRANSFORMS: dict[str, tuple[_Name, tuple[str, ...]]] = {
     "vmap.<locals>.mapped": ("vmap", ("vmap",)),
@@ -36,7 +36,7 @@ _TRANSFORMS: dict[str, tuple[_Name, tuple[str, ...]]] = {
     "jvp": ("jvp", _FORWARD),
     "linearize": ("linearize", _REVERSE),
     "linearize.<locals>.push_forward": ("linearize's map", ()),
-    "_by_rows.<locals>.jacobian": (_named_by_closure, ("basis",)),
+    "_by_rows.<locals>.jacobian": (_named_by_closure, ("basis", "reverse")),
     "_by_columns.<locals>.jacobian": (_named_by_closure, ("basis", "values")),
     "functionalize.<locals>.functional": ("functionalize", ("functional",)),
     "jet": ("jet", ("basis",)),
@@ -106,9 +106,10 @@ def _with_levels(found: list[tuple[str, tuple[str, ...]]]) -> list[str]:
             made[index] = left.pop(0)
     # Only a derivative inside of another's has such a level.
     values = [level for level in levels if level[0] == "values"]
-    for index in reversed(range(len(found))):
-        if values and "values" in found[index][1] and index not in made:
-            made[index] = values.pop()
+    for mode in ("values", "reverse"):
+        for index in reversed(range(len(found))):
+            if values and mode in found[index][1] and index not in made:
+                made[index] = values.pop()
     labels: list[str] = []
     for index, (name, _) in enumerate(found):
         label = labelled(name, made[index]) if index in made else name

@@ -128,4 +128,6 @@ def _advice(loops: list[Call]) -> list[str]:
 
 def _sentence(text: str | None) -> str:
     text = text or ""
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+    if text.partition(" ")[0].isalpha():
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith(".") else text + "."

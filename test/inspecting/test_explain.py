@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 import functorch_ext
@@ -222,3 +223,46 @@ def test_a_custom_function_that_loops():
     (loop,) = report.loops
     assert loop.operator == "forward of Numpy"
     assert "Give the function a vmap staticmethod" in loop.advice
+
+
+def test_around_torch_func_and_inside():
+    report = explain(torch.func.vmap(grad(lambda x: x.sin())))(rand(3))
+    stacks = {call.transforms for call in report.calls}
+    assert stacks == {("torch.func.vmap", "grad(level 1)")}
+    report = explain(vmap(torch.func.grad(lambda x: x.sin())))(rand(3))
+    sin = report.calls[0]
+    assert sin.transforms == ("vmap(level 1, 3 samples)", "torch.func.grad")
+    assert [(call.way, call.plane) for call in sin.walk()] == [
+        ("torch.func", 0),
+        ("rule", 1),
+        ("kernel", 0),
+    ]
+
+
+def test_a_compiled_function_has_the_line_of_its_call():
+    compiled = functorch_ext.jit(vmap(torch.sin), backend="graph")
+    x = rand(3)
+    compiled(x)
+    (call,) = explain(lambda: compiled(x))().calls
+    assert (call.name, call.place.code) == ("sin", "compiled(x)")
+
+
+def test_a_checkpoint_is_computed_again_in_the_backward_pass():
+    def f(x):
+        return torch.utils.checkpoint.checkpoint(torch.sin, x, use_reentrant=False).sum()
+
+    report = explain(vmap(grad(f)))(rand(8, 3))
+    where = [call.backward for call in report.calls if call.name == "sin"]
+    assert where == [False, True]
+
+
+def test_a_gradient_by_a_tensor_from_outside_says_what_to_do():
+    w = torch.ones(3, dtype=torch.float64, requires_grad=True)
+
+    def f(x):
+        return torch.autograd.grad((x * w).sum(), w)[0]
+
+    report = explain(vmap(f))(rand(8, 3))
+    (loop,) = report.loops
+    assert loop.operator == "torch.autograd.grad" and loop.place.code.startswith("torch.autograd")
+    assert ". torch.autograd.grad inside functorch_ext.vmap" in str(report)
