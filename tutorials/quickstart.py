@@ -37,8 +37,9 @@ from functorch_ext import (
 
 TOLERANCE = 1e-10
 REQUIRED_ACCURACY = 0.95
-ENSEMBLE_SIZE = 5
+ENSEMBLE_SIZE = 20
 BATCH_SIZE = 64
+ENSEMBLE_BATCH = 16
 
 
 def load_data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -62,6 +63,11 @@ def make_network() -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(64, 10),
     )
+
+
+def make_member() -> nn.Sequential:
+    """One of an ensemble: small, as members are that disagree where they are unsure."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
 
 
 def train(network: nn.Module, images: Tensor, labels: Tensor, epochs: int = 10) -> None:
@@ -233,30 +239,32 @@ def main() -> int:
     torch.set_num_threads(1)  # Networks this small gain nothing from threads; times vary less.
     torch.manual_seed(0)
     train_images, train_labels, test_images, test_labels = load_data()
-    networks = [make_network() for _ in range(ENSEMBLE_SIZE)]
-    for network in networks:
-        train(network, train_images, train_labels)
+    network = make_network()
+    members = [make_member() for _ in range(ENSEMBLE_SIZE)]
+    for each in [network, *members]:
+        train(each, train_images, train_labels)
     with torch.no_grad():
-        logits = torch.stack([network(test_images) for network in networks])
+        logits = torch.stack([member(test_images) for member in members])
+        accuracy = (network(test_images).argmax(1) == test_labels).double().mean()
     accuracies = (logits.argmax(2) == test_labels).double().mean(1)
     together = (logits.softmax(2).mean(0).argmax(1) == test_labels).double().mean()
     print(
-        f"{ENSEMBLE_SIZE} networks trained on {len(train_images)} digits; accuracy on "
-        f"{len(test_images)} others: {', '.join(f'{a:.1%}' for a in accuracies)}; "
-        f"together {together:.1%}\n"
+        f"Trained on {len(train_images)} digits; accuracy on {len(test_images)} others: "
+        f"{accuracy:.1%} of a convolutional network, {accuracies.min():.1%} to "
+        f"{accuracies.max():.1%} of {ENSEMBLE_SIZE} small ones, {together:.1%} of these together\n"
     )
 
     # Rounding would hide mistakes: from here on everything is float64.
-    networks = [network.double() for network in networks]
+    network, members = network.double(), [member.double() for member in members]
     images, labels = test_images[:BATCH_SIZE].double(), test_labels[:BATCH_SIZE]
-    gradients = per_sample_gradients(networks[0], images, labels)
-    slopes = jacobians(networks[0], images)
+    gradients = per_sample_gradients(network, images, labels)
+    slopes = jacobians(network, images)
     agree = answer(
         [
             gradients,
-            ensemble(networks, images),
+            ensemble(members, images[:ENSEMBLE_BATCH]),
             *slopes,
-            last_layer_hessian(networks[0], images, labels),
+            last_layer_hessian(network, images, labels),
         ]
     )
     draw(output, images, labels, gradients.ours().detach(), slopes[0].ours().detach())
@@ -264,9 +272,10 @@ def main() -> int:
 
     if not agree:
         print(f"an answer differs from its loop by more than {TOLERANCE:g}", file=sys.stderr)
-    if accuracies.min() < REQUIRED_ACCURACY:
+    trained = min(accuracy, together) >= REQUIRED_ACCURACY
+    if not trained:
         print(f"a network stays below {REQUIRED_ACCURACY:.0%} accuracy", file=sys.stderr)
-    return 0 if agree and accuracies.min() >= REQUIRED_ACCURACY else 1
+    return 0 if agree and trained else 1
 
 
 if __name__ == "__main__":
