@@ -1,5 +1,6 @@
 """Pages of the documentation that are made by the program say what it does now."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -36,3 +37,11 @@ def test_a_page_is_current(name):
     )
     page, expected = done.stdout.split(chr(0))
     assert page == expected
+
+
+def test_the_diagrams_are_current():
+    spec = importlib.util.spec_from_file_location("diagrams", DOCS / "diagrams.py")
+    diagrams = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(diagrams)
+    for name, draw in diagrams.DIAGRAMS.items():
+        assert (DOCS / f"{name}.svg").read_text() == draw(), "run python docs/diagrams.py"
