@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+# Programs too: notebooks link to them.
+SUFFIXES = (".md", ".ipynb", ".py")
+
 
 def copy(source: Path, target: Path) -> None:
     """Links of theirs to `../docs/` are made relative to their place in the site."""
     target.mkdir(exist_ok=True)
-    pages = {path.name: path for path in source.iterdir() if path.suffix in (".md", ".ipynb")}
+    pages = {path.name: path for path in source.iterdir() if path.suffix in SUFFIXES}
     for old in target.iterdir():
         if old.name not in pages:
             old.unlink()
