@@ -20,6 +20,9 @@ _log = logging.getLogger("functorch_ext.jit")
 
 _BACKENDS = ("inductor", "graph")
 
+# Calls of more sizes than this are looked up in Python, where sizes are symbols.
+_MOST_SIZES = 64
+
 
 def make(
     func: Callable[..., Any],
@@ -42,7 +45,7 @@ class Jitted:
     """A function that is traced and compiled at its first call of each signature.
 
     Later calls are found in C++ (`_C.JittedCalls`), which borrows what is kept here. Arguments of
-    other kinds than it knows, and symbolic sizes, are looked up in Python.
+    other kinds than it knows, and new sizes where sizes are symbols, are looked up in Python.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Jitted:
         self._cache: dict[Any, list[Any]] = {}
         self._compiled: list[Any] = []
         self._lock = threading.RLock()
+        self._sizes_left = _MOST_SIZES
 
     def __reduce__(self) -> Any:
         name = getattr(self._func, "__qualname__", "")
@@ -74,7 +78,7 @@ class Jitted:
             return self._func(*args, **kwargs)
         arguments = self._arguments(args, kwargs)
         compiled = self._find(arguments, bool(kwargs))
-        if not self._dynamic and torch._C._len_torch_function_stack() == 0:
+        if torch._C._len_torch_function_stack() == 0 and self._is_remembered(compiled):
             self._remember(args, kwargs, compiled)
         tensors = arguments.tensors
         if compiled.written and compiled.writes_to_shared_memory(tensors):
@@ -87,6 +91,15 @@ class Jitted:
         if self._statics:
             args, kwargs = self._statics.marked(args, kwargs)
         return Arguments(args, kwargs)
+
+    def _is_remembered(self, compiled: Any) -> bool:
+        """Shall C++ find it, which knows each of its sizes apart?"""
+        if not self._dynamic:
+            return True
+        if compiled.differentiable or self._sizes_left == 0:
+            return False
+        self._sizes_left -= 1
+        return True
 
     def _remember(self, args: tuple[Any, ...], kwargs: dict[str, Any], compiled: Any) -> None:
         """Lets C++ find what was compiled for this call."""

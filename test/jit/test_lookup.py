@@ -198,3 +198,34 @@ def test_a_jitted_function_that_is_gone_frees_what_it_held():
     ref = make()
     gc.collect()
     assert ref() is None
+
+
+@pytest.mark.parametrize("backend", ["graph", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_sizes_that_came_before_are_found_without_python(backend, monkeypatch):
+    weight = torch.randn(3)
+    f = jit(lambda x: (x * weight).sum(1) + x.shape[0], dynamic=True, backend=backend)
+    expected = lambda x: (x * weight).sum(1) + x.shape[0]
+    several = [torch.randn(n, 3) for n in (2, 5, 7, 1)]
+    for x in several:
+        torch.testing.assert_close(f(x), expected(x))
+    looked_up = []
+    monkeypatch.setattr(f, "_find", lambda *args: looked_up.append(args))
+    for x in several:
+        torch.testing.assert_close(f(x + 1), expected(x + 1))
+    assert not looked_up
+
+
+def test_sizes_without_end_are_looked_up_as_symbols():
+    f = jit(lambda x: x.sin() + x.shape[0], dynamic=True, backend="graph")
+    for n in range(2, 90):
+        assert f(torch.ones(n)).equal(torch.ones(n).sin() + n)
+    assert len(f._compiled) == 1 and f._sizes_left == 0
+    assert f(torch.ones(88)).equal(torch.ones(88).sin() + 88)
+
+
+def test_gradients_with_symbolic_sizes():
+    f = jit(lambda x: x.sin().sum(), dynamic=True, backend="graph")
+    for n in (3, 4, 3, 4):
+        x = torch.randn(n, requires_grad=True)
+        f(x).backward()
+        torch.testing.assert_close(x.grad, x.cos())
