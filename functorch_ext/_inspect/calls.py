@@ -117,7 +117,7 @@ class _Tree:
         for event in events:
             if event.is_operator and (above := self._operator_around(event.parent)) >= 0:
                 self._below[above].append(event)
-        # Those of plain tensors, to PyTorch's eyes, that come to a level without the program's help.
+        # Calls on what are plain tensors to us that come to a level: torch.func's see to that.
         self._reach_deeper: set[int] = set()
         for index, event in reversed(list(enumerate(events))):
             if event.inherits and (event.plane[1] > 0 or index in self._reach_deeper):

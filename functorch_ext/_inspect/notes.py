@@ -17,16 +17,26 @@ def note(error: Exception, trace: types.TracebackType | None) -> None:
     """
     if _is_signal(error) or any(each.startswith(PREFIX) for each in notes_of(error)):
         return
-    frame = sys._getframe(1)
+    try:
+        text = _text(error, trace, sys._getframe(1))
+    except Exception:
+        return  # such as a RecursionError: it must not hide the program's own
+    if text:
+        BaseException.add_note(error, text)
+
+
+def _text(
+    error: Exception, trace: types.TracebackType | None, frame: types.FrameType
+) -> str | None:
     transforms = running_transforms(frame, trace)
     if not transforms:
-        return
+        return None
     text = PREFIX + " > ".join(transforms)
     if operator := _C.failed_operator(str(error)):
         text += f", by the operator {operator}"
     if place := place_of_error(trace) or place_of_call(frame):
         text += f"\n  at {place}"
-    BaseException.add_note(error, text)
+    return text
 
 
 def notes_of(error: BaseException) -> list[str]:

@@ -166,3 +166,19 @@ def test_no_notes_while_dynamo_traces():
         return vmap(torch.sin)(x)
 
     assert f(rand(3)).shape == (3,)
+
+
+def test_a_recursion_without_end_is_its_own_error():
+    def endless(x):
+        return endless(x)
+
+    with pytest.raises(RecursionError):
+        vmap(grad(endless))(rand(3))
+    assert vmap(torch.sin)(rand(3)).shape == (3,)
+
+
+def test_what_goes_wrong_in_the_note_hides_nothing(monkeypatch):
+    from functorch_ext._inspect import notes
+
+    monkeypatch.setattr(notes, "running_transforms", fails)
+    assert note_of(vmap(fails), rand(3), kind=ValueError) is None
