@@ -37,6 +37,8 @@ def test_transforms_are_traced_without_it():
 w = torch.randn(3, 3)
 f = functorch_ext.vmap(functorch_ext.hessian(lambda x: torch.tanh(w @ x).square().sum()))
 xs = torch.randn(4, 3)
+functorch_ext.jit(functorch_ext.hessian(lambda x: torch.tanh(w @ x).sum()), backend="graph")(xs[0])
+assert not is_imported()
 torch.testing.assert_close(jit(f)(xs), f(xs))
 model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())
 jit(lambda x: model(x).sum())(x).backward()

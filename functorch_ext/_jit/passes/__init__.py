@@ -9,22 +9,24 @@ from functorch_ext._jit.passes.copies import merge_views, remove_copies
 from functorch_ext._jit.passes.factorizations import share_factorizations
 from functorch_ext._jit.passes.neutral import remove_neutral
 from functorch_ext._jit.passes.ones import remove_products_with_ones
+from functorch_ext._jit.without_dynamo import without_dynamo
 
 
 def optimize(graph: fx.GraphModule) -> fx.GraphModule:
     """All passes, in order; the graph must not write to anything but its inputs, in the end."""
-    for change in (
-        remove_aliases,
-        remove_products_with_ones,
-        remove_neutral,
-        remove_products_with_basis,
-        remove_copies,
-        merge_views,
-        merge_common,
-        share_factorizations,
-    ):
-        change(graph.graph)
-        graph.graph.eliminate_dead_code()
+    with without_dynamo():  # passes call operators on fake tensors
+        for change in (
+            remove_aliases,
+            remove_products_with_ones,
+            remove_neutral,
+            remove_products_with_basis,
+            remove_copies,
+            merge_views,
+            merge_common,
+            share_factorizations,
+        ):
+            change(graph.graph)
+            graph.graph.eliminate_dead_code()
     graph.graph.lint()
     graph.recompile()
     return graph
