@@ -14,6 +14,7 @@ from functorch_ext import _C
 from functorch_ext._jit.lowered import Lowered
 from functorch_ext._jit.progress import Progress
 from functorch_ext._jit.signature import Arguments, Statics, statics_of
+from functorch_ext._jit.without_dynamo import without_dynamo
 from functorch_ext._pytree import leaves_of
 
 _log = logging.getLogger("functorch_ext.jit")
@@ -123,7 +124,7 @@ class Jitted:
         for compiled in known:
             if compiled.fits(arguments.tensors):
                 return compiled
-        with self._lock:
+        with self._lock, without_dynamo():
             compiled = self._compile(self._trace(arguments, has_kwargs), arguments)
             fitting = [each for each in known if each.guards is not None]
             self._cache[key] = [compiled, *fitting]

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 _NEW = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
 
+_MASKS = (torch.bool, torch.uint8)
 _UNKNOWN = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
 
 
@@ -31,7 +32,7 @@ class ClosedOver(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _NEW:  # of torch.tensor([1.0, 2.0]): a constant indeed
             return func(*args, **(kwargs or {}))
-        if _has_unknown_sizes(func):
+        if _has_unknown_sizes(func, args):
             _allow_unknown_sizes()
         args, kwargs = tree_map_only(Tensor, self._stand_in, (args, kwargs or {}))
         return func(*args, **kwargs)
@@ -72,9 +73,11 @@ class ClosedOver(TorchDispatchMode):
         return found
 
 
-def _has_unknown_sizes(func: Any) -> bool:
+def _has_unknown_sizes(func: Any, args: Any) -> bool:
     """Do sizes or numbers that come of it depend on values? Those of a branch may."""
     tags = getattr(func, "tags", None)
+    if func is torch.ops.aten.index.Tensor:  # by masks only
+        return any(isinstance(x, Tensor) and x.dtype in _MASKS for x in args[1])
     return tags is None or not _UNKNOWN.isdisjoint(tags)
 
 
