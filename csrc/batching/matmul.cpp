@@ -42,7 +42,11 @@ at::Tensor mm_rule(Level& level, const at::Tensor& self, const at::Tensor& other
   return wrap(at::matmul(left, right), 0, level);
 }
 
-at::Tensor bmm_rule(Level& level, const at::Tensor& self, const at::Tensor& other) {
+at::Tensor bmm_rule(const Operator<at::_ops::bmm::schema>& op, Level& level, const at::Tensor& self,
+                    const at::Tensor& other) {
+  if (C10_UNLIKELY(has_sparse_layout(self))) {
+    return op.loop(self, other);
+  }
   TORCH_CHECK(self.dim() == 3, "batch1 must be a 3D tensor, but it is ", self.dim(), "D");
   TORCH_CHECK(other.dim() == 3, "batch2 must be a 3D tensor, but it is ", other.dim(), "D");
   const bool self_batched = is_batched_at(self, level);

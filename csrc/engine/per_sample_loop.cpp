@@ -63,7 +63,7 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
         }
         // Kernels may rely on the memory of a tensor of its own; a write has to reach the value.
         const auto one = value.select(bdim, sample);
-        return schema.is_mutable() ? one : one.contiguous();
+        return schema.is_mutable() || !is_strided(one) ? one : one.contiguous();
       }));
     }
     try {
@@ -82,15 +82,21 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
       return tensors[0];
     }
     for (const auto& tensor : tensors) {
-      TORCH_CHECK(is_strided(tensor), "functorch_ext.vmap: the result of ", op.operator_name(),
-                  " isn't strided, and only strided tensors hold samples. Return what it is made "
-                  "of, and call it on the result of vmap.");
+      TORCH_CHECK(is_strided(tensor) || tensor.layout() == at::kSparse,
+                  "functorch_ext.vmap: the result of ", op.operator_name(), " has the layout ",
+                  tensor.layout(),
+                  ", in which samples can't be stacked. Make a sparse COO tensor.");
       TORCH_CHECK(tensor.sizes() == tensors[0].sizes(),
                   "functorch_ext.vmap: the shape of the result of ", op.operator_name(),
                   " depends on the data and differs between samples (", tensors[0].sizes(), " and ",
                   tensor.sizes(), "). Use an operation whose result has a static shape.");
     }
-    return wrap(at::stack(tensors).narrow(0, 0, samples), 0, level);
+    auto result = at::stack(tensors);
+    if (samples == 0) {
+      result = result.index_select(
+          0, at::empty({0}, result.options().dtype(at::kLong).layout(at::kStrided)));
+    }
+    return wrap(std::move(result), 0, level);
   };
   for (size_t r = 0; r < result_count; ++r) {
     const auto& first = results[r][0];
