@@ -48,7 +48,17 @@ def psum(tree: Any, axis_name: Names) -> Any:
 
 
 def pmean(tree: Any, axis_name: Names) -> Any:
-    """The mean over all samples, which each of them gets; otherwise as :func:`psum`.
+    """The mean over all samples, which each of them gets.
+
+    Args:
+        tree: A pytree of tensors.
+        axis_name: The name of a ``vmap`` around, or a tuple of names.
+
+    Returns:
+        A pytree of tensors of the same shapes, divided by the number of samples.
+
+    Raises:
+        NameError: no ``vmap`` around has that name.
 
     Example::
 
@@ -60,7 +70,17 @@ def pmean(tree: Any, axis_name: Names) -> Any:
 
 
 def pmax(tree: Any, axis_name: Name) -> Any:
-    """The largest of all samples, element by element; otherwise as :func:`psum`.
+    """The largest of all samples, element by element, which each of them gets.
+
+    Args:
+        tree: A pytree of tensors.
+        axis_name: The name of a ``vmap`` around.
+
+    Returns:
+        A pytree of tensors of the same shapes.
+
+    Raises:
+        NameError: no ``vmap`` around has that name.
 
     Example::
 
@@ -71,7 +91,17 @@ def pmax(tree: Any, axis_name: Name) -> Any:
 
 
 def pmin(tree: Any, axis_name: Name) -> Any:
-    """The smallest of all samples, element by element; otherwise as :func:`psum`.
+    """The smallest of all samples, element by element, which each of them gets.
+
+    Args:
+        tree: A pytree of tensors.
+        axis_name: The name of a ``vmap`` around.
+
+    Returns:
+        A pytree of tensors of the same shapes.
+
+    Raises:
+        NameError: no ``vmap`` around has that name.
 
     Example::
 
@@ -148,7 +178,13 @@ def ppermute(tree: Any, axis_name: Name, perm: Sequence[tuple[int, int]]) -> Any
 
 
 def axis_index(axis_name: Name) -> Tensor:
-    """The number of the sample in the ``vmap`` of that name, from 0: an int64 tensor.
+    """The number of the sample in the ``vmap`` of that name, from 0.
+
+    Args:
+        axis_name: The name of a ``vmap`` around.
+
+    Returns:
+        An int64 tensor of no dimensions, another number in each sample.
 
     Raises:
         NameError: no ``vmap`` around has that name.
@@ -163,7 +199,13 @@ def axis_index(axis_name: Name) -> Tensor:
 
 
 def axis_size(axis_name: Names) -> int:
-    """How many samples the ``vmap`` of that name has; of several, their product.
+    """How many samples the ``vmap`` of that name has.
+
+    Args:
+        axis_name: The name of a ``vmap`` around, or a tuple of names.
+
+    Returns:
+        The number of samples; of several names, their product.
 
     Raises:
         NameError: no ``vmap`` around has that name.

@@ -4,6 +4,7 @@ import sys
 import types
 
 from functorch_ext import _C
+from functorch_ext._inspect.error_index import page_of
 from functorch_ext._inspect.places import place_of_call, place_of_error
 from functorch_ext._inspect.stack import running_transforms
 
@@ -36,6 +37,8 @@ def _text(
         text += f", by the operator {operator}"
     if place := place_of_error(trace) or place_of_call(frame):
         text += f"\n  at {place}"
+    if page := page_of(str(error)):
+        text += f"\n  explained in the documentation: {page}"
     return text
 
 
