@@ -6,6 +6,7 @@ activations alone, none of weights. ``GhostNorms`` watches the functions that ge
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,13 +37,16 @@ def _product_squares(left: Tensor, right: Tensor) -> Tensor:
     return _squares(left.T @ right)
 
 
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> _Norms:
-    def rows(tensor: Tensor) -> Tensor:
-        return tensor.reshape(-1, tensor.shape[-1])
+def _rows(tensor: Tensor) -> Tensor:
+    """As a matrix with a row for each position."""
+    # Not -1: it can't be inferred where there are no samples.
+    return tensor.reshape(math.prod(tensor.shape[:-1]), tensor.shape[-1])
 
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> _Norms:
     return {
-        "weight": lambda g: _product_squares(rows(input), rows(g)),
-        "bias": lambda g: _squares(rows(g).sum(0)),
+        "weight": lambda g: _product_squares(_rows(input), _rows(g)),
+        "bias": lambda g: _squares(_rows(g).sum(0)),
     }
 
 
@@ -116,7 +120,7 @@ def _embedding(
         return None
 
     def squares(g: Tensor) -> Tensor:
-        tokens, rows = input.flatten(), g.reshape(-1, g.shape[-1])
+        tokens, rows = input.flatten(), _rows(g)
         same = tokens[:, None] == tokens[None, :]
         if padding_idx is not None:
             same = same & (tokens != padding_idx % weight.shape[0])
@@ -144,7 +148,7 @@ def _layer_norm(
     shape = tuple(normalized_shape)
     return _scale_and_shift(
         lambda: F.layer_norm(input, shape, None, None, eps),
-        lambda g: g.reshape(-1, *shape).sum(0),
+        lambda g: g.reshape(math.prod(g.shape[: -len(shape)]), *shape).sum(0),
     )
 
 

@@ -82,7 +82,8 @@ class MeasuredChunks:
         rest = self._total - start
         parts = -(-rest // most)
         size = -(-rest // max(parts, 1))  # as equal as they can be
-        for begin in range(start, self._total, max(size, 1)):
+        # No samples are a chunk too: its outputs have the shapes that are returned.
+        for begin in range(start, max(self._total, 1), max(size, 1)):
             yield begin, min(size, self._total - begin)
 
     def call(self, function: Callable[..., _Result], *args: Any) -> _Result:

@@ -63,7 +63,8 @@ def hessian_diag(
         columns_of = lambda start, count: second(_C.standard_basis(leaves, start, count))
         chunks = each_chunk(columns_of, leaves, chunking)
         columns = [outputs for outputs, _ in chunks]
-        without_columns = [each.select(-1, 0) for each in columns[0]]
+        # There may be no column to select.
+        without_columns = [each.narrow(-1, 0, 0).sum(-1) for each in columns[0]]
         parts = split_columns(columns, without_columns, leaves)
         return unflatten(chunks[0][1], [unflatten(structure, part) for part in parts])
 
@@ -150,7 +151,7 @@ def trace_estimate(
     def times(rows: Tensor) -> Tensor:
         """The products with the rows, as rows."""
         pieces = rows.split(sizes, 1)
-        split = [each.reshape(-1, *leaf.shape) for each, leaf in zip(pieces, leaves, strict=True)]
+        split = [x.reshape(len(rows), *y.shape) for x, y in zip(pieces, leaves, strict=True)]
         products, _ = flatten(vmap(product)(unflatten(structure, split)))
         return torch.cat([each.flatten(1) for each in products], 1)
 

@@ -6,6 +6,7 @@ read the entries off the products.
 """
 
 import functools
+import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -321,5 +322,6 @@ def _parts(rows: Tensor, like: list[Tensor]) -> list[Tensor]:
 
 
 def _joined(tensors: list[Tensor], count: int) -> Tensor:
-    parts = [tensor.reshape(-1, count) for tensor in tensors]
+    # Not -1: it can't be inferred where there are no elements.
+    parts = [tensor.reshape(math.prod(tensor.shape[:-1]), count) for tensor in tensors]
     return parts[0] if len(parts) == 1 else torch.cat(parts)

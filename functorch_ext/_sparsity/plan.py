@@ -59,7 +59,7 @@ class Plan:
             products = multiply(seeds)
         else:
             rows = lambda start, count: multiply(seeds.narrow(0, start, count))
-            products = torch.cat(each_chunk(rows, [seeds[:, :1]], chunking))
+            products = torch.cat(each_chunk(rows, [seeds.new_empty(len(seeds))], chunking))
         values = products.reshape(-1).index_select(0, self._at)
         if check:
             self._check(values, probe, products[-1])
