@@ -61,7 +61,7 @@ at::Tensor embedding_backward_rule(Level& level, const at::Tensor& grad_output,
   const auto tables =
       at::embedding_dense_backward_symint(grad, in_merged_table(indices, num_weights, level),
                                           level.batch_size * num_weights, -1, scale_grad_by_freq);
-  return wrap(split_from(tables, 0, level), 0, level);
+  return wrap(split_from(tables, 0, level, num_weights), 0, level);
 }
 
 // Rows that are too long are made shorter in place.

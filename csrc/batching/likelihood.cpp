@@ -43,7 +43,7 @@ at::Tensor sum_by_sample(const at::Tensor& value) {
 // a vector of scores: one number a row.
 struct Rows {
   Rows(const at::Tensor& self, const at::Tensor& target, Level& level_)
-      : level(level_), has_n(self.dim() == 2) {
+      : level(level_), has_n(self.dim() == 2), n(has_n ? self.sym_size(0) : c10::SymInt(1)) {
     scores = merged(self);
     classes = merged(target);
   }
@@ -53,11 +53,12 @@ struct Rows {
     return has_n ? merge_into(value, 0) : value;
   }
   at::Tensor split(const at::Tensor& result) const {
-    return has_n ? split_from(result, 0, level) : result;
+    return has_n ? split_from(result, 0, level, n) : result;
   }
 
   Level& level;
   bool has_n;
+  c10::SymInt n;
   at::Tensor scores;
   at::Tensor classes;
 };

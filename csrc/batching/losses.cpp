@@ -149,6 +149,7 @@ at::Tensor squared_error_backward_rule(const Operator<at::_ops::mse_loss_backwar
 struct Margin {
   Margin(const at::Tensor& self, Level& level_) : has_n(self.dim() == 2), level(level_) {
     TORCH_CHECK(self.dim() <= 2, "expected a vector or a matrix of scores, got rank ", self.dim());
+    n = has_n ? self.sym_size(0) : c10::SymInt(1);
   }
 
   at::Tensor merged(const at::Tensor& tensor) const {
@@ -160,7 +161,7 @@ struct Margin {
     return merged(target).flatten();
   }
   at::Tensor split(const at::Tensor& result) const {
-    return has_n ? split_from(result, 0, level) : result;
+    return has_n ? split_from(result, 0, level, n) : result;
   }
   at::Tensor loss(const at::Tensor& each, int64_t reduction) const {
     return wrap(reduced(split(each), reduction), 0, level);
@@ -179,6 +180,7 @@ struct Margin {
 
   bool has_n;
   Level& level;
+  c10::SymInt n;
 };
 
 // The weights of the classes: a factor of each row's loss, where they differ between samples.

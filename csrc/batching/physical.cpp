@@ -77,13 +77,9 @@ at::Tensor merge_into(const at::Tensor& value, int64_t dim) {
   return moved.reshape_symint(sizes);
 }
 
-at::Tensor split_from(const at::Tensor& value, int64_t dim, const Level& level,
-                      std::optional<c10::SymInt> size) {
+at::Tensor split_from(const at::Tensor& value, int64_t dim, const Level& level, c10::SymInt size) {
   auto sizes = value.sym_sizes().vec();
-  if (!size) {
-    size = level.batch_size == 0 ? c10::SymInt(0) : sizes[dim] / level.batch_size;
-  }
-  sizes[dim] = *size;
+  sizes[dim] = std::move(size);
   sizes.insert(sizes.begin() + dim, level.batch_size);
   const auto split = value.reshape_symint(sizes);
   return dim == 0 ? split : split.movedim(dim, 0);

@@ -38,7 +38,6 @@ std::vector<c10::SymInt> physical_sizes(c10::SymIntArrayRef sizes, const Level& 
 // The batch dimension merged into dimension `dim` of a value that has it at the front, and back.
 at::Tensor merge_into(const at::Tensor& value, int64_t dim);
 // (`size` is what the dimension had before; it can't be inferred where there are no samples.)
-at::Tensor split_from(const at::Tensor& value, int64_t dim, const Level& level,
-                      std::optional<c10::SymInt> size = std::nullopt);
+at::Tensor split_from(const at::Tensor& value, int64_t dim, const Level& level, c10::SymInt size);
 
 }  // namespace functorch_ext

@@ -21,7 +21,8 @@ std::tuple<at::Tensor, at::Tensor> fractional_max_pool_rule(Level& level, const 
   const auto result =
       Op::call(has_n ? merge_into(value, 0) : value, kernel_size, output_size, positions);
   const auto part = [&](const at::Tensor& each) {
-    return has_n ? wrap(split_from(each, 0, level), 0, level) : wrap(each, 0, level);
+    return has_n ? wrap(split_from(each, 0, level, self.sym_size(0)), 0, level)
+                 : wrap(each, 0, level);
   };
   return {part(std::get<0>(result)), part(std::get<1>(result))};
 }

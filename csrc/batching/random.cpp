@@ -289,7 +289,7 @@ at::Tensor multinomial_rule(const Operator<at::_ops::multinomial::schema>& op, L
   }
   const auto weights = merge_into(expanded_at_front(self, level), 0);
   const auto draw = op.call(weights, num_samples, replacement, generator);
-  return wrap(split_from(draw, 0, level), 0, level);
+  return wrap(split_from(draw, 0, level, self.sym_size(0)), 0, level);
 }
 
 }  // namespace

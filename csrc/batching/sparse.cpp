@@ -20,6 +20,10 @@ bool is_batched_sparse(const at::Tensor& tensor, const Level& level) {
 // A product one of whose factors is a sparse matrix for each sample.
 at::Tensor product_of_sparse_samples(Level& level, const at::Tensor& left,
                                      const at::Tensor& right) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !has_sparse_layout(left) || !has_sparse_layout(right),
+      "functorch_ext.vmap: a product of two sparse matrices, of which one differs between samples. "
+      "Make one of them dense, with to_dense().");
   if (is_batched_sparse(left, level)) {
     return wrap(at::bmm(at_front(left, level), expanded_at_front(right, level)), 0, level);
   }
@@ -75,6 +79,23 @@ std::optional<at::Tensor> to_dense(Level&, const at::Tensor& self,
              : std::nullopt;
 }
 
+at::Tensor coalesce_rule(Level& level, const at::Tensor& self) {
+  return wrap(at::_ops::_coalesce::call(at_front(self, level)), 0, level);
+}
+
+std::optional<at::Tensor> coalesce(Level&, const at::Tensor& self) {
+  return has_sparse_layout(self) ? std::optional(at::_ops::_coalesce::call(self)) : std::nullopt;
+}
+
+// Samples have as many values as their matrix has places that aren't zero, together.
+at::Tensor values_rule(Level&, const at::Tensor&) {
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      false,
+      "functorch_ext.vmap: the values of a sparse tensor that differs between samples, which its "
+      "gradient needs, have no batching rule. Fill a dense matrix instead: "
+      "zeros.index_put((rows, columns), values, accumulate=True).");
+}
+
 // Results that aren't strided can't hold samples.
 template <class Signature>
 struct NotStrided;
@@ -100,6 +121,9 @@ void register_sparse_rules() {
   add<at::_ops::_sparse_addmm>(sparse_addmm_rule);
   add<at::_ops::_to_dense>(to_dense_rule);
   add_decomposition<at::_ops::to_dense>(to_dense);
+  add<at::_ops::_coalesce>(coalesce_rule);
+  add_decomposition<at::_ops::coalesce>(coalesce);
+  add<at::_ops::_values>(values_rule);
 }
 
 }  // namespace functorch_ext

@@ -1,4 +1,6 @@
 // Operators whose result shares memory with their argument.
+#include <ATen/InferSize.h>
+
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
@@ -19,8 +21,17 @@ at::Tensor fw_primal_rule(Level& level, const at::Tensor& self, int64_t) {
   return whole_rule<at::_ops::alias>(level, self);
 }
 
+// Without samples, a size of -1 is what it is for a sample: for all of them any size would do.
+std::vector<c10::SymInt> viewed_sizes(const at::Tensor& self, at::SymIntArrayRef size,
+                                      const Level& level) {
+  if (C10_LIKELY(level.batch_size.maybe_as_int() != 0)) {
+    return physical_sizes(size, level);
+  }
+  return physical_sizes(at::infer_size_dv(size, self.sym_numel()), level);
+}
+
 at::Tensor view_rule(Level& level, const at::Tensor& self, at::SymIntArrayRef size) {
-  return wrap(at_front(self, level).view_symint(physical_sizes(size, level)), 0, level);
+  return wrap(at_front(self, level).view_symint(viewed_sizes(self, size, level)), 0, level);
 }
 
 // PyTorch calls this once it knows that a view is possible; the strides follow from that.
@@ -30,7 +41,7 @@ at::Tensor reshape_alias_rule(Level& level, const at::Tensor& self, at::SymIntAr
 }
 
 at::Tensor unsafe_view_rule(Level& level, const at::Tensor& self, at::SymIntArrayRef size) {
-  return wrap(at_front(self, level).reshape_symint(physical_sizes(size, level)), 0, level);
+  return wrap(at_front(self, level).reshape_symint(viewed_sizes(self, size, level)), 0, level);
 }
 
 at::Tensor view_dtype_rule(Level& level, const at::Tensor& self, at::ScalarType dtype) {

@@ -72,6 +72,12 @@ bool is_layer(RecurrentKind kind, const Arguments& arguments) {
          has_shape(arguments[bias_of_state], {gates});
 }
 
+// Without samples, sequences, steps or features there are no rows to divide among samples.
+bool has_no_numbers(const Arguments& arguments, const Level& level) {
+  return level.batch_size.expect_int() == 0 || arguments[for_input].numel() == 0 ||
+         arguments[for_hidden].numel() == 0;
+}
+
 // Numbers of one type, of which none is differentiated on a plane below: parameters may ask for
 // that where nothing is recorded.
 bool are_plain(const std::vector<at::Tensor>& tensors, const Level& level, at::ScalarType type) {
@@ -274,7 +280,8 @@ std::optional<std::pair<at::Tensor, RecurrentState>> recurrent_layer_in_one_node
       std::any_of(arguments.begin(), arguments.end(),
                   [&](const at::Tensor& argument) { return is_batched_at(argument, *level); });
   if (!is_batched || (type != at::kFloat && type != at::kDouble) ||
-      !are_plain(arguments, *level, type) || !is_layer(kind, arguments)) {
+      !are_plain(arguments, *level, type) || !is_layer(kind, arguments) ||
+      has_no_numbers(arguments, *level)) {
     return std::nullopt;
   }
   NodePtr<RecurrentBackward> node;

@@ -45,9 +45,24 @@ at::Tensor sum_with_product(const at::Tensor& self, const at::Tensor& left, cons
   return beta.equal(0) ? product : product + self * beta;
 }
 
+// The values of a sparse tensor, of which the gradient of one made from values consists.
+at::Tensor values(c10::DispatchKeySet keys, const at::Tensor& self) {
+  // Kernels below autograd read values, too.
+  const bool is_recorded =
+      c10::GradMode::is_enabled() && keys.has_any(c10::autograd_dispatch_keyset);
+  TORCH_CHECK_NOT_IMPLEMENTED(
+      !is_recorded || !any_differentiated(self),
+      "functorch_ext: the values of a sparse tensor have no derivative, so one made from values "
+      "has "
+      "no second derivative by them: PyTorch would take it for zero. Fill a dense matrix instead: "
+      "zeros.index_put((rows, columns), values, accumulate=True).");
+  return at::_ops::_values::redispatch(below_derivatives(keys), self);
+}
+
 }  // namespace
 
 void register_sparse_derivatives() {
+  add_derivative_kernel<at::_ops::_values>(&values);
   // The gradient of a sparse factor isn't the same for sparse.mm and mm. But here it is constant.
   add_computed_when<at::_ops::_sparse_mm, has_tangent_beside_sparse, at::_ops::mm::call>();
   using at::_ops::mm, at::_ops::mv;

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from functorch_ext import grad, vmap
+from functorch_ext import grad, hvp, jacrev, vmap
+from test import oracle
 from test.oracle import assert_close, loop, rand
 
 pytestmark = pytest.mark.filterwarnings("ignore::functorch_ext.FallbackWarning")
@@ -49,6 +50,9 @@ def test_what_else_such_a_matrix_does():
     assert_close(vmap(lambda v, x: made(v) @ x)(values, x), dense @ x)
     assert_close(vmap(vmap(lambda v, x: made(v) @ x))(values[None], x[None]), (dense @ x)[None])
     assert vmap(lambda v: made(v) @ x[0])(rand(0, 4)).shape == (0, 4, 2)
+    assert_close(vmap(lambda v: made(v).coalesce() @ x[0])(values), dense @ x[0])
+    with pytest.raises(RuntimeError, match="product of two sparse matrices.*to_dense"):
+        vmap(lambda v: torch.mm(made(v), made(v).t()))(values)
 
 
 def test_layouts_that_do_not_stack():
@@ -58,5 +62,19 @@ def test_layouts_that_do_not_stack():
 
 
 def test_gradients_by_the_values_raise():
-    with pytest.raises(RuntimeError, match="aten::_values returns a view"):
+    with pytest.raises(RuntimeError, match="gradient needs, have no batching rule. Fill a dense"):
         vmap(grad(lambda v, x: (made(v) @ x).sum()))(rand(3, 4), rand(3, 6, 2))
+
+
+@pytest.mark.parametrize("of", ["sparse.mm", "to_dense"])
+def test_second_derivatives_by_the_values_raise(of):
+    """PyTorch takes them for zero."""
+    x = rand(6, 2)
+    product = lambda s: torch.sparse.mm(s, x) if of == "sparse.mm" else s.to_dense() @ x
+    f = lambda v: (product(made(v)) ** 2).sum()
+    dense = lambda v: ((made(v).to_dense() @ x) ** 2).sum()
+    values = rand(4)
+    assert_close(grad(f)(values), oracle.grad(dense)(values))
+    for second in (grad(lambda v: grad(f)(v).sum()), jacrev(grad(f)), lambda v: hvp(f)(v, v)):
+        with pytest.raises(RuntimeError, match="no second derivative by them"):
+            second(values)
