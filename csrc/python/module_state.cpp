@@ -109,6 +109,14 @@ std::vector<std::tuple<py::object, py::object, std::vector<std::string>>> names_
   return rows;
 }
 
+// A recurrent layer makes its list of weights anew where they are others: its own comes back, too.
+void add_listed_weights(const Tables& owner, std::vector<SwappedEntry>& entries) {
+  if (const auto weights = owner.listed_weights()) {
+    entries.push_back({py::reinterpret_borrow<py::dict>(owner.state()), py::str("_flat_weights"),
+                       py::none(), py::reinterpret_borrow<py::object>(weights)});
+  }
+}
+
 // Where the values go; nothing if one of them is no tensor or stands for anything else than a
 // parameter or a buffer in a plain table.
 std::optional<std::vector<SwappedEntry>> entries_for(const py::object& root,
@@ -117,6 +125,7 @@ std::optional<std::vector<SwappedEntry>> entries_for(const py::object& root,
   entries.reserve(values.size());
   std::string_view owner_path;
   std::optional<Tables> owner(std::in_place, root);
+  add_listed_weights(*owner, entries);
   for (const auto& [key, value] : values) {
     if (!PyUnicode_CheckExact(key.ptr()) || !(value.is_none() || THPVariable_Check(value.ptr()))) {
       return std::nullopt;
@@ -128,6 +137,7 @@ std::optional<std::vector<SwappedEntry>> entries_for(const py::object& root,
         return std::nullopt;
       }
       owner.emplace(module);
+      add_listed_weights(*owner, entries);
       owner_path = path;
     }
     const auto table = owner->table_of(name);

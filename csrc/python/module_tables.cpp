@@ -12,6 +12,7 @@ struct Names {
   const py::str parameters = intern("_parameters");
   const py::str buffers = intern("_buffers");
   const py::str modules = intern("_modules");
+  const py::str listed_weights = intern("_flat_weights");
 
   static py::str intern(const char* name) {
     return py::reinterpret_steal<py::str>(PyUnicode_InternFromString(name));
@@ -47,6 +48,10 @@ py::handle Tables::buffers() const {
 
 py::handle Tables::modules() const {
   return find(names().modules);
+}
+
+py::handle Tables::listed_weights() const {
+  return PyDict_GetItem(state_.ptr(), names().listed_weights.ptr());
 }
 
 py::handle Tables::table_of(const py::str& name) const {

@@ -21,6 +21,8 @@ class Tables {
   pybind11::handle parameters() const;
   pybind11::handle buffers() const;
   pybind11::handle modules() const;
+  // The list in which a recurrent layer keeps its weights once more; null if there is none.
+  pybind11::handle listed_weights() const;
 
   // The table that has a parameter or buffer of that name; null if none has.
   pybind11::handle table_of(const pybind11::str& name) const;
