@@ -1,11 +1,14 @@
 """The options ``chunk_size`` and ``progress``: how many samples at a time, and a bar of them."""
 
+import contextlib
+import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from torch import SymInt, Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from functorch_ext._memory import Budget, MeasuredChunks, budget_of
+from functorch_ext._memory import UNITS, Budget, MeasuredChunks, budget_of
 
 _Result = TypeVar("_Result")
 
@@ -14,17 +17,28 @@ def checked_chunk_size(
     transform: str, chunk_size: "ChunkSize", progress: bool = False
 ) -> "int | Chunking | None":
     """The option as a number, where it is one and nothing is to be shown."""
+    if chunk_size is None and not progress:
+        return None
     if isinstance(chunk_size, str | Chunking) or progress:
         return Chunking.of(transform, chunk_size, progress)
     return _checked_number(transform, chunk_size)
 
 
 def _checked_number(transform: str, chunk_size: Any) -> int | None:
-    if chunk_size is None or (isinstance(chunk_size, int) and chunk_size >= 1):
-        return chunk_size
+    if chunk_size is None or isinstance(chunk_size, SymInt):
+        return chunk_size  # type: ignore[return-value]
+    if not isinstance(chunk_size, bool | Tensor):
+        with contextlib.suppress(TypeError):
+            number = operator.index(chunk_size)
+            if number >= 1:
+                return number
+    # torch.func's words, by which programs know the errors.
+    wanted = "chunk_size should be None or greater than 0"
+    if transform == "jacrev":
+        wanted = "`chunk_size` should be greater than 0, or None"
     raise ValueError(
-        f"functorch_ext.{transform}: `chunk_size` should be greater than 0, or None, but got "
-        f"{chunk_size!r}."
+        f"functorch_ext.{transform}: {wanted}, but got {chunk_size!r}. Give a whole number, or "
+        "text: 'auto' or an amount of memory, such as '512 MiB'."
     )
 
 
@@ -52,7 +66,8 @@ class Chunking:
         if budget is None:
             raise ValueError(
                 f"functorch_ext.{transform}: chunk_size as text must be 'auto' or an amount of "
-                f"memory, such as '512 MiB', but got {chunk_size!r}."
+                f"memory, such as '512 MiB': a number greater than 0 and {', '.join(UNITS[:-1])} "
+                f"or {UNITS[-1]}. But got {chunk_size!r}."
             )
         return Chunking(transform, None, budget, progress)
 

@@ -4,6 +4,7 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +17,8 @@ from functorch_ext._pytree import leaves_of
 
 _Result = TypeVar("_Result")
 
-_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_AMOUNT = re.compile(r"(\d+(?:\.\d+)?) *(" + "|".join(_UNITS) + ")")
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")  # each 1024 of the one before
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?) *(" + "|".join(UNITS) + ")")
 
 _SHARE = 0.5  # of the free memory that "auto" takes
 _PROBES = (1, 2)  # samples in the chunks that are measured
@@ -26,11 +27,12 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def budget_of(option: str) -> "Budget | None":
-    """What ``"auto"`` or ``"512 MiB"`` stands for; ``None`` for other words."""
+    """What ``"auto"`` or ``"512 MiB"`` stands for; ``None`` for other text."""
     if option == "auto":
         return Budget(None)
-    amount = _AMOUNT.fullmatch(option)
-    return Budget(int(float(amount[1]) * _UNITS[amount[2]])) if amount else None
+    parts = _AMOUNT.fullmatch(option)
+    amount = int(Fraction(parts[1]) * 1024 ** UNITS.index(parts[2])) if parts else 0
+    return Budget(amount) if amount > 0 else None
 
 
 class Budget:

@@ -8,7 +8,7 @@ from torch import SymInt, Tensor
 
 from functorch_ext import _C, _batch_sizes
 from functorch_ext._axis_names import named
-from functorch_ext._chunk_sizes import Chunking, ChunkSize
+from functorch_ext._chunk_sizes import Chunking, ChunkSize, checked_chunk_size
 from functorch_ext._chunking import call_in_chunks
 from functorch_ext._describing import returned_leaf, structure_of
 from functorch_ext._dynamo.entry import EAGER, call_transform
@@ -79,15 +79,17 @@ def vmap(
         torch.Size([3])
     """
     mode = checked_randomness("vmap", randomness)
+    chunk_size = checked_chunk_size("vmap", chunk_size, progress)
     chunking = None
-    if progress or isinstance(chunk_size, str | Chunking):
-        chunking, chunk_size = Chunking.of("vmap", chunk_size, progress), None
-    for name, value, least in (("chunk_size", chunk_size, 1), ("axis_size", axis_size, 0)):
-        if value is not None and (
-            not isinstance(value, int | SymInt) or not least <= value < 1 << 63
-        ):
-            wanted = "None or greater than 0" if least else "None or a number of samples"
-            raise ValueError(f"functorch_ext.vmap: {name} should be {wanted}, but got {value!r}.")
+    if isinstance(chunk_size, Chunking):
+        chunking, chunk_size = chunk_size, None
+    if axis_size is not None and (
+        not isinstance(axis_size, int | SymInt) or not 0 <= axis_size < 1 << 63
+    ):
+        raise ValueError(
+            "functorch_ext.vmap: axis_size should be None or a number of samples, but got "
+            f"{axis_size!r}."
+        )
     if kwarg_dims is not None and not isinstance(kwarg_dims, dict):
         raise ValueError(
             "functorch_ext.vmap: kwarg_dims must be None or a dict from names of keyword arguments "

@@ -179,7 +179,7 @@ def test_options():
     assert_failure(
         call(identity, rand(3), chunk_size=0),
         ValueError,
-        """functorch_ext.vmap: chunk_size should be None or greater than 0, but got 0.""",
+        """functorch_ext.vmap: chunk_size should be None or greater than 0, but got 0. Give a whole number, or text: 'auto' or an amount of memory, such as '512 MiB'.""",
     )
     assert_failure(
         call(identity, rand(3), randomness="random"),

@@ -269,7 +269,7 @@ def test_jacobians():
     assert_failure(
         lambda: jacrev(torch.sin, chunk_size=0)(rand(3)),
         ValueError,
-        """functorch_ext.jacrev: `chunk_size` should be greater than 0, or None, but got 0.""",
+        """functorch_ext.jacrev: `chunk_size` should be greater than 0, or None, but got 0. Give a whole number, or text: 'auto' or an amount of memory, such as '512 MiB'.""",
     )
 
 
