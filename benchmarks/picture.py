@@ -1,6 +1,6 @@
 """The page's tables as pictures, readable on light and dark pages: times, peers, growth, memory.
 
-python -m benchmarks.picture [docs/benchmarks.md]
+python -m benchmarks.picture [docs/benchmarks.md | docs/jit.md]
 """
 
 import re
@@ -39,6 +39,15 @@ STYLES = {
     JAX: ("#8a70d6", "<"),
     JAX_JIT: (INK, ">"),
     LIMIT: ("#d04545", "|"),
+}
+# The same for the page of jit, whose tables name these otherwise.
+JIT = "jit"
+JIT_STYLES = {
+    JIT: STYLES[OURS],
+    "eager": STYLES[LOOP],
+    "torch.compile(ours)": STYLES[BY_HAND],
+    "torch.compile(torch.func)": STYLES[TORCH_FUNC],
+    "JAX, jit": STYLES[JAX],
 }
 SETTINGS = {
     "font.size": 9,
@@ -79,16 +88,28 @@ def tables(page: Path, part: str) -> Iterator[Table]:
 
 def pictures(page: Path) -> None:
     """Draws all of them beside the page, named after it."""
-    peers = next(tables(page, "peers"))  # On one thread.
     with plt.rc_context(SETTINGS):
-        for name, figure in (
-            ("", times(peers)),
-            ("-peers", all_peers(peers)),
-            ("-growth", growth(list(tables(page, "scaling")))),
-            ("-memory", memory(next(tables(page, "memory")))),
-            ("-models", all_peers(next(tables(page, "models")), "Network")),
-        ):
+        for name, figure in figures_of_jit(page) if page.stem == "jit" else figures(page):
             save(figure, page.with_name(f"{page.stem}{name}.svg"))
+
+
+def figures(page: Path) -> Iterator[tuple[str, Figure]]:
+    peers = next(tables(page, "peers"))  # On one thread.
+    yield "", times(peers)
+    yield "-peers", multiples(peers)
+    yield "-growth", growth(list(tables(page, "scaling")))
+    yield "-memory", memory(next(tables(page, "memory")))
+    yield "-models", multiples(next(tables(page, "models")))
+
+
+def figures_of_jit(page: Path) -> Iterator[tuple[str, Figure]]:
+    calls = next(tables(page, "jit"))
+    for row in calls:
+        ours = number(row[JIT])
+        for peer in JIT_STYLES:
+            time = number(row[peer])
+            row[peer] = str(time / ours) if time and ours else ""
+    yield "", multiples(calls, JIT, JIT_STYLES)
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -105,7 +126,9 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def number(cell: str) -> float | None:
-    return float(cell.replace(",", "")) if cell and cell != "fails" else None
+    """The first number of a cell; none if something stands there in its place."""
+    found = re.match(r"[\d.,]+", cell)
+    return float(found[0].replace(",", "")) if found else None
 
 
 def times(rows: Table) -> Figure:
@@ -126,25 +149,30 @@ def times(rows: Table) -> Figure:
     return figure
 
 
-def all_peers(rows: Table, column: str = "Workload") -> Figure:
-    """One row for each workload, one mark for each peer."""
+def multiples(
+    rows: Table, reference: str = OURS, styles: dict[str, tuple[str, str]] = STYLES
+) -> Figure:
+    """One row for each workload, one mark for each peer: its time, in multiples of a reference."""
+    column = next(iter(rows[0]))
     figure, axes = plt.subplots(figsize=(8.4, 1.4 + len(rows) / 4), layout="constrained")
-    for peer, (color, marker) in STYLES.items():
+    for peer, (color, marker) in styles.items():
         points = [
             (ratio, place)
             for place, row in enumerate(rows)
-            if peer != OURS and (ratio := number(row.get(peer, ""))) is not None
+            if peer != reference and (ratio := number(row.get(peer, ""))) is not None
         ]
         if points:
             axes.scatter(*zip(*points), color=color, marker=marker, label=peer, s=26, zorder=3)
-    axes.axvline(1, color=STYLES[OURS][0], linewidth=2, label=OURS)
+    axes.axvline(1, color=styles[reference][0], linewidth=2, label=reference)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
     axes.set_yticks(range(len(rows)), [row[column] for row in rows])
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="both")
-    axes.set_xlabel(f"time in multiples of {OURS}'s: left of the line is faster, right is slower")
+    axes.set_xlabel(
+        f"time in multiples of {reference}'s: left of the line is faster, right is slower"
+    )
     figure.legend(loc="outside upper center", ncols=4)
     return figure
 
