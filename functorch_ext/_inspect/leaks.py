@@ -181,25 +181,32 @@ def _is_part(frame: types.FrameType) -> bool:
     return is_ours(frame.f_code) and frame.f_code.co_filename == __file__
 
 
+def _keys_of(holder: dict[Any, Any], held: Any) -> list[Any]:
+    return [key for key, value in holder.items() if value is held]
+
+
 def _names_in(holder: Any, held: Any, hidden: set[int], depth: int) -> list[str]:
+    # No comprehension closes over the two: they would be held by a closure of this search.
+    entries: list[str] = []
     if isinstance(holder, types.FrameType):
-        keys = [key for key, value in holder.f_locals.items() if value is held]
+        keys = _keys_of(holder.f_locals, held)
         where = f"{holder.f_code.co_qualname}, which runs"
         return [f"the variable {key} of {where}" for key in keys] or [where]
     if isinstance(holder, dict):
-        keys = [key for key, value in holder.items() if value is held]
-        return [name for key in keys for name in _entry(holder, key, hidden, depth)]
+        for key in _keys_of(holder, held):
+            entries += _entry(holder, key, hidden, depth)
+        return entries
     if isinstance(holder, types.CellType):
         return _closures(holder, held)
     if isinstance(holder, list | tuple | set):
-        kind = type(holder).__name__
+        kind, size = type(holder).__name__, len(holder)
         outer = _holders(holder, hidden, depth + 1) if depth < _DEEPEST else []
-        return [f"{name} (a {kind} of {len(holder)})" for name in outer] or [f"a {kind}"]
+        return [f"{name} (a {kind} of {size})" for name in outer] or [f"a {kind}"]
+    kind = type(holder).__qualname__
     attributes = getattr(holder, "__dict__", None)
     if isinstance(attributes, dict):
-        names = [key for key, value in attributes.items() if value is held]
-        return [f"the attribute {key} of a {type(holder).__qualname__}" for key in names]
-    return [f"a {type(holder).__qualname__}"]
+        return [f"the attribute {key} of a {kind}" for key in _keys_of(attributes, held)]
+    return [f"a {kind}"]
 
 
 def _entry(holder: dict[Any, Any], key: Any, hidden: set[int], depth: int) -> list[str]:
@@ -213,6 +220,9 @@ def _entry(holder: dict[Any, Any], key: Any, hidden: set[int], depth: int) -> li
     for owner in owners:
         if getattr(owner, "__dict__", None) is holder:
             return [f"the attribute {key} of a {type(owner).__qualname__}"]
+        # The dict of a class can't be had, only a proxy of it.
+        if isinstance(owner, type) and vars(owner).get(key) is holder[key]:
+            return [f"the attribute {key} of the class {owner.__qualname__}"]
         if isinstance(owner, types.FunctionType) and owner.__globals__ is holder:
             return [f"the global variable {key} of {owner.__module__}"]
     outer = _holders(holder, hidden | {id(owners)}, depth + 1)

@@ -90,6 +90,24 @@ def test_what_outlived_and_who_holds_it():
     assert not leaks(), str(leaks())
 
 
+def test_holders_are_of_the_program_alone():
+    kept = {}
+
+    def f(x):
+        kept["k"] = x * 2
+        Keeper.of_class = x * 3
+        return x
+
+    vmap(f)(rand(8))
+    holders = [leak.holders for leak in leaks().tensors]
+    del Keeper.of_class
+    kept.clear()
+    named = sorted(holder for each in holders for holder in each)
+    assert all("_names_in" not in each and "a closure" not in each for each in named), named
+    assert "the attribute of_class of the class Keeper" in named
+    assert any("variable kept" in each and each.endswith("(entry 'k')") for each in named), named
+
+
 def test_what_a_graph_has_saved():
     kept = []
 
