@@ -52,4 +52,6 @@ def _is_signal(error: Exception) -> bool:
     kind = type(error)
     if kind.__module__.startswith("functorch_ext"):
         return not isinstance(error, Warning)
+    if kind.__module__ == "torch._C":
+        return False  # an error of PyTorch's in C++: LinAlgError is _LinAlgError there
     return kind.__module__.startswith("torch.") and kind.__name__.startswith("_")

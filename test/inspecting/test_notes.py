@@ -123,6 +123,11 @@ def test_the_note_survives_pickling():
     assert copy.copy(caught.value).__notes__ == caught.value.__notes__
 
 
+def test_errors_of_linear_algebra():
+    note = note_of(vmap(torch.linalg.cholesky), -torch.eye(2).expand(3, 2, 2))
+    assert note.startswith("functorch_ext: raised inside vmap(level 1, 3 samples)")
+
+
 def test_interrupts_have_none():
     def interrupted(x):
         raise KeyboardInterrupt
