@@ -23,7 +23,7 @@ from functorch_ext._pytree import (
 class MappedInputs:
     """Arguments as leaves, each with its in_dim (non-negative) or ``None``."""
 
-    __slots__ = ("args", "batch_size", "dims", "kwargs", "leaves", "sized_by", "structure")
+    __slots__ = ("args", "batch_size", "dims", "kwargs", "leaves", "sized_by", "start", "structure")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class MappedInputs:
         else:
             dims = _dims_of_leaves(in_dims, args)
         self.batch_size = -1 if axis_size is None else axis_size
+        self.start = 0  # the number of the first sample, of a chunk
         self.sized_by: tuple[int, int] | None = None  # the first mapped leaf, and its dimension
         self.dims = [self._checked_dim(i, dim, args) for i, dim in enumerate(dims)]
         if self.batch_size < 0:
@@ -128,7 +129,7 @@ class MappedInputs:
             chunk = object.__new__(MappedInputs)
             chunk.args, chunk.kwargs = self.args, self.kwargs
             chunk.structure, chunk.dims = self.structure, self.dims
-            chunk.batch_size = count
+            chunk.start, chunk.batch_size = start, count
             chunk.leaves = [
                 leaf if dim is None else leaf.narrow(dim, start, chunk.batch_size)
                 for leaf, dim in zip(self.leaves, self.dims, strict=True)

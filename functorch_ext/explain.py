@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from functorch_ext._inspect import tables
-from functorch_ext._inspect.calls import Call, observed, tree_of
+from functorch_ext._inspect.calls import Call, observed, tree_of, untraced
 
 
 def explain(func: Callable[..., Any]) -> Callable[..., "Explanation"]:
@@ -47,12 +47,22 @@ def explain(func: Callable[..., Any]) -> Callable[..., "Explanation"]:
 
     @functools.wraps(func)
     def explained(*args: Any, **kwargs: Any) -> Explanation:
-        observation = observed(func, args, kwargs)
-        calls = tree_of(observation.events())
-        name = getattr(func, "__qualname__", type(func).__name__).rpartition("<locals>.")[2]
-        return Explanation(name, calls, observation.seconds, observation.peak)
+        return _explanation(func, args, kwargs)
 
     return explained
+
+
+@untraced
+def _explanation(func: Callable[..., Any], args: Any, kwargs: Any) -> "Explanation":
+    observation = observed(func, args, kwargs)
+    calls = tree_of(observation.events())
+    return Explanation(_name_of(func), calls, observation.seconds, observation.peak)
+
+
+def _name_of(func: Callable[..., Any]) -> str:
+    name = getattr(func, "__qualname__", type(func).__name__).rpartition("<locals>.")[2]
+    # Of PyTorch's classes that stand for modules, such as _VariableFunctionsClass.
+    return name.rpartition(".")[2] if name.startswith("_") else name
 
 
 @dataclasses.dataclass(repr=False)

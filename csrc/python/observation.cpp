@@ -1,6 +1,8 @@
 #include "python/observation.h"
 
 #include <ATen/SequenceNumber.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/enum_tag.h>
 #include <ATen/record_function.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
@@ -303,10 +305,39 @@ class Observation final : public c10::DebugInfoBase,
                open.end());
     look_at(event, function.outputs());
     const auto inside = what_is_around(event);
-    if (!check_.is_none() && !event.failed && event.is_operator && !inside.an_operator) {
+    if (!check_.is_none() && !event.failed && event.is_operator && !inside.an_operator &&
+        computes_numbers(function, context.inputs)) {
       check_(context.index, inside.a_node, tensors_of(context.inputs),
              tensors_of(function.outputs()));
     }
+  }
+
+  // Views hold what was there before, and new memory holds nothing yet. Their results mustn't even
+  // become objects of Python: that of detach may be about to become an object of a subclass.
+  static bool computes_numbers(const at::RecordFunction& function,
+                               c10::ArrayRef<c10::IValue> inputs) {
+    const auto op = c10::Dispatcher::singleton().findOp(*function.operator_name());
+    if (!op) {
+      return true;
+    }
+    const auto& name = op->operator_name().name;
+    if (name == "aten::to") {
+      return !is_first(inputs, function.outputs());  // of another dtype, a number may be another
+    }
+    const bool is_new = name.rfind("aten::empty", 0) == 0 || name.rfind("aten::new_empty", 0) == 0;
+    if (is_new || op->hasTag(at::Tag::inplace_view)) {
+      return false;
+    }
+    const auto& results = op->schema().returns();
+    return std::any_of(results.begin(), results.end(), [](const c10::Argument& result) {
+      return !result.alias_info() || result.alias_info()->isWrite();
+    });
+  }
+
+  // Does an operator return its first argument as it is?
+  static bool is_first(c10::ArrayRef<c10::IValue> inputs, c10::ArrayRef<c10::IValue> outputs) {
+    return !inputs.empty() && !outputs.empty() && inputs[0].isTensor() && outputs[0].isTensor() &&
+           inputs[0].toTensor().is_same(outputs[0].toTensor());
   }
 
   // Takes note of the deepest plane.
@@ -325,6 +356,11 @@ class Observation final : public c10::DebugInfoBase,
     });
   }
 
+  // Autograd's engine adds up gradients in the evaluation of a node, ahead of the node.
+  static bool is_of_engine(const Event& event) {
+    return event.name.rfind("autograd::engine::", 0) == 0;
+  }
+
   struct Around {
     bool an_operator = false;
     bool a_node = false;
@@ -333,7 +369,7 @@ class Observation final : public c10::DebugInfoBase,
     Around around;
     for (auto parent = event.parent; parent >= 0; parent = events_[parent].parent) {
       around.an_operator = around.an_operator || events_[parent].is_operator;
-      around.a_node = around.a_node || events_[parent].is_node;
+      around.a_node = around.a_node || events_[parent].is_node || is_of_engine(events_[parent]);
     }
     return around;
   }

@@ -34,13 +34,18 @@ def outcomes(condition: Tensor) -> set[bool] | None:
     plain = _C.below_all_levels(condition)
     while _is_of_torch_func(plain):
         plain = _C.below_all_levels(torch._C._functorch.get_unwrapped(plain))
-    is_traced = any(torch._C._get_dispatch_mode(key) is not None for key in _TRACING)
-    if is_traced or plain.is_meta or torch.jit.is_tracing():
+    if is_traced(plain) or plain.is_meta or torch.jit.is_tracing():
         return None
     if plain.numel() == 1:
         return {bool(plain)}
     holds, fails = bool(plain.any()), not bool(plain.all())
     return {outcome for outcome, occurs in ((True, holds), (False, fails)) if occurs}
+
+
+def is_traced(plain: Tensor) -> bool:
+    """Do operators on a tensor become part of a graph, rather than compute?"""
+    modes = any(torch._C._get_dispatch_mode(key) is not None for key in _TRACING)
+    return modes or torch._is_functional_tensor(plain)
 
 
 class Branch(TorchFunctionMode):
@@ -55,7 +60,7 @@ class Branch(TorchFunctionMode):
 
     def __init__(self, condition: Tensor, is_taken: bool | None) -> None:
         super().__init__()
-        self._condition = condition
+        self.condition = condition
         self._levels = levels_of(condition)
         self._depth = _depth()
         self._first = _first_sample(condition, self._levels)
@@ -73,7 +78,7 @@ class Branch(TorchFunctionMode):
             result = function(*self.given(operands))
         for outside, given, version in self._inputs.values():
             if given is not outside and _version(given) != version:
-                outside.copy_(torch.where(self._condition, given, outside))
+                outside.copy_(torch.where(self.condition, given, outside))
         return result
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -112,7 +117,7 @@ class Branch(TorchFunctionMode):
 
     def _given(self, tensor: Tensor) -> Tensor:
         if any(level in self._levels for level in levels_of(tensor)):
-            return torch.where(self._condition, tensor, _sample(tensor.detach(), self._first))
+            return torch.where(self.condition, tensor, _sample(tensor.detach(), self._first))
         # Shared by all samples. If none of them takes the branch there is no sample to imitate, but
         # no derivative either.
         if self._any is not None and (tensor.is_floating_point() or tensor.is_complex()):

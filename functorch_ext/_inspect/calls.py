@@ -5,15 +5,17 @@ import itertools
 import sys
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
+from torch._C._dynamo.eval_frame import _FrameAction, _FrameExecStrategy, set_code_exec_strategy
 
 from functorch_ext import _C
 from functorch_ext._inspect.advice import advice_on
 from functorch_ext._inspect.places import Place, frames, is_users, place
 from functorch_ext._inspect.stack import name_of_level, running_transforms
 from functorch_ext.batching_rules import find_rule
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Where the program is: the innermost function of the user's, by its code, instruction and line, and
 # the transforms that run.
@@ -246,15 +248,31 @@ def _subject_of(message: str) -> str:
     return message.partition(": the ")[2].partition(" reads")[0] or "loop"
 
 
+def untraced(function: _Function) -> _Function:
+    """Has Dynamo leave a function alone, and what that calls: its frames are looked at."""
+    alone = _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP)
+    marked: Any = function
+    set_code_exec_strategy(marked.__code__, alone)
+    marked._torchdynamo_disable = True
+    return function
+
+
 def observed(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> _C.Observation:
+    """Runs ``func(*args, **kwargs)`` and returns what was seen of it, not what it returned."""
+    observation = _C.Observation(locate, None)
+    run_observed(observation, func, args, kwargs)
+    return observation
+
+
+def run_observed(
+    observation: _C.Observation,
     func: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    check: Callable[[int, bool, list[torch.Tensor], list[torch.Tensor]], None] | None = None,
-) -> _C.Observation:
-    """Runs ``func(*args, **kwargs)`` and returns what was seen of it, not what it returned."""
-    observation = _C.Observation(locate, check)
+) -> None:
+    """Runs ``func(*args, **kwargs)``, and raises what went wrong with observing it."""
     observation.run(lambda: func(*args, **kwargs))
     if observation.error:
         raise RuntimeError(f"functorch_ext: what observes operators failed: {observation.error}")
-    return observation

@@ -5,13 +5,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from functorch_ext import _C
-from functorch_ext._inspect.calls import observed, where_of
+from functorch_ext._inspect.calls import locate, run_observed, untraced, where_of
 from functorch_ext._inspect.places import Place
 from functorch_ext._inspect.quantities import several
+from functorch_ext._inspect.samples import Sample, not_finite
 from functorch_ext._pytree import flatten, name_of_leaf
 
 _MOST_SAMPLES = 8
@@ -42,7 +42,7 @@ class Finding:
     operator: str
     place: Place | None
     transforms: tuple[str, ...]
-    samples: tuple[tuple[int, ...], ...]
+    samples: tuple[Sample, ...]
     from_arguments: bool
 
     def __str__(self) -> str:
@@ -56,7 +56,8 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Findings:
-    """What :func:`nans` found. It holds no tensor, and is false if all numbers were finite.
+    """What :func:`nans` found. It holds no tensor, and is false if all numbers were finite that the
+    thread computed.
 
     Attributes:
         first: For NaN and infinity, forward, in tangents and backward: where each appeared first,
@@ -73,7 +74,7 @@ class Findings:
     def __str__(self) -> str:
         lines = [f"{each} is not finite as it comes in" for each in self.arguments]
         lines += map(str, self.first)
-        return "\n".join(lines) or "all numbers are finite"
+        return "\n".join(lines) or "all numbers that this thread computed are finite"
 
     __repr__ = __str__
 
@@ -83,7 +84,8 @@ def nans(func: Callable[..., Any]) -> Callable[..., Findings]:
 
     The function runs once, with all its transforms, and its result is dropped. The results of the
     operators that the program calls, and of those in backward passes, are looked at one after
-    another. What PyTorch's own code computes in between, and compiled functions, are not.
+    another. What PyTorch's own code computes in between is not, nor are compiled functions, nor
+    other threads that the program starts.
 
     Args:
         func: The function to look into, as for :func:`functorch_ext.explain`.
@@ -94,7 +96,7 @@ def nans(func: Callable[..., Any]) -> Callable[..., Findings]:
         may be meant, as in a mask, and a NaN not) and the ``arguments`` that weren't finite.
 
     Raises:
-        Exception: what ``func`` raises, with a note on what was found before.
+        Exception: what ``func`` raises, with a note on each of what was found before.
 
     Example::
 
@@ -107,18 +109,23 @@ def nans(func: Callable[..., Any]) -> Callable[..., Findings]:
 
     @functools.wraps(func)
     def looked_at(*args: Any, **kwargs: Any) -> Findings:
-        watch = _Watch()
-        arguments = _arguments(watch, args, kwargs)
-        try:
-            observation = observed(func, args, kwargs, watch.check)
-        except Exception as error:
-            for kind, phase in watch.found:
-                error.add_note(f"functorch_ext.debug.nans: {kind} had appeared before ({phase})")
-            raise
-        events = observation.events()
-        return Findings(tuple(watch.findings(events)), arguments)
+        return _findings(func, args, kwargs)
 
     return looked_at
+
+
+@untraced
+def _findings(func: Callable[..., Any], args: Any, kwargs: Any) -> Findings:
+    watch = _Watch()
+    arguments = _arguments(args, kwargs)
+    observation = _C.Observation(locate, watch.check)
+    try:
+        run_observed(observation, func, args, kwargs)
+    except Exception as error:
+        for finding in watch.findings(observation.events()):
+            BaseException.add_note(error, f"functorch_ext.debug.nans: before, {finding}")
+        raise
+    return Findings(tuple(watch.findings(observation.events())), arguments)
 
 
 class _Watch:
@@ -126,7 +133,7 @@ class _Watch:
 
     def __init__(self) -> None:
         # The event, the samples, and whether an argument was the same.
-        self.found: dict[_Kind, tuple[int, tuple[tuple[int, ...], ...], bool]] = {}
+        self.found: dict[_Kind, tuple[int, tuple[Sample, ...], bool]] = {}
 
     def check(
         self, event: int, backward: bool, inputs: list[Tensor], outputs: list[Tensor]
@@ -140,9 +147,9 @@ class _Watch:
 
     def _look(self, event: int, phase: str, result: Tensor, inputs: list[Tensor]) -> None:
         if not all((kind, phase) in self.found for kind in ("NaN", "infinity")):
-            for kind, samples in _not_finite(result).items():
+            for kind, samples in not_finite(result).items():
                 if (kind, phase) not in self.found:
-                    before = any(kind in _not_finite(each) for each in inputs)
+                    before = any(kind in not_finite(each) for each in inputs)
                     self.found[kind, phase] = (event, samples, before)
 
     def findings(self, events: list[_C.Event]) -> list[Finding]:
@@ -154,48 +161,16 @@ class _Watch:
         return findings
 
 
-def _not_finite(tensor: Tensor) -> dict[str, tuple[tuple[int, ...], ...]]:
-    """The kinds of numbers that aren't finite, with the samples that hold them."""
-    if not (tensor.is_floating_point() or tensor.is_complex()):
-        return {}
-    try:
-        return _C.run_outside_transforms(_samples_of, tensor)
-    except RuntimeError:
-        return {}  # a tensor of torch.func's, which only its transforms understand
-
-
-def _samples_of(tensor: Tensor) -> dict[str, tuple[tuple[int, ...], ...]]:
-    bdims = []
-    while (found := _C.look_at(tensor)) is not None:
-        tensor, _, _, bdim, _, _ = found
-        bdims.append(bdim)
-    if type(tensor) not in (Tensor, torch.nn.Parameter) or tensor.layout is not torch.strided:
-        return {}
-    value = tensor.detach()
-    front = 0
-    for bdim in reversed(bdims):
-        if bdim is not None:
-            value = value.movedim(front + bdim, front)
-            front += 1
-    kinds = {}
-    for kind, test in (("NaN", torch.isnan), ("infinity", torch.isinf)):
-        bad = test(value)
-        if bad.any().item():
-            bad = bad.reshape(*bad.shape[:front], -1).any(-1)
-            kinds[kind] = tuple(map(tuple, bad.nonzero().tolist())) if front else ()
-    return kinds
-
-
-def _arguments(watch: _Watch, args: Any, kwargs: Any) -> tuple[str, ...]:
+def _arguments(args: Any, kwargs: Any) -> tuple[str, ...]:
     names = []
     for what, tree in (("args", args), ("kwargs", kwargs)):
         for index, leaf in enumerate(flatten(tree)[0]):
-            if isinstance(leaf, Tensor) and _not_finite(leaf):
+            if isinstance(leaf, Tensor) and not_finite(leaf):
                 names.append(name_of_leaf(what, tree, index))
     return tuple(names)
 
 
-def _listed(samples: tuple[tuple[int, ...], ...]) -> str:
+def _listed(samples: tuple[Sample, ...]) -> str:
     shown = [str(each[0] if len(each) == 1 else each) for each in samples[:_MOST_SAMPLES]]
     more = "" if len(samples) <= _MOST_SAMPLES else f" and {len(samples) - _MOST_SAMPLES} more"
     return f"{several(len(samples), 'sample').partition(' ')[2]} {', '.join(shown)}{more}"

@@ -49,10 +49,14 @@ def is_ours(code: types.CodeType) -> bool:
     return code.co_filename.startswith(_FUNCTORCH_EXT)
 
 
-@functools.lru_cache(maxsize=4096)
 def is_users(code: types.CodeType) -> bool:
     """Is it a function of the program's, rather than of PyTorch, of Python or of this package?"""
-    file = code.co_filename
+    # Code itself may have no hash: what Dynamo has rewritten may hold a dict.
+    return _is_users_file(code.co_filename)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_users_file(file: str) -> bool:
     if file.startswith((_FUNCTORCH_EXT, *_LIBRARIES, "<frozen ", "<eval_with_key>")):
         return False
     return not file.startswith(_STANDARD_LIBRARY) or "site-packages" in file
@@ -84,9 +88,16 @@ def place_of_error(trace: types.TracebackType | None) -> Place | None:
     return None if found is None else place(*found)
 
 
-@functools.lru_cache(maxsize=4096)
 def place(code: types.CodeType, instruction: int, line: int | None) -> Place:
     """The place of an instruction."""
+    try:
+        return _place(code, instruction, line)
+    except TypeError:  # no hash
+        return _place.__wrapped__(code, instruction, line)
+
+
+@functools.lru_cache(maxsize=4096)
+def _place(code: types.CodeType, instruction: int, line: int | None) -> Place:
     number = line or code.co_firstlineno
     name = code.co_qualname.rpartition("<locals>.")[2]
     return Place(code.co_filename, number, name, _text(code, instruction, number))

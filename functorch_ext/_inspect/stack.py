@@ -52,6 +52,9 @@ _TRANSFORMS: dict[str, tuple[_Name, tuple[str, ...]]] = {
     "fixed_point": ("fixed_point", ()),
 }
 
+# Functions of the same names that call those.
+_FOR_DYNAMO = os.path.join("functorch_ext", "_dynamo", "polyfills.py")
+
 # The same of torch.func's.
 _THEIRS = re.compile(
     r"(vmap|grad|grad_and_value|jacrev|jacfwd|functionalize)\.<locals>\.wrap\w+|(vjp|jvp)|hessian"
@@ -122,6 +125,8 @@ def _with_levels(found: list[tuple[str, tuple[str, ...]]]) -> list[str]:
 
 def _transform_of(frame: types.FrameType) -> tuple[str, tuple[str, ...]] | None:
     code = frame.f_code
+    if code.co_filename.endswith(_FOR_DYNAMO):
+        return None
     if is_ours(code):
         name, kinds = _TRANSFORMS.get(code.co_qualname, (None, ()))
         return None if name is None else (name if isinstance(name, str) else name(frame), kinds)

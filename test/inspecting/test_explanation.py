@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from functorch_ext import _C, explain, grad, vmap
+from functorch_ext.debug import nans
 from test.oracle import rand
 
 
@@ -150,3 +151,26 @@ def test_inside_a_profiler_memory_is_the_profilers():
         report = explain(vmap(torch.sin))(rand(3))
     assert report.peak is None and report.calls[0].allocated is None
     assert "time" in str(report)
+
+
+def test_functions_of_pytorch_have_their_own_names():
+    assert explain(torch.sin)(rand(3)).name == "sin"
+
+
+def test_inside_of_a_compiled_function():
+    torch._dynamo.reset()
+    seen = []
+
+    @torch.compile(backend="eager")
+    def f(x):
+        seen.append(explain(vmap(torch.log))(x))
+        seen.append(nans(vmap(torch.log))(-x))
+        return x + 1
+
+    x = rand(3).abs() + 1
+    assert torch.equal(f(x), x + 1)
+    report, found = seen
+    assert [call.name for call in report.calls] == ["log"]
+    assert report.calls[0].transforms == ("vmap(level 1, 3 samples)",)
+    assert report.calls[0].place.file == __file__
+    assert found.first[0].samples == ((0,), (1,), (2,))

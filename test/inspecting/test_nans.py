@@ -1,6 +1,5 @@
 """``debug.nans``: the first operator, the samples, the line."""
 
-import pytest
 import torch
 
 from functorch_ext import grad, jvp, vmap
@@ -10,7 +9,7 @@ from test.oracle import rand
 
 def test_finite_numbers_are_nothing_to_find():
     found = nans(vmap(torch.sin))(rand(8, 3))
-    assert not found and str(found) == "all numbers are finite"
+    assert not found and str(found) == "all numbers that this thread computed are finite"
 
 
 def test_the_first_operator_and_its_samples():
@@ -79,16 +78,6 @@ def test_what_came_from_outside():
     weight = torch.tensor([1.0, torch.nan])
     found = nans(vmap(lambda x: x * weight))(torch.ones(3, 2))
     assert found.first[0].from_arguments and "arrives at mul" in str(found)
-
-
-def test_an_error_says_what_was_found():
-    def f(x):
-        x.log()
-        raise ValueError("mine")
-
-    with pytest.raises(ValueError, match="mine") as caught:
-        nans(f)(-torch.ones(3))
-    assert any("NaN had appeared" in note for note in caught.value.__notes__)
 
 
 def test_random_numbers_are_drawn_as_without():

@@ -28,6 +28,8 @@ def test_the_page(capsys, tmp_path):
     assert len(printed) == 4
     table, *certain = printed
     assert "rule (pointwise)" in table[1] and "> grad, backward" in table[1]
+    counted = [text.partition(" operator calls")[0] for text in table]
+    assert counted[0] == counted[1]
     for expected, output in certain:
         assert output == expected
 
