@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from functorch_ext._describing import kind_of
-from functorch_ext._pytree import Tree, flatten, unflatten
+from functorch_ext._pytree import Tree, flatten, name_of_leaf, unflatten
 
 
 class RuleCall:
@@ -111,6 +111,11 @@ def apart(outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> tuple[Tens
     return tuple(x.data if id(x) in given or x._is_view() else x for x in outputs)
 
 
+def name_of(func: Callable[..., Any]) -> str:
+    """How messages call a function."""
+    return getattr(func, "__name__", repr(func))
+
+
 class Bound:
     """A function's arguments in order of its parameters, and apart those not differentiated by."""
 
@@ -158,6 +163,21 @@ class Bound:
         others = tuple(arg for i, arg in enumerate(args) if i not in self.nondiff)
         return tuple(args[i] for i in self.nondiff), others
 
+    def name_of_argument(self, number: int) -> str:
+        """The name of one of those differentiated by."""
+        places = range(number + len(self.nondiff) + 1)
+        position = [i for i in places if i not in self.nondiff][number]
+        try:
+            parameters = list(self._signature.parameters.values())
+        except ValueError:  # a builtin without a signature
+            parameters = []
+        for index, each in enumerate(parameters):
+            if each.kind is inspect.Parameter.VAR_POSITIONAL:
+                return f"{each.name}[{position - index}]"
+            if index == position:
+                return each.name
+        return f"args[{position}]"
+
     def joined(self, nondiff: tuple[Any, ...], others: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments again."""
         args = list(others)
@@ -188,6 +208,16 @@ class BoundCall(RuleCall):
         """What the function itself returns."""
         return self._func(*self.all_args(tensors))
 
+    def name_of_tensor(self, index: int) -> str:
+        """How the function would write a tensor of its arguments: ``x``, or ``tree['a']``."""
+        number, inside = 0, self._places[index]
+        children = self._structure.children()
+        while inside >= children[number].num_leaves:
+            inside -= children[number].num_leaves
+            number += 1
+        tree = unflatten(children[number], list(range(children[number].num_leaves)))
+        return name_of_leaf(self._bound.name_of_argument(number), tree, inside)
+
 
 class Ruled:
     """What stands for a function that has a rule of its own, as a function or a method."""
@@ -206,7 +236,7 @@ class Ruled:
 
     def no_rule(self, definition: str) -> AttributeError:
         """The error of a call that comes before the rule."""
-        name = getattr(self._func, "__name__", repr(self._func))
+        name = name_of(self._func)
         return AttributeError(
             f"functorch_ext.{self._name}: {name} has no rule yet. Call {name}.{definition}."
         )

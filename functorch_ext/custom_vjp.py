@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from functorch_ext import _C
+from functorch_ext._describing import kind_of
 from functorch_ext._pytree import flatten, unflatten
-from functorch_ext._rule_calls import Bound, BoundCall, Ruled, output_and
+from functorch_ext._rule_calls import Bound, BoundCall, Ruled, name_of, output_and
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -29,14 +30,16 @@ class custom_vjp(Ruled, Generic[_Params, _Result]):  # noqa: N801  (a decorator)
         - ``fwd(*args)``, which returns ``(output, residuals)``: what ``func`` returns, and a pytree
           of what the pullback needs;
         - ``bwd(*nondiff, residuals, cotangent)``, which returns a tuple with a cotangent for each
-          differentiable argument, in its structure; ``None`` stands for zeros.
+          differentiable argument, in its structure, shapes and dtypes; ``None`` stands for zeros.
 
         It composes with every transform: forward mode pushes tangents through by two pullbacks, and
         higher derivatives differentiate ``fwd`` and ``bwd``.
 
     Raises:
         AttributeError: the function is called before ``defvjp``.
-        TypeError: a rule returns another structure than its arguments or the outputs have.
+        TypeError: a rule returns another structure than its arguments or the outputs have, or
+            ``bwd`` something else than tensors and ``None``.
+        ValueError: ``bwd`` returns a cotangent of another shape or dtype than its argument has.
 
     Example::
 
@@ -85,9 +88,35 @@ class _Call(BoundCall):
         returned = self._fwd(*self.all_args(tensors))
         return output_and("the residuals", "custom_vjp: fwd", returned)
 
-    def backward(self, residuals: Any, cotangents: Any) -> list[Any]:
+    def backward(self, primals: Any, residuals: Any, cotangents: Any) -> list[Any]:
         returned = self._bwd(*self.nondiff, residuals, self.like_outputs(cotangents))
-        return self.of_tensors("bwd of a custom_vjp", returned)
+        pulled = self.of_tensors("bwd of a custom_vjp", returned)
+        for index, (primal, cotangent) in enumerate(zip(primals, pulled, strict=True)):
+            if cotangent is not None and not _fits(cotangent, primal):
+                raise self._misfit(index, primal, cotangent)
+        return pulled
+
+    def _misfit(self, index: int, primal: Tensor, cotangent: Any) -> Exception:
+        is_tensor = isinstance(cotangent, Tensor)
+        found = f"one of {_kind(cotangent)}" if is_tensor else kind_of(cotangent)
+        return (ValueError if is_tensor else TypeError)(
+            f"functorch_ext.custom_vjp: bwd of {name_of(self._func)} must return a cotangent of "
+            f"{_kind(primal)} for {self.name_of_tensor(index)}, as the argument is, or None for "
+            f"zeros, but returned {found}."
+        )
+
+
+def _fits(cotangent: Any, primal: Tensor) -> bool:
+    """Can it be the argument's? Autograd itself would sum, expand or convert it."""
+    if not isinstance(cotangent, Tensor):
+        return False
+    if cotangent.shape == primal.shape and cotangent.dtype == primal.dtype:
+        return True
+    return not (primal.is_floating_point() or primal.is_complex())  # it is dropped
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"shape {tuple(tensor.shape)} and dtype {tensor.dtype}"
 
 
 class _Pullback(Function):
@@ -114,4 +143,4 @@ class _Pullback(Function):
             residuals = unflatten(
                 ctx.structure, [next(kept) if x is None else x[0] for x in ctx.others]
             )
-        return None, *call.backward(residuals, cotangents)
+        return None, *call.backward(tensors, residuals, cotangents)
