@@ -109,11 +109,14 @@ std::vector<std::tuple<py::object, py::object, std::vector<std::string>>> names_
   return rows;
 }
 
-// A recurrent layer makes its list of weights anew where they are others: its own comes back, too.
+// A recurrent layer makes its lists of weights anew where the references say that the weights are
+// others: its own lists come back, too.
 void add_listed_weights(const Tables& owner, std::vector<SwappedEntry>& entries) {
-  if (const auto weights = owner.listed_weights()) {
-    entries.push_back({py::reinterpret_borrow<py::dict>(owner.state()), py::str("_flat_weights"),
-                       py::none(), py::reinterpret_borrow<py::object>(weights)});
+  for (const auto& name : Tables::names_of_lists()) {
+    if (const auto weights = owner.list_of_weights(name)) {
+      entries.push_back({py::reinterpret_borrow<py::dict>(owner.state()), name, py::none(),
+                         py::reinterpret_borrow<py::object>(weights)});
+    }
   }
 }
 

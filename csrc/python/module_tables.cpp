@@ -12,7 +12,7 @@ struct Names {
   const py::str parameters = intern("_parameters");
   const py::str buffers = intern("_buffers");
   const py::str modules = intern("_modules");
-  const py::str listed_weights = intern("_flat_weights");
+  const std::array<py::str, 2> lists = {intern("_flat_weights"), intern("_flat_weight_refs")};
 
   static py::str intern(const char* name) {
     return py::reinterpret_steal<py::str>(PyUnicode_InternFromString(name));
@@ -50,8 +50,12 @@ py::handle Tables::modules() const {
   return find(names().modules);
 }
 
-py::handle Tables::listed_weights() const {
-  return PyDict_GetItem(state_.ptr(), names().listed_weights.ptr());
+const std::array<py::str, 2>& Tables::names_of_lists() {
+  return names().lists;
+}
+
+py::handle Tables::list_of_weights(const py::str& name) const {
+  return PyDict_GetItem(state_.ptr(), name.ptr());
 }
 
 py::handle Tables::table_of(const py::str& name) const {

@@ -2,6 +2,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <string>
 #include <string_view>
 
@@ -21,8 +22,10 @@ class Tables {
   pybind11::handle parameters() const;
   pybind11::handle buffers() const;
   pybind11::handle modules() const;
-  // The list in which a recurrent layer keeps its weights once more; null if there is none.
-  pybind11::handle listed_weights() const;
+  // Lists in which a recurrent layer keeps its weights, and weak references to them, once more.
+  static const std::array<pybind11::str, 2>& names_of_lists();
+  // Null if there is none of that name.
+  pybind11::handle list_of_weights(const pybind11::str& name) const;
 
   // The table that has a parameter or buffer of that name; null if none has.
   pybind11::handle table_of(const pybind11::str& name) const;

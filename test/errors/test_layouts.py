@@ -13,7 +13,6 @@ LAYOUTS = {
     "sparse": lambda x: x.to_sparse(),
     "compressed rows": lambda x: x.to_sparse_csr(),
     "compressed blocks": lambda x: x.to_sparse_bsc((1, 1)),
-    "coordinates": lambda x: torch.sparse_coo_tensor(PLACES[None], x[0], (3,)),
     "rows": lambda x: torch.sparse_csr_tensor(ENDS, PLACES, x[0], (3, 3)),
     "mkldnn": lambda x: x.float().to_mkldnn(),
     "nested": lambda x: torch.nested.as_nested_tensor([x[0], x[1]]),

@@ -206,7 +206,10 @@ def test_a_rule_in_python_ends_the_loop():
     report = explain(vmap(ruled))(rand(8, 3))
     assert not report.loops
     (call,) = report.calls
-    assert call.way == "python rule"
+    # torch 2.14 tells observers of the parts of an operator defined in Python, and not of itself.
+    is_told = call.operator == "inspecting::ruled"
+    assert call.way == ("python rule" if is_told else "kernel")
+    assert is_told or not torch.__version__.startswith("2.13")
 
 
 def test_a_custom_function_that_loops():

@@ -28,3 +28,13 @@ def test_listed_weights(kind, inside):
     assert not debug.leaks().tensors
     expected = torch.func.functional_call(layer, dict(layer.named_parameters()), (x[0],))[0]
     torch.testing.assert_close(layer(x[0])[0], expected)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+def test_the_same_weights_in_several_calls(kind):
+    layer, x = kind(3, 4).double(), rand(5, 2, 3)
+    weights = {key: 2 * p.detach() for key, p in layer.named_parameters()}
+    expected = torch.func.functional_call(layer, weights, (x,))[0]
+    for _ in range(2):
+        torch.testing.assert_close(functional_call(layer, weights, (x,))[0], expected)
+    assert not torch.allclose(layer(x)[0], expected)

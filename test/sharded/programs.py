@@ -97,7 +97,8 @@ def main():
         check_programs(mesh, placement)
     check_modules(mesh)
     check_columns_are_divided(mesh)
-    print("all right in", distributed.get_world_size())
+    # In one write: the lines of several processes would mix.
+    print(f"all right in {distributed.get_world_size()}\n", end="")
     distributed.destroy_process_group()
 
 
