@@ -91,7 +91,5 @@ def test_errors_are_those_of_the_transform():
             call(x)
         with pytest.raises(expected.type) as raised:
             torch.compile(call, backend="eager")(x)
-        # torch 2.14 puts it among words of its own.
-        assert str(expected.value) in str(raised.value) or "Dynamo failed to run" in str(
-            raised.value
-        )
+        if torch.__version__.startswith("2.13") or "Dynamo failed to run" not in str(raised.value):
+            assert str(raised.value) == str(expected.value)  # torch 2.14 may use words of its own
