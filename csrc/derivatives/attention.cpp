@@ -3,6 +3,7 @@
 #include "batching/attention.h"
 
 #include "batching/operators.h"
+#include "derivatives/given.h"
 #include "derivatives/register.h"
 #include "engine/derivatives.h"
 
@@ -58,7 +59,7 @@ at::Tensor scores_of(const at::Tensor& query, const at::Tensor& key, const Optio
             .tril();
     scores = scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
   }
-  if (mask && mask->defined()) {
+  if (is_given(mask)) {
     scores = scores + *additive_mask(mask, scores.scalar_type());
   }
   return scores;

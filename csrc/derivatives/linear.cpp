@@ -2,6 +2,7 @@
 // and, for input of any rank but 2, views to and from a matrix: a node each, and more in the graph
 // of the backward pass, which cost more than the arithmetic of a small layer.
 #include "derivatives/linear.h"
+#include "derivatives/given.h"
 
 #include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -134,7 +135,7 @@ bool is_layer(const at::Tensor& input, const at::Tensor& weight, const OptionalT
 // One vector: an operator of PyTorch's does that in one node, and has forward mode.
 at::Tensor linear_of_vector(const at::Tensor& input, const at::Tensor& weight,
                             const OptionalTensor& bias) {
-  return bias && bias->defined() ? at::addmv(*bias, weight, input) : at::mv(weight, input);
+  return is_given(bias) ? at::addmv(*bias, weight, input) : at::mv(weight, input);
 }
 
 // What `compute` computes, unseen by autograd of this plane, with its node.
@@ -159,7 +160,7 @@ bool is_recorded(const at::Tensor& input, const at::Tensor& weight, const Option
 }
 
 bool any_wrapper(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias) {
-  return is_wrapper(input) || is_wrapper(weight) || (bias && bias->defined() && is_wrapper(*bias));
+  return is_wrapper(input) || is_wrapper(weight) || (is_given(bias) && is_wrapper(*bias));
 }
 
 // On plane 0, while a transform differentiates.

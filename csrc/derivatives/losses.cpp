@@ -3,6 +3,7 @@
 #include <tuple>
 
 #include "batching/operators.h"
+#include "derivatives/given.h"
 #include "derivatives/reduced.h"
 #include "derivatives/register.h"
 #include "engine/derivatives.h"
@@ -21,7 +22,7 @@ inline constexpr auto is_differentiated_by = [](const auto&... arguments) {
 };
 
 at::Tensor weighted(const at::Tensor& losses, const OptionalTensor& weight) {
-  return weight && weight->defined() ? losses * *weight : losses;
+  return is_given(weight) ? losses * *weight : losses;
 }
 
 at::Tensor cross_entropy(const at::Tensor& self, const at::Tensor& target,

@@ -1,4 +1,5 @@
 // Losses of margins, of which PyTorch has first derivatives of reverse mode alone.
+#include "derivatives/given.h"
 #include "derivatives/pulled_back.h"
 #include "derivatives/reduced.h"
 #include "derivatives/register.h"
@@ -23,7 +24,7 @@ at::Tensor multi_margin(const at::Tensor& scores, const at::Tensor& target, cons
   if (p.toDouble() == 2) {
     excess = excess * excess;
   }
-  if (weight && weight->defined()) {
+  if (is_given(weight)) {
     excess = excess * weight->index_select(0, column.squeeze(1)).unsqueeze(1);
   }
   const auto classes = at::arange(rows.size(1), column.options());

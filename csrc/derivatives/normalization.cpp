@@ -246,9 +246,8 @@ Three group_norm_backward_with_tangents(const at::Tensor& grad_output, const at:
   const auto normalized = (input.reshape_symint(by_group) - of_group(mean)) * of_group(rstd);
   Three gradients;
   if (output_mask[0]) {
-    const auto scaled = weight && weight->defined()
-                            ? grad * weight->reshape_symint({1, group, channels / group, 1})
-                            : grad;
+    const auto scaled =
+        is_given(weight) ? grad * weight->reshape_symint({1, group, channels / group, 1}) : grad;
     const auto average = [](const at::Tensor& tensor) { return tensor.mean({2, 3}, true); };
     const auto centred = scaled - average(scaled) - normalized * average(scaled * normalized);
     std::get<0>(gradients) = (centred * of_group(rstd)).reshape_symint(input.sym_sizes());

@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "batching/lengths.h"
+#include "derivatives/given.h"
 #include "derivatives/pulled_back.h"
 #include "derivatives/register.h"
 #include "engine/derivatives.h"
@@ -23,7 +24,7 @@ at::Tensor reduced_segments(const at::Tensor& data, c10::string_view reduce,
                             const OptionalTensor& lengths, const OptionalTensor&,
                             const OptionalTensor& offsets, int64_t axis, bool,
                             const std::optional<at::Scalar>& initial) {
-  const bool by_lengths = lengths && lengths->defined();
+  const bool by_lengths = is_given(lengths);
   const auto ends = by_lengths ? lengths->cumsum(-1) : offsets->slice(-1, 1);
   const auto starts = by_lengths ? ends - *lengths : offsets->slice(-1, 0, -1);
   const auto along = c10::maybe_wrap_dim(axis, data.dim());

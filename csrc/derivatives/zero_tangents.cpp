@@ -8,6 +8,7 @@
 #include "batching/numbers.h"
 #include "batching/operators.h"
 #include "batching/sparse.h"
+#include "derivatives/given.h"
 #include "derivatives/register.h"
 #include "derivatives/sparse.h"
 #include "engine/derivatives.h"
@@ -238,7 +239,7 @@ at::Tensor convolution(c10::DispatchKeySet keys, const at::Tensor& input, const 
                        const std::optional<at::Tensor>& bias, c10::SymIntArrayRef stride,
                        c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, bool transposed,
                        c10::SymIntArrayRef output_padding, c10::SymInt groups) {
-  const bool zero_bias = any_zeros(keys) && bias && bias->defined() && is_zeros(*bias);
+  const bool zero_bias = any_zeros(keys) && is_given(bias) && is_zeros(*bias);
   const bool no_bias = zero_bias || !bias || !bias->defined();
   if (any_zeros(keys) && no_bias && (is_zeros(input) || is_zeros(weight))) {
     return zeros(convolved_sizes(input, weight, stride, padding, dilation, transposed,
