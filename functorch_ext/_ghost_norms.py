@@ -1,14 +1,13 @@
-"""Norms of the gradients of one sample, without the gradients.
+"""Norms of the gradients of one sample, mostly without the gradients.
 
 The gradient of a layer's weight is a product of what the layer got and the cotangent of what it
-returned. Its norm follows from these two, so the backward pass needs to compute cotangents of
-activations alone, none of weights. ``GhostNorms`` watches the functions that get parameters.
+returned. Its norm follows from these two, so where that takes less, the backward pass computes
+cotangents of activations alone. ``GhostNorms`` watches the functions that get parameters.
 """
 
-import inspect
-import math
-from collections.abc import Callable
-from typing import Any
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,185 +15,59 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from functorch_ext import _C
-from functorch_ext._pytree import leaves_of
-
-# A function's squared norms by the parameters it got, from its bound arguments and the cotangent of
-# its output. ``None`` says that there is no formula for such arguments.
-_Norms = dict[str, Callable[[Tensor], Tensor]]
+from functorch_ext._ghost_formulas import FORMULAS, Formula, squares
+from functorch_ext._taylor.carrier import Taylor
+from functorch_ext._taylor.rules import constant
 
 
-def _squares(tensor: Tensor) -> Tensor:
-    return (tensor * tensor).sum()
+class OfSample(NamedTuple):
+    """What is known of the gradient of one sample.
+
+    Attributes:
+        squared_norm: of all of it.
+        gradients: by the parameters that are differentiated by, of any shape.
+        layers: the input of each layer that has a formula, and the cotangent of its output.
+    """
+
+    squared_norm: Tensor
+    gradients: dict[str, Tensor]
+    layers: list[tuple[Tensor, Tensor]]
 
 
-def _product_squares(left: Tensor, right: Tensor) -> Tensor:
-    """The squared norm of ``left.T @ right``, of matrices with a row for each position."""
-    positions = left.shape[0]
-    if positions == 1:
-        return _squares(left) * _squares(right)
-    if 2 * positions * positions <= left.shape[1] * right.shape[1]:
-        return ((left @ left.T) * (right @ right.T)).sum()
-    return _squares(left.T @ right)
+class Layer(NamedTuple):
+    """A call that has a formula: of which parameter is which, and its output's cotangent."""
 
-
-def _rows(tensor: Tensor) -> Tensor:
-    """As a matrix with a row for each position."""
-    # Not -1: it can't be inferred where there are no samples.
-    return tensor.reshape(math.prod(tensor.shape[:-1]), tensor.shape[-1])
-
-
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> _Norms:
-    return {
-        "weight": lambda g: _product_squares(_rows(input), _rows(g)),
-        "bias": lambda g: _squares(_rows(g).sum(0)),
-    }
-
-
-def _conv2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> _Norms | None:
-    if isinstance(padding, str) or input.dim() != 4:
-        return None
-
-    def weight_squares(g: Tensor) -> Tensor:
-        patches = F.unfold(input, weight.shape[2:], dilation, padding, stride)
-        left = _positions_by_group(patches, groups)
-        right = _positions_by_group(g.flatten(2), groups)
-        parts = [_product_squares(left[i], right[i]) for i in range(groups)]
-        return torch.stack(parts).sum()
-
-    return {"weight": weight_squares, "bias": lambda g: _squares(g.sum((0, 2, 3)))}
-
-
-def _positions_by_group(tensor: Tensor, groups: int) -> Tensor:
-    """(samples, channels, positions) as (groups, samples * positions, channels of a group)."""
-    samples, channels, positions = tensor.shape
-    split = tensor.reshape(samples, groups, channels // groups, positions)
-    return split.permute(1, 0, 3, 2).reshape(groups, samples * positions, channels // groups)
-
-
-def _conv1d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> _Norms | None:
-    if isinstance(padding, str) or input.dim() != 3:
-        return None
-    along = lambda value: value if isinstance(value, int) else value[0]
-    flat = _conv2d(
-        input.unsqueeze(2),
-        weight.unsqueeze(2),
-        bias,
-        (1, along(stride)),
-        (0, along(padding)),
-        (1, along(dilation)),
-        groups,
-    )
-    assert flat is not None
-    return {
-        "weight": lambda g: flat["weight"](g.unsqueeze(2)),
-        "bias": lambda g: flat["bias"](g.unsqueeze(2)),
-    }
-
-
-def _embedding(
-    input: Tensor,
-    weight: Tensor,
-    padding_idx: int | None = None,
-    max_norm: float | None = None,
-    norm_type: float = 2.0,
-    scale_grad_by_freq: bool = False,
-    sparse: bool = False,
-) -> _Norms | None:
-    if max_norm is not None or scale_grad_by_freq:
-        return None
-
-    def squares(g: Tensor) -> Tensor:
-        tokens, rows = input.flatten(), _rows(g)
-        same = tokens[:, None] == tokens[None, :]
-        if padding_idx is not None:
-            same = same & (tokens != padding_idx % weight.shape[0])
-        return ((rows @ rows.T) * same).sum()
-
-    return {"weight": squares}
-
-
-def _scale_and_shift(
-    normalized: Callable[[], Tensor], reduce: Callable[[Tensor], Tensor]
-) -> _Norms:
-    return {
-        "weight": lambda g: _squares(reduce(g * normalized())),
-        "bias": lambda g: _squares(reduce(g)),
-    }
-
-
-def _layer_norm(
-    input: Tensor,
-    normalized_shape: Any,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> _Norms:
-    shape = tuple(normalized_shape)
-    return _scale_and_shift(
-        lambda: F.layer_norm(input, shape, None, None, eps),
-        lambda g: g.reshape(math.prod(g.shape[: -len(shape)]), *shape).sum(0),
-    )
-
-
-def _group_norm(
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> _Norms:
-    return _scale_and_shift(
-        lambda: F.group_norm(input, num_groups, None, None, eps),
-        lambda g: g.flatten(2).sum((0, 2)) if g.dim() > 2 else g.sum(0),
-    )
-
-
-_FORMULAS: dict[Any, Callable[..., _Norms | None]] = {
-    F.linear: _linear,
-    F.conv1d: _conv1d,
-    F.conv2d: _conv2d,
-    F.embedding: _embedding,
-    F.layer_norm: _layer_norm,
-    F.group_norm: _group_norm,
-}
+    names: dict[str, str]  # by that of the function's parameter, "weight" or "bias"
+    formula: Formula
+    input: Tensor
+    place: int  # of the cotangent among the frame's
 
 
 class GhostNorms(TorchFunctionMode):
     """Watches the evaluation of a sample's loss, which is to be differentiated in the frame.
 
-    To the output of each function that it has a formula for it adds zeros, which are differentiated
-    by: their cotangents are the output's.
+    A function that has a formula gets parameters as constants. Zeros are added to its output, and
+    differentiated by: their cotangents are the output's. Other functions get parameters that are
+    differentiated by.
 
     Attributes:
-        others: the names of parameters of which the norm has no formula: they are used more than
-            once, or by a function that isn't known here.
+        again: the names of parameters that have been constants to one function, and are used by
+            another too. The evaluation is worth nothing then.
     """
 
-    def __init__(self, frame: _C.ReverseFrame, parameters: dict[str, Tensor]) -> None:
+    def __init__(
+        self, frame: _C.ReverseFrame, parameters: dict[str, Tensor], explicit: set[str]
+    ) -> None:
         super().__init__()
         self._frame = frame
+        self._parameters = parameters
         self._names = {id(tensor): name for name, tensor in parameters.items()}
-        # By parameter: the place of the output among the cotangents, and the formula.
-        self._norms: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {}
+        self._explicit = explicit
+        self._places: dict[str, tuple[int, Tensor]] = {}
         self._inputs: list[tuple[Any, Tensor, int]] = []
-        self.others: set[str] = set()
-        # So that the frame differentiates, even if no function has a formula.
+        self.layers: list[Layer] = []
+        self.again: set[str] = set()
+        # So that the frame differentiates, even if no function gets a parameter.
         frame.differentiable([torch.zeros(())])
         self._count = 1
 
@@ -202,38 +75,65 @@ class GhostNorms(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        used = [self._names[id(x)] for x in leaves_of((args, kwargs)) if id(x) in self._names]
-        if not used or not any(isinstance(leaf, Tensor) for leaf in leaves_of(result)):
-            return result
-        self.others.update(name for name in used if name in self._norms or used.count(name) > 1)
-        norms = self._norms_of(func, args, kwargs)
-        known = {self._names[key]: norm for key, norm in norms.items() if key in self._names}
-        self.others.update(name for name in used if name not in known)
-        if not known:
-            return result
-        for name, norm in known.items():
-            self._norms[name] = (self._count, norm)
+        used = [*self._parameters_in(args), *self._parameters_in(kwargs.values())]
+        if not used or Taylor.rules.get(func) is constant:
+            return func(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            with self:
+                return _ATTENTION(*args, **kwargs)
+        before = {name for layer in self.layers for name in layer.names.values()}
+        self.again.update(before.intersection(used))
+        if not self._explicit.union(self._places).intersection(used):
+            found = self._with_formula(func, args, kwargs, used)
+            if found is not None:
+                return found
+        args = tuple(map(self._differentiable, args))
+        return func(*args, **{key: self._differentiable(each) for key, each in kwargs.items()})
+
+    def _parameters_in(self, values: Any) -> Iterator[str]:
+        for value in values:
+            if id(value) in self._names:
+                yield self._names[id(value)]
+            elif type(value) in (list, tuple):
+                yield from self._parameters_in(value)
+
+    def _differentiable(self, value: Any) -> Any:
+        if type(value) in (list, tuple):
+            return type(value)(map(self._differentiable, value))
+        name = self._names.get(id(value))
+        if name is None:
+            return value
+        if name not in self._places:
+            self._places[name] = self._count, self._frame.differentiable([value])[0]
+            self._count += 1
+        return self._places[name][1]
+
+    def _with_formula(self, func: Any, args: Any, kwargs: Any, used: list[str]) -> Any:
+        """The function's output, or ``None`` if it has no formula that takes less."""
+        make = FORMULAS.get(func)
+        formula = None if make is None else make(*args, **kwargs)
+        if formula is None:
+            return None
+        names = {
+            key: self._names[id(each)]
+            for key, each in formula.parameters.items()
+            if id(each) in self._names
+        }
+        if len(names) < len(used) or "weight" not in names:
+            return None
+        source = formula.input
+        self._inputs.append((func, source, source._version))
+        if source.is_floating_point():
+            # The input's value: how it depends on earlier zeros doesn't matter to the norm.
+            source = self._frame.release(source)
+        self.layers.append(Layer(names, formula, source, self._count))
         self._count += 1
+        result = func(*args, **kwargs)
         zeros = result.new_zeros(()).expand(result.shape)
         return result + self._frame.differentiable([zeros])[0]
 
-    def _norms_of(self, func: Any, args: Any, kwargs: Any) -> dict[int, Callable[[Tensor], Tensor]]:
-        """Formulas of the function by the identity of the parameter."""
-        formula = _FORMULAS.get(func)
-        if formula is None:
-            return {}
-        given = inspect.signature(formula).bind(*args, **kwargs).arguments
-        source = dict(given)
-        self._inputs.append((func, source["input"], source["input"]._version))
-        if source["input"].is_floating_point():
-            # The input's value: how it depends on earlier zeros doesn't matter to the norm.
-            source["input"] = self._frame.release(source["input"])
-        norms = formula(**source) or {}
-        return {id(given[name]): norm for name, norm in norms.items() if name in given}
-
-    def squared_norms(self, cotangents: list[Tensor]) -> Tensor:
-        """The sum over all parameters but ``others``, from what the frame has pulled back."""
+    def of_sample(self, pulled: list[Tensor]) -> OfSample:
+        """The squared norm, and what the gradient is made of, from what the frame pulled back."""
         for func, given, version in self._inputs:
             if given._version != version:
                 raise RuntimeError(
@@ -241,25 +141,52 @@ class GhostNorms(TorchFunctionMode):
                     "modified in place after the call, and the gradient of its weight needs it. "
                     "Modify a clone."
                 )
-        parts = [
-            norm(cotangents[index])
-            for name, (index, norm) in self._norms.items()
-            if name not in self.others
-        ]
-        return torch.stack(parts).sum() if parts else torch.zeros(())
+        layers = [(layer.input, pulled[layer.place]) for layer in self.layers]
+        gradients = {name: pulled[place] for name, (place, _) in self._places.items()}
+        parts = [squares(each) for each in gradients.values()]
+        for layer, (source, cotangent) in zip(self.layers, layers, strict=True):
+            parts += [layer.formula.squares[key](source, cotangent) for key in layer.names]
+        total = torch.stack(parts).sum() if parts else torch.zeros(())
+        return OfSample(total, gradients, layers)
 
 
-def squared_norm(
-    loss: Callable[[], Tensor], parameters: dict[str, Tensor], check: Callable[[Any], None]
-) -> tuple[Tensor, set[str]]:
-    """The squared norm of the loss' gradient by the parameters, and the names of those left out."""
+def _unchecked(func: Any) -> Any:
+    """The same function, which lets its parts be watched in place of itself."""
+    variables = {**func.__globals__, "has_torch_function": lambda tensors: False}
+    made = types.FunctionType(func.__code__, variables, func.__name__, func.__defaults__)
+    made.__kwdefaults__ = func.__kwdefaults__
+    return made
+
+
+_ATTENTION = _unchecked(F.multi_head_attention_forward)
+
+
+def of_sample(
+    loss: Callable[[], Tensor],
+    parameters: dict[str, Tensor],
+    explicit: set[str],
+    check: Callable[[Any], None],
+) -> tuple[OfSample, list[Layer]]:
+    """What is known of the gradient of the loss by the parameters.
+
+    Args:
+        loss: The loss of a sample.
+        parameters: What it is differentiated by.
+        explicit: Parameters that can't be left to formulas. Those that turn out to be are added.
+        check: Raises for a loss that isn't a number.
+    """
 
     def body(frame: _C.ReverseFrame) -> tuple[GhostNorms, list[Tensor]]:
-        watch = GhostNorms(frame, parameters)
+        watch = GhostNorms(frame, parameters, explicit)
         with watch:
             value = loss()
         check(value)
+        if watch.again:
+            return watch, []
         return watch, [*map(frame.strip, frame.pull_back([value], [None], False))]
 
-    watch, cotangents = _C.run_reverse(body)
-    return watch.squared_norms(cotangents), watch.others
+    while True:
+        watch, pulled = _C.run_reverse(body)
+        if not watch.again:
+            return watch.of_sample(pulled), watch.layers
+        explicit.update(watch.again)

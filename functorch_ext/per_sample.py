@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from functorch_ext._chunk_sizes import Chunking, ChunkSize, checked_chunk_size
-from functorch_ext._ghost_norms import squared_norm
+from functorch_ext._ghost_norms import Layer, OfSample, of_sample
 from functorch_ext._pytree import leaves_of, map_tensors
 from functorch_ext.nn import functional_call
 from functorch_ext.reverse import check_number, grad
@@ -71,15 +71,14 @@ def per_sample_grad_norms(
 ) -> Callable[[Any, Any], Tensor]:
     """The norm of each sample's gradient, over all parameters, mostly without the gradients.
 
-    For linear layers, convolutions (of one and two dimensions), embeddings, layer and group norms
-    the norm follows from what the layer got, a_t at position t, and from the cotangent of what it
-    returned, g_t, so that no gradient of a weight is computed::
+    For linear layers, those of attention among them, convolutions (of one and two dimensions) and
+    embeddings the norm follows from what the layer got, a_t at position t, and from the cotangent
+    of what it returned, g_t::
 
         |sum_t g_t a_t^T|^2 = sum_{s,t} (a_s . a_t) (g_s . g_t)
 
-    Where there are many positions, the product on the left is cheaper, and is made for one layer at
-    a time. For parameters that other functions use, or that are used more than once, gradients of
-    the samples are computed.
+    Where a weight has fewer elements than the a_t and g_t together, its gradient takes less, and is
+    computed; so it is for parameters that other functions use, or that are used more than once.
 
     Args:
         model: As for :func:`per_sample_grads`.
@@ -108,12 +107,11 @@ def per_sample_grad_norms(
     Z. Bu et al., "Scalable and efficient training of large convolutional neural networks with
     differential privacy", arXiv 2205.10683.
     """
-    of_ghosts, of_gradients = (
-        checked_chunk_size("per_sample_grad_norms", chunk_size, progress) for _ in range(2)
-    )
+    chunking = checked_chunk_size("per_sample_grad_norms", chunk_size, progress)
+    samples = _Samples(model, loss_fn)
 
     def norms(batch: Any, targets: Any) -> Tensor:
-        return _norms(model, loss_fn, batch, targets, of_ghosts, of_gradients)
+        return samples.norms(batch, targets, chunking)
 
     return norms
 
@@ -132,8 +130,9 @@ def clipped_grad_sum(
 
         sum_i min(1, max_norm / |grad_i|) grad_i
 
-    One pass computes the norms, as :func:`per_sample_grad_norms` does, and another the gradient of
-    the weighted sum of losses.
+    One backward pass gives the norms, as for :func:`per_sample_grad_norms`, and what the gradients
+    are made of: once the norms are known, the sum over all samples of ``g_t a_t^T``, scaled, is one
+    product.
 
     Args:
         model: As for :func:`per_sample_grads`.
@@ -158,7 +157,8 @@ def clipped_grad_sum(
         >>> clipped_grad_sum(model, loss, 1.0)(inputs, targets)  # 3 is clipped to 1
         {'weight': tensor([[1.5000]])}
 
-    Source: M. Abadi et al., "Deep learning with differential privacy", arXiv 1607.00133; and
+    Source: M. Abadi et al., "Deep learning with differential privacy", arXiv 1607.00133; Z. Bu et
+    al., "Differentially private optimization on large model at small cost", arXiv 2210.00038; and
     those of :func:`per_sample_grad_norms`.
     """
     chunking = checked_chunk_size("clipped_grad_sum", chunk_size, progress)
@@ -169,19 +169,9 @@ def clipped_grad_sum(
             f"functorch_ext.clipped_grad_sum: max_norm must be positive, but got {max_norm!r}."
         )
 
+    clipped_sum = functools.partial(_Samples(model, loss_fn).clipped_sum, max_norm)
+
     def clipped(batch: Any, targets: Any) -> _Parameters:
-        trained, rest = _parameters(model)
-        loss = _sample_loss(model, loss_fn, rest)
-
-        def clipped_sum(samples: Any, goals: Any) -> _Parameters:
-            norms = _norms(model, loss_fn, samples, goals)
-            scales = (max_norm / norms).clamp(max=1.0)
-
-            def weighted(trained: _Parameters) -> Tensor:
-                return vmap(loss, in_dims=(None, 0, 0))(trained, samples, goals) @ scales
-
-            return grad(weighted)(trained)
-
         total: _Parameters = {}
         leaves = leaves_of((batch, targets))
         chunks = chunking.of_call(leaves[0].shape[0], leaves)
@@ -194,36 +184,48 @@ def clipped_grad_sum(
     return clipped
 
 
-def _norms(
-    model: nn.Module,
-    loss_fn: _Loss,
-    batch: Any,
-    targets: Any,
-    of_ghosts: int | Chunking | None = None,
-    of_gradients: int | Chunking | None = None,
-) -> Tensor:
-    trained, rest = _parameters(model)
-    loss = _sample_loss(model, loss_fn, rest)
-    others: set[str] = set()
-    check = functools.partial(check_number, "per_sample_grad_norms")
+class _Samples:
+    """What is known of the gradients of samples: their norms, and how to sum them."""
 
-    def ghost_squares(sample: Any, target: Any) -> Tensor:
-        squared, left_out = squared_norm(lambda: loss(trained, sample, target), trained, check)
-        others.update(left_out)
-        return squared
+    def __init__(self, model: nn.Module, loss_fn: _Loss) -> None:
+        self._model, self._loss_fn = model, loss_fn
+        self._explicit: set[str] = set()
 
-    squares = vmap(ghost_squares, chunk_size=of_ghosts)(batch, targets)
-    if others:
-        chosen = {name: each for name, each in trained.items() if name in others}
-        fixed = {name: each for name, each in trained.items() if name not in others}
-        loss = _sample_loss(model, loss_fn, {**rest, **fixed})
+    def norms(self, batch: Any, targets: Any, chunking: int | Chunking | None) -> Tensor:
+        """The norm of each."""
+        one = self._of_sample()[0]
+        of_one = lambda sample, target: one(sample, target).squared_norm
+        return vmap(of_one, chunk_size=chunking)(batch, targets).sqrt()
 
-        def explicit_squares(sample: Any, target: Any) -> Tensor:
-            gradients = grad(loss)(chosen, sample, target)
-            return torch.stack([(each * each).sum() for each in gradients.values()]).sum()
+    def clipped_sum(self, max_norm: float, batch: Any, targets: Any) -> _Parameters:
+        """The sum, each scaled down to ``max_norm`` if it is longer."""
+        one, trained, layers = self._of_sample()
+        found = vmap(one)(batch, targets)
+        scales = (max_norm / found.squared_norm.sqrt()).clamp(max=1.0)
+        sums = {name: torch.tensordot(scales, each, 1) for name, each in found.gradients.items()}
+        for layer, (source, cotangent) in zip(layers, found.layers, strict=True):
+            scaled = cotangent * scales.reshape(-1, *[1] * (cotangent.dim() - 1))
+            # Each sample was a batch.
+            pair = source.flatten(0, 1), scaled.flatten(0, 1)
+            sums |= {layer.names[key]: layer.formula.gradient[key](*pair) for key in layer.names}
+        return {
+            name: sums[name] if name in sums else torch.zeros_like(each)
+            for name, each in trained.items()
+        }
 
-        squares = squares + vmap(explicit_squares, chunk_size=of_gradients)(batch, targets)
-    return squares.sqrt()
+    def _of_sample(self) -> tuple[Callable[..., OfSample], _Parameters, list[Layer]]:
+        """Of one sample, by which parameters, and the layers that were met."""
+        trained, rest = _parameters(self._model)
+        loss = _sample_loss(self._model, self._loss_fn, rest)
+        layers: list[Layer] = []
+        check = functools.partial(check_number, "per_sample_grad_norms")
+
+        def one(sample: Any, target: Any) -> OfSample:
+            evaluate = lambda: loss(trained, sample, target)
+            found, layers[:] = of_sample(evaluate, trained, self._explicit, check)
+            return found
+
+        return one, trained, layers
 
 
 def _parameters(model: nn.Module) -> tuple[_Parameters, _Parameters]:

@@ -122,26 +122,88 @@ def test_gradients_norms_and_clipped_sums(name, chunk_size):
     assert_close(got, expected)
     norms = per_sample_grad_norms(model, loss, chunk_size=chunk_size)(batch, targets)
     assert_close(norms, norms_of(expected))
-    bound = norms.median().item()
-    scales = (bound / norms).clamp(max=1.0)
-    sums = {n: torch.tensordot(scales, each, dims=1) for n, each in expected.items()}
-    assert_close(clipped_grad_sum(model, loss, bound, chunk_size=chunk_size)(batch, targets), sums)
+    check_clipped_sum(model, batch, targets, chunk_size)
     assert not any(each.requires_grad for each in [norms, *got.values()])
 
 
-def test_no_gradient_of_a_weight_is_computed_where_there_is_a_formula(monkeypatch):
+def chosen(monkeypatch, model, batch, targets):
+    """The parameters left to formulas, and those that were differentiated by."""
     seen = []
-    keep = ghost.GhostNorms.squared_norms
+    keep = ghost.GhostNorms.of_sample
 
-    def watched(self, cotangents):
-        seen.append(set(self.others))
-        return keep(self, cotangents)
+    def watched(self, pulled):
+        found = keep(self, pulled)
+        names = {name for layer in self.layers for name in layer.names.values()}
+        seen.append((names, set(found.gradients)))
+        return found
 
-    monkeypatch.setattr(ghost.GhostNorms, "squared_norms", watched)
-    for name in ("mlp", "conv2d", "conv1d", "embedding", "layer norm", "many positions"):
-        model, batch, targets = made(name)
-        per_sample_grad_norms(model, F.cross_entropy)(batch, targets)
-    assert seen == [set()] * 6
+    monkeypatch.setattr(ghost.GhostNorms, "of_sample", watched)
+    per_sample_grad_norms(model, F.cross_entropy)(batch, targets)
+    monkeypatch.undo()
+    return seen[0]
+
+
+WIDE = {
+    "linear": (lambda: nn.Sequential(nn.Linear(8, 9), nn.Flatten(), nn.Linear(18, 5)), lambda: rand(N, 2, 8)),
+    "conv2d": (lambda: nn.Sequential(nn.Conv2d(8, 16, 3, groups=2), nn.Flatten(), nn.Linear(16, 5)), lambda: rand(N, 8, 3, 3)),
+    "conv1d": (lambda: nn.Sequential(nn.Conv1d(8, 16, 3, 2, 1), nn.Flatten(), nn.Linear(32, 5)), lambda: rand(N, 8, 3)),
+    "embedding": (lambda: nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(24, 3)), lambda: tokens(N, 6)),
+    "attention": (lambda: nn.Sequential(nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True), nn.Flatten(), nn.Linear(48, 3)), lambda: rand(N, 3, 16)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_the_gradient_of_a_wide_layer_is_not_computed(monkeypatch, name):
+    torch.manual_seed(3)
+    make, inputs = WIDE[name]
+    model, batch = make().double(), inputs()
+    targets = torch.randint(0, 3, (N,))
+    by_formula, by_gradient = chosen(monkeypatch, model, batch, targets)
+    assert by_gradient == {n for n, _ in model.named_parameters() if ".norm" in n}
+    assert by_formula | by_gradient == {n for n, _ in model.named_parameters()}
+    expected = norms_of(naive(model, F.cross_entropy, batch, targets))
+    assert_close(per_sample_grad_norms(model, F.cross_entropy)(batch, targets), expected)
+    check_clipped_sum(model, batch, targets)
+
+
+def check_clipped_sum(model, batch, targets, chunk_size=None):
+    expected = naive(model, F.cross_entropy, batch, targets)
+    norms = norms_of(expected)
+    bound = norms.median().item()
+    scales = (bound / norms).clamp(max=1.0)
+    sums = {n: torch.tensordot(scales, each, dims=1) for n, each in expected.items()}
+    clipped = clipped_grad_sum(model, F.cross_entropy, bound, chunk_size=chunk_size)
+    assert_close(clipped(batch, targets), sums)
+
+
+def test_the_gradient_of_a_narrow_layer_is_computed(monkeypatch):
+    for name in ("many positions", "conv2d", "layer norm", "recurrent"):
+        by_formula, by_gradient = chosen(monkeypatch, *made(name))
+        assert any("0." in each for each in by_gradient) and not by_formula & by_gradient
+
+
+def test_what_a_constant_turns_out_to_be_used_for_again(monkeypatch):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(5, 5)
+
+        def forward(self, x):
+            return self.inner(self.inner(x).sin()) + self.inner.bias.exp()
+
+    model, batch, targets = Twice().double(), rand(N, 5), torch.randint(0, 5, (N,))
+    by_formula, by_gradient = chosen(monkeypatch, model, batch, targets)
+    assert not by_formula and by_gradient == {"inner.weight", "inner.bias"}
+    check_clipped_sum(model, batch, targets)
+
+
+def test_rounding_makes_no_norm_of_nan():
+    # Cotangents that cancel: the norm is about zero, the products of pairs are not.
+    layer, batch = nn.Linear(64, 64, bias=False), torch.randn(50, 1, 64).expand(-1, 8, -1)
+    cotangents = torch.randn(50, 8, 64)
+    cotangents -= cotangents.mean(1, keepdim=True)
+    norms = per_sample_grad_norms(layer, lambda output, each: (output * each).sum())
+    assert norms(batch, cotangents).max() < 1
 
 
 def test_frozen_parameters_are_left_out():
