@@ -73,14 +73,15 @@ def units() -> list[Path]:
 
     What a file costs is mostly what it shares with its neighbours, headers and the templates that
     they ask for: together they take half as long as each alone. Names in unnamed namespaces are
-    therefore unique in their folder.
+    therefore unique in their folder. The largest folders come first, so that what is compiled last
+    is short and no processor waits for another for long.
     """
     sources = sorted(CSRC.glob("**/*.cpp"))
     if SEPARATE:
         return sources
     made = []
-    for folder, group in itertools.groupby(sources, key=lambda source: source.parent):
-        files = list(group)
+    folders = [list(group) for _, group in itertools.groupby(sources, key=lambda file: file.parent)]
+    for files in sorted(folders, key=len, reverse=True):
         lines = [len(file.read_text().splitlines()) for file in files]
         count = math.ceil(sum(lines) / UNIT_LINES)
         before = itertools.accumulate(lines, initial=0)
@@ -88,7 +89,7 @@ def units() -> list[Path]:
         for file, start in zip(files, before, strict=False):
             texts[start * count // sum(lines)] += f'#include "{file.relative_to(CSRC)}"\n'
         for number, text in enumerate(filter(None, texts), start=1):
-            made.append(UNITS / f"{folder.name}_{number}.cpp")
+            made.append(UNITS / f"{files[0].parent.name}_{number}.cpp")
             write_if_changed(made[-1], text)
     return made
 

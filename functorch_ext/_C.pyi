@@ -171,6 +171,13 @@ def call_differentiated(
     check: Callable[[Any], None],
     with_value: bool,
 ) -> Any: ...
+def call_forward(
+    function: Callable[..., Any],
+    primals: Any,
+    tangents: Any,
+    strict: bool,
+    finish: Callable[[ForwardFrame, Any], Any],
+) -> Any: ...
 def map_with_same_draws(function: Callable[[Any], _T], items: Iterable[Any]) -> list[_T]: ...
 
 # What tensors are to the engine.

@@ -51,6 +51,22 @@ def jvp(
     if torch.is_inference_mode_enabled():
         call = functools.partial(jvp, func, strict=strict, has_aux=has_aux)
         return outside_inference_mode(call, primals, tangents)
+
+    def finish(frame: _C.ForwardFrame, outputs: Any) -> Any:
+        aux = None
+        if has_aux:
+            outputs, aux = split_aux("jvp", func, outputs)
+            aux = map_tensors(lambda tensor: frame.unpack(tensor)[0], aux)
+        pairs = [frame.unpack(leaf) for leaf in check_outputs("jvp", outputs)]
+        structure = flatten(outputs)[1]
+        output = unflatten(structure, [primal for primal, _ in pairs])
+        tangent = unflatten(structure, [_tangent_or_zeros(*pair, strict) for pair in pairs])
+        return (output, tangent, aux) if has_aux else (output, tangent)
+
+    if not has_aux:
+        result = _C.call_forward(func, primals, tangents, strict, finish)
+        if result is not NotImplemented:
+            return result
     if not isinstance(primals, (tuple, list)):
         raise RuntimeError(
             "functorch_ext.jvp: Expected primals to be a tuple with one entry per argument, but "
@@ -62,20 +78,9 @@ def jvp(
     tangent_leaves = checked_tangents("jvp", flatten(tangents), leaves, structure)
 
     def body(frame: _C.ForwardFrame) -> Any:
-        duals = unflatten(structure, frame.make_dual(leaves, tangent_leaves))
-        outputs, aux = func(*duals), None
-        if has_aux:
-            outputs, aux = split_aux("jvp", func, outputs)
-            aux = map_tensors(lambda tensor: frame.unpack(tensor)[0], aux)
-        pairs = [frame.unpack(leaf) for leaf in check_outputs("jvp", outputs)]
-        return pairs, flatten(outputs)[1], aux
+        return finish(frame, func(*unflatten(structure, frame.make_dual(leaves, tangent_leaves))))
 
-    pairs, output_structure, aux = _C.run_forward(body, leaves)
-    output = unflatten(output_structure, [primal for primal, _ in pairs])
-    tangent = unflatten(
-        output_structure, [_tangent_or_zeros(primal, tangent, strict) for primal, tangent in pairs]
-    )
-    return (output, tangent, aux) if has_aux else (output, tangent)
+    return _C.run_forward(body, leaves)
 
 
 def _tangent_or_zeros(primal: Tensor, tangent: Tensor | None, strict: bool) -> Tensor:

@@ -29,6 +29,7 @@
 #include "engine/torch_func.h"
 #include "functionalization/mode.h"
 #include "python/call_differentiated.h"
+#include "python/call_forward.h"
 #include "python/call_mapped.h"
 #include "python/frames.h"
 #include "python/functions.h"
@@ -231,6 +232,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("below_all_levels", [](const at::Tensor& tensor) { return below_all_levels(tensor); });
   module.def("call_mapped", &call_mapped);
   module.def("call_differentiated", &call_differentiated);
+  module.def("call_forward", &call_forward);
   bind_jitted_calls(module);
   bind_module_state(module);
   bind_level(module);

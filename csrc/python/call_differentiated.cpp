@@ -12,16 +12,6 @@ namespace py = pybind11;
 
 namespace functorch_ext {
 
-namespace {
-
-// The tree with its leaves replaced by the tensors, in order.
-py::object with_leaves(const py::handle& tree, const std::vector<at::Tensor>& tensors) {
-  auto next = tensors.begin();
-  return changed_leaves(tree, [&](const py::handle&) { return python_tensor(*next++); });
-}
-
-}  // namespace
-
 py::object call_differentiated(const py::object& func, const py::tuple& args,
                                const py::dict& kwargs, int64_t argnum, const py::object& check,
                                bool with_value) {

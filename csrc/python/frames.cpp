@@ -27,26 +27,10 @@ namespace {
 
 using Tensors = std::vector<at::Tensor>;
 
-// The forward-mode derivatives that PyTorch has as decompositions only, such as that of
-// log_softmax's backward pass. They take longer to import than all of this package.
-void register_decompositions() {
-  static bool registered = false;
-  if (!registered) {
-    py::module_::import("torch._decomp.decompositions_for_jvp");
-    registered = true;
-  }
-}
-
 // body(frame), in a frame that Python may keep: what it has recorded can be used later.
 template <class Frame>
 py::object run_inside(const std::shared_ptr<Frame>& frame, const py::function& body) {
-  struct Exit {
-    Frame& frame;
-    ~Exit() {
-      frame.exit();
-    }
-  };
-  const Exit exit{*frame};
+  const FrameEnd end(*frame);
   return noting_errors([&]() -> py::object { return body(frame); });
 }
 
@@ -147,6 +131,14 @@ py::list map_with_same_draws(const py::function& function, const py::iterable& i
 
 }  // namespace
 
+void register_forward_decompositions() {
+  static bool registered = false;
+  if (!registered) {
+    py::module_::import("torch._decomp.decompositions_for_jvp");
+    registered = true;
+  }
+}
+
 void bind_frames(py::module_& module) {
   const auto no_tensors = py::arg("above") = Tensors();
 
@@ -181,7 +173,7 @@ void bind_frames(py::module_& module) {
       .def("unpack", &ForwardFrame::unpack);
   // Forward mode runs on the plane of the deepest of these tensors.
   module.def("run_forward", [](const py::function& body, const Tensors& primals) {
-    register_decompositions();
+    register_forward_decompositions();
     return recorded_after_dispatch(
         [&] { return run_inside(std::make_shared<ForwardFrame>(primals), body); });
   });

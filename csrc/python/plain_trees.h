@@ -2,6 +2,10 @@
 
 #include <pybind11/pybind11.h>
 
+#include <vector>
+
+#include "python/objects.h"
+
 namespace functorch_ext {
 
 // Containers as most calls have them: dicts, lists and tuples, not of a subclass. Trees that hold
@@ -75,6 +79,50 @@ bool all_leaves(const pybind11::handle& tree, Visit&& visit, int depth = 0) {
     return true;
   }
   return visit(tree);
+}
+
+// Visits the leaves of two trees together, until visit(leaf, other) is false; tells whether none
+// was, the trees have the same containers with the same keys, and they are not too deep.
+template <class Visit>
+bool all_pairs(const pybind11::handle& tree, const pybind11::handle& other, Visit&& visit,
+               int depth = 0) {
+  if (depth > deepest_plain_tree) {
+    return false;
+  }
+  PyObject* object = tree.ptr();
+  const bool is_dict = PyDict_CheckExact(object);
+  const bool is_sequence = PyTuple_CheckExact(object) || PyList_CheckExact(object);
+  if (!is_dict && !is_sequence) {
+    return visit(tree, other);
+  }
+  if (Py_TYPE(object) != Py_TYPE(other.ptr()) ||
+      PyObject_Size(object) != PyObject_Size(other.ptr())) {
+    return false;
+  }
+  if (is_dict) {
+    PyObject *key = nullptr, *leaf = nullptr;
+    for (Py_ssize_t position = 0; PyDict_Next(object, &position, &key, &leaf);) {
+      PyObject* partner = PyDict_GetItemWithError(other.ptr(), key);
+      if (!partner || !all_pairs(leaf, partner, visit, depth + 1)) {
+        return false;
+      }
+    }
+    return true;
+  }
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(object); ++i) {
+    if (!all_pairs(PySequence_Fast_GET_ITEM(object, i), PySequence_Fast_GET_ITEM(other.ptr(), i),
+                   visit, depth + 1)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// The tree with its leaves replaced by the tensors, in order.
+inline pybind11::object with_leaves(const pybind11::handle& tree,
+                                    const std::vector<at::Tensor>& tensors) {
+  auto next = tensors.begin();
+  return changed_leaves(tree, [&](const pybind11::handle&) { return python_tensor(*next++); });
 }
 
 }  // namespace functorch_ext
