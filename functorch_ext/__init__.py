@@ -23,6 +23,7 @@ from functorch_ext._patches import patches  # noqa: E402
 from functorch_ext._releases import check_release as _check_release  # noqa: E402
 from functorch_ext._warnings import FallbackWarning  # noqa: E402
 from functorch_ext.batching_rules import register_batching_rule  # noqa: E402
+from functorch_ext.checkpoint import checkpoint  # noqa: E402
 from functorch_ext.collectives import (  # noqa: E402
     all_gather,
     axis_index,
@@ -75,6 +76,7 @@ __all__ = [
     "all_gather",
     "axis_index",
     "axis_size",
+    "checkpoint",
     "clipped_grad_sum",
     "custom_jvp",
     "custom_vjp",

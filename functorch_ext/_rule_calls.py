@@ -116,6 +116,23 @@ def name_of(func: Callable[..., Any]) -> str:
     return getattr(func, "__name__", repr(func))
 
 
+def is_like(derivative: Tensor, tensor: Tensor) -> bool:
+    """Can it be a tangent or cotangent of the tensor?"""
+    return (
+        derivative.shape == tensor.shape
+        and derivative.dtype == tensor.dtype
+        and derivative.device == tensor.device
+    )
+
+
+def words(tensor: Tensor, other: Any) -> str:
+    """What must agree with another, as messages put it; the device where it doesn't."""
+    text = f"shape {tuple(tensor.shape)} and dtype {tensor.dtype}"
+    if isinstance(other, Tensor) and other.device != tensor.device:
+        text += f" on device {tensor.device}"
+    return text
+
+
 class Bound:
     """A function's arguments in order of its parameters, and apart those not differentiated by."""
 

@@ -7,8 +7,18 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from functorch_ext._describing import kind_of
 from functorch_ext._pytree import map_tensors
-from functorch_ext._rule_calls import Bound, BoundCall, Ruled, apart, output_and
+from functorch_ext._rule_calls import (
+    Bound,
+    BoundCall,
+    Ruled,
+    apart,
+    is_like,
+    name_of,
+    output_and,
+    words,
+)
 from functorch_ext.reverse import vjp
 
 _Params = ParamSpec("_Params")
@@ -33,7 +43,8 @@ class custom_jvp(Ruled, Generic[_Params, _Result]):  # noqa: N801  (a decorator)
     Raises:
         AttributeError: the function is called before ``defjvp`` or ``defjvps``.
         TypeError: the rule returns something else than a pair, or the tangent has another structure
-            than the output.
+            than the output, or isn't a tensor where that is.
+        ValueError: a tangent has another shape, dtype or device than the output.
 
     Example::
 
@@ -100,8 +111,26 @@ class _Call(BoundCall):
             torch.zeros_like(x) if t is None else t for x, t in zip(primals, tangents, strict=True)
         ]
         returned = self._rule(*self.nondiff, self.args(primals), self.like_args(filled))
-        _, pushed = output_and("its tangent", "custom_jvp: the rule", returned)
-        return self.tensor_outputs("the rule of a custom_jvp", pushed)
+        output, pushed = output_and("its tangent", "custom_jvp: the rule", returned)
+        values = self.tensor_outputs("the rule of a custom_jvp", output)
+        found = self.tensor_outputs("the rule of a custom_jvp", pushed)
+        return [self._checked(*pair) for pair in zip(values, found, strict=True)]
+
+    def _checked(self, value: Any, tangent: Any) -> Tensor | None:
+        """The tangent of an output, or ``None`` if that has none."""
+        if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
+            return None
+        if not isinstance(tangent, Tensor) or not is_like(tangent, value):
+            raise self._misfit(value, tangent)
+        return tangent
+
+    def _misfit(self, value: Tensor, tangent: Any) -> Exception:
+        is_tensor = isinstance(tangent, Tensor)
+        found = f"one of {words(tangent, value)}" if is_tensor else kind_of(tangent)
+        return (ValueError if is_tensor else TypeError)(
+            f"functorch_ext.custom_jvp: the rule of {name_of(self._func)} must return a tangent of "
+            f"{words(value, tangent)}, as the output is, but returned {found}."
+        )
 
 
 class _Pushforward(Function):
@@ -119,18 +148,23 @@ class _Pushforward(Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
         call, primals = ctx.call, ctx.saved_tensors
+        places: list[int] = []  # of outputs that have a tangent
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
 
         def linear(*some: Tensor) -> tuple[Any, ...]:
             tangents: list[Any] = [None] * len(primals)
             for position, tangent in zip(wanted, some, strict=True):
                 tangents[position] = tangent
-            return tuple(call.tangents(primals, tangents))
+            pushed = call.tangents(primals, tangents)
+            places[:] = [i for i, tangent in enumerate(pushed) if tangent is not None]
+            return tuple(pushed[i] for i in places)
 
         # At 0, as good as any other point.
         _, pull_back = vjp(linear, *[torch.zeros_like(primals[i]) for i in wanted])
         pulled: list[Any] = [None] * len(primals)
-        for position, cotangent in zip(wanted, pull_back(tuple(cotangents)), strict=True):
+        for position, cotangent in zip(
+            wanted, pull_back(tuple(cotangents[i] for i in places)), strict=True
+        ):
             pulled[position] = cotangent
         return None, *pulled
 

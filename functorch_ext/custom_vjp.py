@@ -10,7 +10,7 @@ from torch.autograd import Function
 from functorch_ext import _C
 from functorch_ext._describing import kind_of
 from functorch_ext._pytree import flatten, unflatten
-from functorch_ext._rule_calls import Bound, BoundCall, Ruled, name_of, output_and
+from functorch_ext._rule_calls import Bound, BoundCall, Ruled, is_like, name_of, output_and, words
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -39,7 +39,8 @@ class custom_vjp(Ruled, Generic[_Params, _Result]):  # noqa: N801  (a decorator)
         AttributeError: the function is called before ``defvjp``.
         TypeError: a rule returns another structure than its arguments or the outputs have, or
             ``bwd`` something else than tensors and ``None``.
-        ValueError: ``bwd`` returns a cotangent of another shape or dtype than its argument has.
+        ValueError: ``bwd`` returns a cotangent of another shape, dtype or device than its argument
+            has.
 
     Example::
 
@@ -98,11 +99,11 @@ class _Call(BoundCall):
 
     def _misfit(self, index: int, primal: Tensor, cotangent: Any) -> Exception:
         is_tensor = isinstance(cotangent, Tensor)
-        found = f"one of {_kind(cotangent)}" if is_tensor else kind_of(cotangent)
+        found = f"one of {words(cotangent, primal)}" if is_tensor else kind_of(cotangent)
         return (ValueError if is_tensor else TypeError)(
             f"functorch_ext.custom_vjp: bwd of {name_of(self._func)} must return a cotangent of "
-            f"{_kind(primal)} for {self.name_of_tensor(index)}, as the argument is, or None for "
-            f"zeros, but returned {found}."
+            f"{words(primal, cotangent)} for {self.name_of_tensor(index)}, as the argument is, or "
+            f"None for zeros, but returned {found}."
         )
 
 
@@ -110,13 +111,9 @@ def _fits(cotangent: Any, primal: Tensor) -> bool:
     """Can it be the argument's? Autograd itself would sum, expand or convert it."""
     if not isinstance(cotangent, Tensor):
         return False
-    if cotangent.shape == primal.shape and cotangent.dtype == primal.dtype:
+    if is_like(cotangent, primal):
         return True
     return not (primal.is_floating_point() or primal.is_complex())  # it is dropped
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"shape {tuple(tensor.shape)} and dtype {tensor.dtype}"
 
 
 class _Pullback(Function):

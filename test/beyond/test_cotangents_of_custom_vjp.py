@@ -120,3 +120,13 @@ def test_batches_of_some_arguments():
     assert {n: g.shape for n, g in grad(loss)(dict(model.named_parameters())).items()} == {
         n: p.shape for n, p in model.named_parameters()
     }
+
+
+def test_devices():
+    with pytest.raises(ValueError) as raised:
+        grad(ruled(lambda c: c.to("meta")))(SCALAR)
+    assert str(raised.value).split("\n")[0] == (
+        "functorch_ext.custom_vjp: bwd of twice must return a cotangent of shape () and dtype "
+        "torch.float32 on device cpu for x, as the argument is, or None for zeros, but returned one "
+        "of shape () and dtype torch.float32 on device meta."
+    )

@@ -1,0 +1,218 @@
+"""``checkpoint`` against the function itself, at every nesting, and what it keeps."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointError
+
+from benchmarks.memory import peak_of
+from functorch_ext import (
+    checkpoint,
+    functional_call,
+    grad,
+    hessian,
+    hvp,
+    jacrev,
+    jvp,
+    vmap,
+)
+from test.oracle import assert_close, rand
+
+aten = torch.ops.aten
+POLICIES = {
+    "nothing": None,
+    "dots": "dots",
+    "everything": "everything",
+    "operators": [aten.tanh, aten.mm.default],
+    "function": lambda operator: "sin" in str(operator) or "mm" in str(operator),
+    "all": lambda operator: True,
+}
+
+
+def of_sum(f):
+    return lambda x: f(x).square().sum()
+
+
+def third(f):
+    return grad(of_sum(grad(of_sum(grad(f)))))
+
+
+TRANSFORMS = {
+    "itself": lambda f, x: f(x),
+    "grad": lambda f, x: grad(f)(x),
+    "vmap(grad)": lambda f, x: vmap(grad(f))(torch.stack([x, x.sin(), x.cos()])),
+    "grad(vmap)": lambda f, x: grad(lambda x: vmap(f)(torch.stack([x, x.sin()])).prod())(x),
+    "grad(grad)": lambda f, x: grad(of_sum(grad(f)))(x),
+    "grad(grad(grad))": lambda f, x: third(f)(x),
+    "vmap(hvp.at)": lambda f, x: vmap(hvp(f).at(x))(torch.stack([x.cos(), x, x.exp()])),
+    "vmap(grad(grad))": lambda f, x: vmap(grad(of_sum(grad(f))))(torch.stack([x, x.sin()])),
+    "grad(vmap(grad))": lambda f, x: grad(of_sum(vmap(grad(f))))(torch.stack([x, x.sin()])),
+    "jvp": lambda f, x: jvp(f, (x,), (x.cos(),)),
+    "jvp(grad)": lambda f, x: jvp(grad(f), (x,), (x.cos(),)),
+    "jvp(jvp)": lambda f, x: jvp(lambda x: jvp(f, (x,), (x,))[1], (x,), (x.cos(),)),
+    "vmap(jvp(grad))": lambda f, x: vmap(lambda t: jvp(grad(f), (x,), (t,))[1])(
+        torch.stack([x, x.sin()])
+    ),
+    "hessian": lambda f, x: hessian(f)(x),
+    "jacrev(jacrev)": lambda f, x: jacrev(jacrev(f))(x),
+    "vmap(vmap(grad))": lambda f, x: vmap(vmap(grad(f)))(torch.stack([x, x.sin()])[None]),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_as_the_function_itself(name, policy):
+    torch.manual_seed(0)
+    w, x = 0.5 * rand(4, 4), rand(3, 4)
+
+    def block(x):
+        y = torch.tanh(x @ w).sin() @ w.T
+        y = y + (y @ w).mul_(0.1).exp()
+        return y * (x * y).sum()
+
+    def twice(block):
+        return lambda x: block(block(x)).sum()
+
+    again = checkpoint(block, policy=POLICIES[policy])
+    transform = TRANSFORMS[name]
+    assert_close(transform(twice(again), x), transform(twice(block), x))
+    both = checkpoint(twice(again), policy=POLICIES[policy])
+    assert_close(transform(both, x), transform(twice(block), x))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_closures_containers_and_keywords(policy):
+    w = rand(3, 3)
+
+    def total(w):
+        f = checkpoint(
+            lambda tree, *, scale: {"y": (tree["x"] @ w).sin() * scale}, policy=POLICIES[policy]
+        )
+        return f({"x": rand(2, 3).new_ones(2, 3)}, scale=2)["y"].sum()
+
+    expected = grad(lambda w: ((torch.ones(2, 3).double() @ w).sin() * 2).sum())(w)
+    assert_close(grad(total)(w), expected)
+
+
+def test_writes_to_what_is_kept():
+    x, w = rand(2, 3, 4), rand(4, 4)
+
+    def inside(x):  # through a view that autograd doesn't know of
+        return ((x @ w).mul_(0.1).exp() * (x @ w.T).tanh()).sum()
+
+    kept = checkpoint(lambda x: (x @ w).tanh() @ w, policy="dots")
+
+    def outside(x):
+        y = kept(x)
+        return (y.mul_(2) * x).sum()
+
+    expected = lambda x: (2 * ((x @ w).tanh() @ w) * x).sum()
+    for f, g in ((checkpoint(inside, policy="dots"), inside), (outside, expected)):
+        assert_close(grad(f)(x), grad(g)(x))
+        assert_close(vmap(grad(f))(x), vmap(grad(g))(x))
+        assert_close(hessian(f)(x), hessian(g)(x))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_parameters_of_a_module(policy):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 1)).double()
+    parameters = {name: each.detach() for name, each in model.named_parameters()}
+    call = lambda p, x: functional_call(model, p, (x,)).sum()
+    again = checkpoint(call, policy=POLICIES[policy])
+    x = rand(6, 4)
+    assert_close(grad(again)(parameters, x), grad(call)(parameters, x))
+    mapped = lambda f: vmap(grad(f), (None, 0))(parameters, x)
+    assert_close(mapped(again), mapped(call))
+    plain = lambda f: torch.autograd.grad(
+        f(dict(model.named_parameters()), x), list(model.parameters())
+    )
+    assert_close(plain(again), plain(call))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_draws_are_the_same_again(policy):
+    x = torch.ones(50).double()
+
+    def f(x):
+        y = x * torch.rand(50, dtype=x.dtype)
+        return (y.sin() * torch.rand(50, dtype=x.dtype)).sum()
+
+    def gradient(f):
+        torch.manual_seed(5)
+        return grad(f)(x)
+
+    assert_close(gradient(checkpoint(f, policy=POLICIES[policy])), gradient(f))
+
+
+class Counting(torch.utils._python_dispatch.TorchDispatchMode):
+    """How often each operator runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func.overloadpacket)
+        self.counts[name] = self.counts.get(name, 0) + 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("policy", "products", "tanhs"),
+    [(None, 2, 2), ("dots", 1, 2), ([aten.tanh], 2, 1), (lambda operator: True, 1, 1)],
+)
+def test_what_is_kept_is_not_computed_again(policy, products, tanhs):
+    x, w = rand(3, 4), rand(4, 5)
+
+    def f(x):
+        return torch.tanh(x @ w).sin().sum()
+
+    # Without a backward pass through the product: that is one more.
+    def counts(run):
+        with Counting() as seen:
+            run()
+        return seen.counts["aten.mm"], seen.counts["aten.tanh"]
+
+    assert counts(lambda: grad(checkpoint(f, policy=policy))(x)) == (products + 1, tanhs)
+    assert counts(lambda: grad(f)(x)) == (2, 1)
+
+
+def test_memory():
+    x = torch.randn(1000, 100)
+
+    def block(x):
+        for _ in range(10):
+            x = x.sin()
+        return x
+
+    def chain(block):
+        def total(x):
+            for _ in range(5):
+                x = block(x)
+            return x.sum()
+
+        return lambda: grad(total)(x)
+
+    size = x.numel() * 4
+    assert peak_of(chain(block)) > 48 * size
+    assert peak_of(chain(checkpoint(block))) < 20 * size
+
+
+def test_reverse_around_forward_raises():
+    x = rand(3)
+    tangent = lambda f: lambda x: jvp(f, (x,), (x.cos(),))[1].sum()
+    assert_close(tangent(checkpoint(torch.sin))(x), tangent(torch.sin)(x))
+    for policy in (None, "dots"):
+        with pytest.raises(CheckpointError, match="different number of tensors"):
+            grad(tangent(checkpoint(torch.sin, policy=policy)))(x)
+
+
+def test_errors():
+    with pytest.raises(TypeError, match="checkpoint: expected a function, but got"):
+        checkpoint(3)
+    with pytest.raises(ValueError, match="to be None, 'dots', 'everything', a list .* got 'dot'"):
+        checkpoint(torch.sin, policy="dot")
+    for wrong in (3, [torch.mm], [3], aten.mm):
+        with pytest.raises(TypeError, match="a list of operators such as torch.ops.aten.mm"):
+            checkpoint(torch.sin, policy=wrong)
