@@ -88,28 +88,9 @@ class Forward {
     hiddens_ = trace_.hiddens.unbind(0);
   }
 
-  Trace run() {
-    switch (layer_.kind) {
-      case RecurrentKind::Lstm:
-        lstm();
-        break;
-      case RecurrentKind::Gru:
-        gru();
-        break;
-      default:
-        without_gates();
-    }
+  Trace run(void (Forward::*kind)()) {
+    (this->*kind)();
     return std::move(trace_);
-  }
-
- private:
-  void add_state(at::Tensor& sum, int64_t step) {
-    add_product(sum, hiddens_[step], of_state_, layer_.samples);
-  }
-  // Both are added at once.
-  at::Tensor bias() const {
-    return layer_.bias_of_input.defined() ? layer_.bias_of_input + layer_.bias_of_state
-                                          : at::Tensor();
   }
 
   void lstm() {
@@ -168,6 +149,16 @@ class Forward {
     }
   }
 
+ private:
+  void add_state(at::Tensor& sum, int64_t step) {
+    add_product(sum, hiddens_[step], of_state_, layer_.samples);
+  }
+  // Both are added at once.
+  at::Tensor bias() const {
+    return layer_.bias_of_input.defined() ? layer_.bias_of_input + layer_.bias_of_state
+                                          : at::Tensor();
+  }
+
   const Layer& layer_;
   const int64_t time_;
   const int64_t size_;
@@ -193,33 +184,16 @@ class Backward {
     if (cotangents.hidden.defined()) {
       hidden_.back() += cotangents.hidden;
     }
-    if (layer.kind == RecurrentKind::Lstm) {
+    if (layer.cell.defined()) {
       result_.cell =
           cotangents.cell.defined() ? cotangents.cell.clone() : at::zeros_like(layer.cell);
     }
     result_.hidden = at::zeros_like(layer.hidden);
   }
 
-  Gradients run() {
-    switch (layer_.kind) {
-      case RecurrentKind::Lstm:
-        lstm();
-        break;
-      case RecurrentKind::Gru:
-        gru();
-        break;
-      default:
-        without_gates();
-    }
+  Gradients run(void (Backward::*kind)()) {
+    (this->*kind)();
     return std::move(result_);
-  }
-
- private:
-  at::Tensor& hidden_before(int64_t step) {
-    return step > 0 ? hidden_[step - 1] : result_.hidden;
-  }
-  void add_from_gates(const at::Tensor& of_gates, int64_t step) {
-    add_product(hidden_before(step), of_gates, layer_.of_state, layer_.samples);
   }
 
   void lstm() {
@@ -289,6 +263,14 @@ class Backward {
     result_.gates_of_input = result_.gates_of_state = of_sums;
   }
 
+ private:
+  at::Tensor& hidden_before(int64_t step) {
+    return step > 0 ? hidden_[step - 1] : result_.hidden;
+  }
+  void add_from_gates(const at::Tensor& of_gates, int64_t step) {
+    add_product(hidden_before(step), of_gates, layer_.of_state, layer_.samples);
+  }
+
   const Layer& layer_;
   const Trace& trace_;
   const int64_t time_;
@@ -299,14 +281,31 @@ class Backward {
   Gradients result_;
 };
 
+// What a kind of layer computes, in both directions.
+struct Kind {
+  void (Forward::*forward)();
+  void (Backward::*backward)();
+};
+
+Kind computed(RecurrentKind kind) {
+  switch (kind) {
+    case RecurrentKind::Lstm:
+      return {&Forward::lstm, &Backward::lstm};
+    case RecurrentKind::Gru:
+      return {&Forward::gru, &Backward::gru};
+    default:
+      return {&Forward::without_gates, &Backward::without_gates};
+  }
+}
+
 }  // namespace
 
 Trace run(const Layer& layer) {
-  return Forward(layer).run();
+  return Forward(layer).run(computed(layer.kind).forward);
 }
 
 Gradients pull_back(const Layer& layer, const Trace& trace, const Cotangents& cotangents) {
-  return Backward(layer, trace, cotangents).run();
+  return Backward(layer, trace, cotangents).run(computed(layer.kind).backward);
 }
 
 }  // namespace functorch_ext::recurrent

@@ -15,6 +15,7 @@
 #include "autodiff/reverse.h"
 #include "autodiff/saved_planes.h"
 #include "autodiff/subclasses.h"
+#include "batching/large_memory.h"
 #include "batching/rules.h"
 #include "derivatives/missing_forward.h"
 #include "derivatives/register.h"
@@ -191,6 +192,7 @@ PYBIND11_MODULE(_C, module) {
   register_private_leaf();
   register_fallbacks();
   register_functional_mode();
+  reuse_freed_memory();
   set_fallback_warner(&warn_through_python);
   set_given_rule(&apply_python_rule);
 
