@@ -88,8 +88,13 @@ def second_derivatives(
     mapped = vmap(along, (0 if can_write else None, 0), out_dims=-1, randomness="same")
 
     def seconds(rows: list[Tensor]) -> Seconds:
+        if not can_write:
+            return flatten(mapped(leaves, rows))
         points = [x.expand(row.shape) for x, row in zip(leaves, rows, strict=True)]
-        return flatten(mapped(points if can_write else leaves, rows))
+        # Where points differ between samples of a vmap around, so must what is written to tangents.
+        chosen = torch.ones((), dtype=torch.bool, device=leaves[0].device)
+        rows = [torch.where(chosen, *pair) for pair in zip(rows, points, strict=True)]
+        return flatten(mapped(points, rows))
 
     return seconds
 

@@ -130,14 +130,17 @@ def affine(
     bias = args[2] if len(args) > 2 else kwargs.get("bias")
     if type(bias) is Taylor or "weight" in kwargs or "input" in kwargs:
         return NotImplemented
-    without = (*args[:2], None, *args[3:]) if len(args) > 2 else args
+    derivatives = (*args[:2], None, *args[3:]) if len(args) > 2 else args
     named = {key: value for key, value in kwargs.items() if key != "bias"}
-    result = _BILINEAR(expansion, func, without, named)
-    if result is NotImplemented or bias is None:
+    if bias is None or type(args[1]) is Taylor or type(args[0]) is not Taylor:
+        result = _BILINEAR(expansion, func, derivatives, named)
+        if result is not NotImplemented and bias is not None:
+            # The value with its bias in one operator.
+            result.series[0] = func(*primals(args), **kwargs)
         return result
-    # The value with its bias in one operator.
-    result.series[0] = func(*primals(args), **kwargs)
-    return result
+    value, *rest = args[0].series
+    series = [None if x is None else func(x, *derivatives[1:], **named) for x in rest]
+    return Taylor(expansion, [func(value, *args[1:], **kwargs), *series])
 
 
 def joint(

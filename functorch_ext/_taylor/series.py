@@ -108,7 +108,7 @@ def faa_di_bruno(expansion: Expansion, tower: Series, x: Series) -> Series:
                 continue
             if k == expansion.order and blocks > 1:
                 inner = expansion.collapse(inner)
-            total = plus(total, factor * inner)
+            total = factor * inner if total is None else total.addcmul(factor, inner)
         series.append(total)
     return series
 

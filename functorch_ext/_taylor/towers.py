@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from functorch_ext._taylor.carrier import Taylor, variable
@@ -46,7 +47,9 @@ DERIVATIVES: dict[str, Callable[..., Any]] = {
 SLOPES: dict[str, Callable[..., Tensor]] = {
     "abs": lambda x: x.sign(),
     "absolute": lambda x: x.sign(),
-    "leaky_relu": lambda x, negative_slope=0.01, inplace=False: (x > 0) + (x <= 0) * negative_slope,
+    "leaky_relu": lambda x, negative_slope=0.01, inplace=False: torch.where(
+        x > 0, torch.ones_like(x), negative_slope
+    ),
     "relu": lambda x, inplace=False: (x > 0).to(x.dtype),
 }
 
@@ -56,11 +59,16 @@ def by_polynomial(name: str) -> Any:
     first = POLYNOMIALS[name]
 
     def tower(expansion: Expansion, x: Tensor, y: Tensor) -> Series:
-        derivatives: Series = [y]
+        # Each is the slope times what the polynomial of the one before has as its derivative.
+        slope = _evaluated(first, y)
+        derivatives: Series = [y, slope]
         polynomial: Sequence[float] = first
-        for _ in range(expansion.order):
-            derivatives.append(_evaluated(polynomial, y))
-            polynomial = _product([k * c for k, c in enumerate(polynomial)][1:], first)
+        for _ in range(1, expansion.order):
+            change = [k * c for k, c in enumerate(polynomial)][1:]
+            factor = _evaluated(change, y)
+            is_number = not isinstance(factor, Tensor)
+            derivatives.append(times(factor, slope) if is_number else factor * slope)
+            polynomial = _product(change, first)
         return derivatives
 
     return _rule(tower)
@@ -136,13 +144,14 @@ def _product(a: Sequence[float], b: Sequence[float]) -> list[float]:
     return result
 
 
-def _evaluated(polynomial: Sequence[float], y: Tensor) -> Tensor:
+def _evaluated(polynomial: Sequence[float], y: Tensor) -> Any:
     """The polynomial at y, by Horner's rule."""
-    *lower, highest = polynomial
-    result = None
+    constant, *rest = polynomial
+    if rest and constant and rest[-1] < 0:
+        return constant - _evaluated([0, *(-each for each in rest)], y)
+    *lower, result = polynomial
     for coefficient in reversed(lower):
-        result = times(highest, y) if result is None else result * y
+        result = result * y if isinstance(result, Tensor) else times(result, y)
         if coefficient:
             result = result + coefficient
-    assert result is not None
     return result

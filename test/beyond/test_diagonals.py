@@ -6,6 +6,7 @@ import torch
 from functorch_ext import (
     functional_call,
     grad,
+    hessian,
     hessian_diag,
     hvp,
     jit,
@@ -177,3 +178,27 @@ def test_errors():
         laplacian(energy, weights=rand(2))(rand(3))
     with pytest.raises(ValueError, match="trace_estimate: expected at least 2 samples"):
         trace_estimate(torch.sin, rand(3), 1)
+
+
+def test_laplacian_of_writes_under_vmap():
+    def into_clone(x):
+        y = x.clone()
+        y.mul_(x)
+        y[0] += x[1] ** 3
+        return y.sum()
+
+    def into_shared(x):
+        y = torch.zeros_like(x)
+        y[0] = x[0] ** 2 * x[1]
+        y[1:] = x[1:].sin()
+        return (y * x).sum()
+
+    xs = rand(4, 3)
+    for f in (into_clone, into_shared):
+        expected = torch.stack([hessian(f)(x).trace() for x in xs])
+        assert_close(vmap(laplacian(f))(xs), expected)
+        assert_close(vmap(laplacian(f, chunk_size=2))(xs), expected)
+        assert_close(vmap(vmap(laplacian(f)))(xs[None]), expected[None])
+        total = lambda xs: vmap(laplacian(f))(xs).sum()
+        by_loop = lambda xs: sum(hessian(f)(x).trace() for x in xs)
+        assert_close(grad(total)(xs), grad(by_loop)(xs))

@@ -241,3 +241,9 @@ def test_errors():
         jet(torch.sin, (torch.arange(2),), ([torch.arange(2)],))
     with pytest.raises(RuntimeError, match="jet: .*only tensors"):
         jet(lambda x: 3, (x,), ([x],))
+
+
+def test_slopes_are_as_precise_as_the_values():
+    x = rand(5) - 3
+    _, (slope,) = jet(torch.nn.functional.leaky_relu, (x,), ([torch.ones_like(x)],))
+    assert slope[x < 0].unique().tolist() == [0.01]
