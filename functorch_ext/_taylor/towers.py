@@ -149,7 +149,8 @@ def _evaluated(polynomial: Sequence[float], y: Tensor) -> Any:
     constant, *rest = polynomial
     if rest and constant and rest[-1] < 0:
         return constant - _evaluated([0, *(-each for each in rest)], y)
-    *lower, result = polynomial
+    *lower, highest = polynomial
+    result: Any = highest
     for coefficient in reversed(lower):
         result = result * y if isinstance(result, Tensor) else times(result, y)
         if coefficient:
