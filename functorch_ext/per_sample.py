@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from functorch_ext._chunk_sizes import Chunking, ChunkSize, checked_chunk_size
+from functorch_ext._dynamo.entry import EAGER, call_transform
 from functorch_ext._ghost_norms import Layer, OfSample, of_sample
 from functorch_ext._pytree import leaves_of, map_tensors
 from functorch_ext.nn import functional_call
@@ -193,13 +194,40 @@ class _Samples:
 
     def norms(self, batch: Any, targets: Any, chunking: int | Chunking | None) -> Tensor:
         """The norm of each."""
-        one = self._of_sample()[0]
-        of_one = lambda sample, target: one(sample, target).squared_norm
-        return vmap(of_one, chunk_size=chunking)(batch, targets).sqrt()
+        return self._reduced("norms_of", chunking, batch, targets)
 
     def clipped_sum(self, max_norm: float, batch: Any, targets: Any) -> _Parameters:
         """The sum, each scaled down to ``max_norm`` if it is longer."""
-        one, trained, layers = self._of_sample()
+        return self._reduced("clipped_sum_of", max_norm, batch, targets)
+
+    def _reduced(self, name: str, option: Any, batch: Any, targets: Any) -> Any:
+        trained, rest = _parameters(self._model)
+        loss = _sample_loss(self._model, self._loss_fn, rest)
+        if not EAGER:
+            return call_transform(name, loss, (option,), (trained, batch, targets), {})
+        return REDUCTIONS[name](loss, option, self._explicit)(trained, batch, targets)
+
+
+def _norms_of(
+    loss: Callable[..., Tensor], chunking: int | Chunking | None, explicit: set[str] | None = None
+) -> Callable[[_Parameters, Any, Any], Tensor]:
+    """The norms of the gradients of ``loss(trained, sample, target)`` by all that is trained."""
+
+    def norms(trained: _Parameters, batch: Any, targets: Any) -> Tensor:
+        one = _of_sample(loss, trained, explicit)[0]
+        of_one = lambda sample, target: one(sample, target).squared_norm
+        return vmap(of_one, chunk_size=chunking)(batch, targets).sqrt()
+
+    return norms
+
+
+def _clipped_sum_of(
+    loss: Callable[..., Tensor], max_norm: float, explicit: set[str] | None = None
+) -> Callable[[_Parameters, Any, Any], _Parameters]:
+    """The sum of those gradients, each scaled down to ``max_norm`` if it is longer."""
+
+    def clipped_sum(trained: _Parameters, batch: Any, targets: Any) -> _Parameters:
+        one, layers = _of_sample(loss, trained, explicit)
         found = vmap(one)(batch, targets)
         scales = (max_norm / found.squared_norm.sqrt()).clamp(max=1.0)
         sums = {name: torch.tensordot(scales, each, 1) for name, each in found.gradients.items()}
@@ -213,19 +241,29 @@ class _Samples:
             for name, each in trained.items()
         }
 
-    def _of_sample(self) -> tuple[Callable[..., OfSample], _Parameters, list[Layer]]:
-        """Of one sample, by which parameters, and the layers that were met."""
-        trained, rest = _parameters(self._model)
-        loss = _sample_loss(self._model, self._loss_fn, rest)
-        layers: list[Layer] = []
-        check = functools.partial(check_number, "per_sample_grad_norms")
+    return clipped_sum
 
-        def one(sample: Any, target: Any) -> OfSample:
-            evaluate = lambda: loss(trained, sample, target)
-            found, layers[:] = of_sample(evaluate, trained, self._explicit, check)
-            return found
 
-        return one, trained, layers
+def _of_sample(
+    loss: Callable[..., Tensor], trained: _Parameters, explicit: set[str] | None
+) -> tuple[Callable[..., OfSample], list[Layer]]:
+    """Of one sample, and the layers that were met."""
+    layers: list[Layer] = []
+    known = set() if explicit is None else explicit
+    check = functools.partial(check_number, "per_sample_grad_norms")
+
+    def one(sample: Any, target: Any) -> OfSample:
+        found, layers[:] = of_sample(lambda: loss(trained, sample, target), trained, known, check)
+        return found
+
+    return one, layers
+
+
+# Each is one node of Dynamo's graphs.
+REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "norms_of": _norms_of,
+    "clipped_sum_of": _clipped_sum_of,
+}
 
 
 def _parameters(model: nn.Module) -> tuple[_Parameters, _Parameters]:

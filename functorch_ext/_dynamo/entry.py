@@ -11,11 +11,13 @@ def call_transform(
 ) -> Any:
     """Calls a transform of a function; Dynamo makes it a node of its graph instead."""
     import functorch_ext
+    from functorch_ext import per_sample
 
     positional, names = _OPTIONS[transform]
     named = dict(zip(names, options[positional:], strict=True))
     name, _, method = transform.partition(".")
-    made = getattr(functorch_ext, name)(func, *options[:positional], **named)
+    make = per_sample.REDUCTIONS.get(name) or getattr(functorch_ext, name)
+    made = make(func, *options[:positional], **named)
     return (getattr(made, method) if method else made)(*args, **kwargs)
 
 
@@ -32,4 +34,6 @@ _OPTIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "hvp.at": (1, ()),
     "vhp.at": (1, ()),
     "ggnvp.at": (1, ()),
+    "norms_of": (1, ()),
+    "clipped_sum_of": (1, ()),
 }

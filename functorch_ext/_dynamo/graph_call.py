@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 from torch._ops import HigherOrderOperator
 
 import functorch_ext
+from functorch_ext import per_sample
 
 Tensors = Sequence[Any]
+SAMPLES = "samples"
 Body = Callable[..., tuple[Any, ...]]
 
 
@@ -21,7 +23,8 @@ class Call(NamedTuple):
     transform: str
     options: dict[str, Any]
     # Of each input: the dimension that vmap maps, or 0 where it is differentiated; None of others.
-    roles: tuple[int | None, ...]
+    # Of reduced gradients: 0 for what is differentiated, SAMPLES for what dimension 0 maps.
+    roles: tuple[int | str | None, ...]
     # vmap: where the samples go in each output. Else: how many outputs are differentiated; the rest
     # is aux.
     outputs: Any
@@ -106,6 +109,19 @@ def _linearize(body: Body, call: Call, inputs: Tensors) -> tuple[Any, ...]:
     return (push_forward, *outputs)
 
 
+def _reduced_gradients(body: Body, call: Call, inputs: Tensors) -> tuple[Any, ...]:
+    trained = {str(i): x for i, (x, role) in enumerate(zip(inputs, call.roles)) if role == 0}
+    samples = [x for x, role in zip(inputs, call.roles) if role == SAMPLES]
+
+    def loss(trained: dict[str, Any], sample: Tensors, _: Any) -> Any:
+        given = {0: iter(trained.values()), SAMPLES: iter(sample)}
+        return body(*(next(given[r]) if r in given else x for x, r in zip(inputs, call.roles)))[0]
+
+    reduce = per_sample.REDUCTIONS[call.transform]
+    result = reduce(loss, call.options["option"])(trained, samples, ())
+    return tuple(result.values()) if isinstance(result, dict) else (result,)
+
+
 def call_linear(function: Callable[..., Any], *tensors: Any) -> tuple[Any, ...]:
     """A node of its own: calls a pullback, or its counterpart, that another node returned."""
     return tuple(function(*tensors))
@@ -120,6 +136,7 @@ _RUN: dict[str, Callable[[Body, Call, Tensors], tuple[Any, ...]]] = {
     "jvp": _jvp,
     "vjp": _vjp,
     "linearize": _linearize,
+    **dict.fromkeys(per_sample.REDUCTIONS, _reduced_gradients),
 }
 
 transform_call = TransformCall()

@@ -13,7 +13,7 @@ from torch.nn.utils import stateless
 from torch.utils import _pytree as pytree
 
 from functorch_ext._dynamo.entry import call_transform
-from functorch_ext._dynamo.graph_call import transform_call
+from functorch_ext._dynamo.graph_call import SAMPLES, transform_call
 
 
 class Refused(Exception):
@@ -151,6 +151,11 @@ def traced_call(transform, func, options, args, kwargs):
         return _call_vmap(func, options, args, kwargs)
     if transform == "grad" or transform == "grad_and_value":
         return _call_grad(transform, func, options, args, kwargs)
+    if transform == "norms_of":
+        return _reduced(transform, func, options[0], *args)[1][0]
+    if transform == "clipped_sum_of":
+        structure, sums = _reduced(transform, func, options[0], *args)
+        return pytree.tree_unflatten(sums, structure)
     return _call_jacobian(transform, func, options, args, kwargs)
 
 
@@ -253,6 +258,23 @@ def _call_jacobian(transform, func, options, args, kwargs):
 
     result = pytree.tree_map(of_output, numbers)
     return (result, aux) if has_aux else result
+
+
+def _reduced(transform, loss, option, trained, batch, targets):
+    """The structure of what is trained, and a reduction of the samples' gradients."""
+    if option is not None and not isinstance(option, (int, float)):
+        raise Refused
+    weights, structure = _tensors(trained)
+    samples, structure_of_samples = _tensors((batch, targets))
+    count = len(weights)
+
+    def body(leaves):
+        sample, target = pytree.tree_unflatten(leaves[count:], structure_of_samples)
+        return loss(pytree.tree_unflatten(leaves[:count], structure), sample, target), None
+
+    settings = (("option", option),)
+    roles = [0] * count + [SAMPLES] * len(samples)
+    return structure, transform_call(transform, settings, body, weights + samples, roles, [], None)
 
 
 def _of_leaves(func, structure, has_aux):

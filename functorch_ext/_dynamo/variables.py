@@ -24,11 +24,12 @@ from torch.utils import _pytree as pytree
 
 from functorch_ext._dynamo import polyfills
 from functorch_ext._dynamo.custom_function import custom_function, outside_no_grad
-from functorch_ext._dynamo.graph_call import call_linear
+from functorch_ext._dynamo.graph_call import SAMPLES, call_linear
+from functorch_ext.per_sample import REDUCTIONS
 
 _KEYWORDS = ("non_differentiable_idx", "saved_for_backward_idx")  # of a custom function's node
 _ATTRIBUTES = ("store_attr_mutations", "attr_mutation_kinds")  # of Dynamo's SideEffects
-_IN_REVERSE = ("grad", "jacrev", "hessian", "vjp", "linearize")
+_IN_REVERSE = ("grad", "jacrev", "hessian", "vjp", "linearize", *REDUCTIONS)
 
 
 def _refuse(explanation: str) -> None:
@@ -98,12 +99,13 @@ class _Body(VariableTracker):
         self.inputs[proxy.node] = (outer, role)
         return wrap_fx_proxy(tx, proxy, example_value=example)
 
-    def _example(self, value: Tensor, role: int) -> Tensor:
+    def _example(self, value: Tensor, role: Any) -> Tensor:
         requires_grad = value.requires_grad
-        if self.transform == "vmap":
-            if not -value.dim() <= role < value.dim():
+        if self.transform == "vmap" or role == SAMPLES:
+            dim = 0 if role == SAMPLES else role
+            if not -value.dim() <= dim < value.dim():
                 _refuse("A dimension in in_dims is out of range.")
-            value = value.select(role, 0)
+            value = value.select(dim, 0)
         else:
             requires_grad = value.is_floating_point() or value.is_complex()
         # As the function sees it. A custom function is traced with its backward only if something
@@ -184,6 +186,8 @@ class TransformCallVariable(TorchHigherOrderOperatorVariable):
             "call_function", self.value, (attribute, call, *extra_proxies, *given), {}
         )
         results = _results(tx, proxy)
+        if transform in REDUCTIONS:  # the losses aren't returned
+            return ListVariable(results, mutation_type=_fresh())
         own = len(constant) - sum(constant)
         if transform in ("jacrev", "jacfwd", "hessian"):
             aux = results[len(results) - (own - differentiated) :]

@@ -41,7 +41,7 @@ def test_is_as_eager(program):
 _NOT_ONE_GRAPH = (
     *("backward", "differentiated_outside", "graph_break", "across_break", "print_inside"),
     *("gradient_of_result", "local_autograd_inside", "raises_as_eager", "optimizer"),
-    *("stacked_inside", "grad_norms", "clipped_grad_sum"),
+    "stacked_inside",
 )
 
 
