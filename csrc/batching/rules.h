@@ -21,6 +21,7 @@ void register_gather_scatter_rules();
 void register_histograms_rules();
 void register_indexing_rules();
 void register_joining_rules();
+void register_keyed_random_rules();
 void register_layer_norm_rules();
 void register_likelihood_rules();
 void register_linalg_rules();
@@ -76,6 +77,7 @@ inline constexpr RuleFamily rule_families[] = {
     {"histograms", register_histograms_rules},
     {"indexing", register_indexing_rules},
     {"joining", register_joining_rules},
+    {"keyed_random", register_keyed_random_rules},
     {"layer_norm", register_layer_norm_rules},
     {"likelihood", register_likelihood_rules},
     {"linalg", register_linalg_rules},

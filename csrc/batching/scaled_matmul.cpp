@@ -71,6 +71,40 @@ struct ScaledMatmulV2<at::Tensor(const at::Tensor&, const at::Tensor&, List, at:
   }
 };
 
+// beta * self + alpha * product, in the dtype of self. A family, since not all releases of PyTorch
+// have the operators.
+template <class Signature>
+struct ScaledSum;
+template <class Return, class Self>
+struct ScaledSum<Return(Self, const at::Tensor&, const at::Tensor&, const at::ITensorListRef&,
+                        at::IntArrayRef, at::IntArrayRef, const at::ITensorListRef&,
+                        at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, const at::Scalar&,
+                        const at::Scalar&, bool)> {
+  template <class Op>
+  static Return rule(const Op& op, Level&, Self self, const at::Tensor& mat1,
+                     const at::Tensor& mat2, const at::ITensorListRef& scale_a,
+                     at::IntArrayRef recipe_a, at::IntArrayRef swizzle_a,
+                     const at::ITensorListRef& scale_b, at::IntArrayRef recipe_b,
+                     at::IntArrayRef swizzle_b, at::IntArrayRef contraction_dim,
+                     const at::Scalar& beta, const at::Scalar& alpha, bool use_fast_accum) {
+    if (scale_a.size() != 1 || scale_b.size() != 1 || !contraction_dim.empty() ||
+        !scales_rows(scale_a.front(), mat1, 0) || !scales_rows(scale_b.front(), mat2, 1)) {
+      return op.loop(self, mat1, mat2, scale_a, recipe_a, swizzle_a, scale_b, recipe_b, swizzle_b,
+                     contraction_dim, beta, alpha, use_fast_accum);
+    }
+    auto sum = alpha * scaled_product(mat1, mat2, scale_a.front(), scale_b.front(), std::nullopt,
+                                      std::nullopt, at::kFloat);
+    if (!beta.equal(0)) {
+      sum = beta * self.to(at::kFloat) + sum;
+    }
+    if constexpr (std::is_reference_v<Return>) {
+      return self.copy_(sum);
+    } else {
+      return sum.to(self.scalar_type());
+    }
+  }
+};
+
 at::Tensor int_mm_rule(Level&, const at::Tensor& self, const at::Tensor& mat2) {
   return at::matmul(self.to(at::kInt), mat2.to(at::kInt));
 }
@@ -80,6 +114,8 @@ at::Tensor int_mm_rule(Level&, const at::Tensor& self, const at::Tensor& mat2) {
 void register_scaled_matmul_rules() {
   add<at::_ops::_scaled_mm>(scaled_mm_rule);
   add<at::_ops::_scaled_mm_v2, ScaledMatmulV2>();
+  add<at::_ops::_scaled_addmm, ScaledSum>();
+  add<at::_ops::_scaled_addmm_, ScaledSum>();
   add<at::_ops::_int_mm>(int_mm_rule);
 }
 

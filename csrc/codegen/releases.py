@@ -23,6 +23,16 @@ class Span(NamedTuple):
 
 # By the name of the struct in at::_ops.
 OPERATORS = {
+    "_philox_key_fold_in": Span(since="2.12"),
+    "_philox_key_split": Span(since="2.12"),
+    "_philox_normal": Span(since="2.12"),
+    "_philox_normal_": Span(since="2.12"),
+    "_philox_randint": Span(since="2.15"),
+    "_philox_randint_": Span(since="2.15"),
+    "_philox_uniform": Span(since="2.12"),
+    "_philox_uniform_": Span(since="2.12"),
+    "_scaled_addmm": Span(since="2.15"),
+    "_scaled_addmm_": Span(since="2.15"),
     "_upsample_lanczos2d_aa": Span(since="2.12"),
     "_upsample_lanczos2d_aa_backward": Span(since="2.12"),
     "cholesky": Span(until="2.14"),

@@ -38,7 +38,7 @@ NodePtr<> pointer_to(T& node) {
   if constexpr (nodes_are_shared) {
     return node.shared_from_this();
   } else {
-    return NodePtr<>::reclaim_copy(&node);
+    return NodePtr<T>::reclaim_copy(&node);
   }
 }
 

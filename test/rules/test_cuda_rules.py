@@ -9,6 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from functorch_ext import _C, vmap
+from test.releases import since
 
 pytestmark = [
     pytest.mark.filterwarnings("error::functorch_ext.FallbackWarning"),
@@ -129,7 +130,28 @@ CELLS = {
     ),
 }
 
+
+def keys():
+    return fake(SAMPLES, 2, dtype=torch.uint64)
+
+
+def drawn():
+    return fake(SAMPLES, 4, dtype=torch.float32)
+
+
+# Looked up when they run: not all releases have them.
+KEYED = {
+    "normal": (lambda x, k: aten._philox_normal_(x, k), (drawn, keys)),
+    "uniform": (lambda x, k: aten._philox_uniform_(x, k), (drawn, keys)),
+    "split": (lambda k: aten._philox_key_split(k, 5), (keys,)),
+    "fold in": (lambda k: aten._philox_key_fold_in(k, 5), (keys,)),
+}
+
 RUN_HERE = {
+    "_philox_key_fold_in",
+    "_philox_key_split",
+    "_philox_normal_",
+    "_philox_uniform_",
     "_scaled_dot_product_cudnn_attention",
     "_scaled_dot_product_cudnn_attention_backward",
     "_scaled_dot_product_efficient_attention",
@@ -205,6 +227,32 @@ def test_recurrent_cells(function, makers, shapes):
         ):
             assert [tuple(each.shape) for each in results] == [(SAMPLES, *s) for s in shapes]
             assert all(each.device.type == "cuda" for each in results)
+
+
+@since((2, 12), "there are no keys")
+@pytest.mark.parametrize(("function", "makers"), KEYED.values(), ids=KEYED)
+def test_random_numbers_by_key(function, makers):
+    check(function, makers, (0,) * len(makers))
+
+
+@since((2, 15), "there is no such operator")
+@pytest.mark.parametrize("name", ["_scaled_addmm", "_scaled_addmm_"])
+@pytest.mark.parametrize("scales", [((1,), (1,), 0), ((16, 1), (1, 32), 1)], ids=["one", "rows"])
+def test_scaled_addmm(name, scales):
+    *shapes, recipe = scales
+
+    def function(x, a, b, scale_a, scale_b):
+        operator = getattr(aten, name)
+        return operator(x, a, b.t(), [scale_a], [recipe], [0], [scale_b], [recipe], [0])
+
+    makers = (
+        lambda: fake(SAMPLES, 16, 32, dtype=torch.bfloat16),
+        lambda: fake(SAMPLES, 16, 64, dtype=torch.float8_e4m3fn),
+        lambda: fake(SAMPLES, 32, 64, dtype=torch.float8_e4m3fn),
+        *(lambda shape=shape: fake(SAMPLES, *shape, dtype=torch.float32) for shape in shapes),
+    )
+    check(function, makers, (0,) * 5)
+    check(function, makers, (0, 0, None, None, None))
 
 
 def test_each_rule_for_a_gpu_alone_is_run():
