@@ -1,5 +1,6 @@
 // Operators whose result shares memory with their argument.
 #include <ATen/InferSize.h>
+#include <ATen/TensorUtils.h>
 
 #include "batching/families.h"
 #include "batching/operators.h"
@@ -30,8 +31,33 @@ std::vector<c10::SymInt> viewed_sizes(const at::Tensor& self, at::SymIntArrayRef
   return physical_sizes(at::infer_size_dv(size, self.sym_numel()), level);
 }
 
+// The value with samples in front, laid out as those of a loop would be, if nothing shares its
+// memory. An operator leaves the samples where they are in memory, possibly between each other's
+// elements. A view takes what they would be each by itself.
+at::Tensor as_samples_in_front(const at::Tensor& self, const Level& level) {
+  auto value = at_front(self, level);
+  auto* wrapper = wrapper_at(self, level);
+  if (wrapper && wrapper->is_fresh() && !value.is_contiguous()) {
+    value = value.contiguous();
+    wrapper->set_value(value, 0);
+  }
+  return value;
+}
+
+bool can_be_viewed(const at::Tensor& value, at::SymIntArrayRef sizes) {
+  return value.is_contiguous() || value.unsafeGetTensorImpl()->has_symbolic_sizes_strides() ||
+         at::detail::computeStride(
+             value.sizes(), value.strides(),
+             at::infer_size_dv(C10_AS_INTARRAYREF_SLOW(sizes), value.numel()));
+}
+
 at::Tensor view_rule(Level& level, const at::Tensor& self, at::SymIntArrayRef size) {
-  return wrap(at_front(self, level).view_symint(viewed_sizes(self, size, level)), 0, level);
+  const auto sizes = viewed_sizes(self, size, level);
+  auto value = at_front(self, level);
+  if (C10_UNLIKELY(!can_be_viewed(value, sizes))) {
+    value = as_samples_in_front(self, level);
+  }
+  return wrap(value.view_symint(sizes), 0, level);
 }
 
 // PyTorch calls this once it knows that a view is possible; the strides follow from that.
@@ -48,7 +74,11 @@ at::Tensor view_dtype_rule(Level& level, const at::Tensor& self, at::ScalarType 
   TORCH_CHECK(
       self.dim() > 0 || self.dtype().itemsize() == c10::elementSize(dtype),
       "functorch_ext.vmap: view of a tensor without dimensions as a dtype of another size.");
-  return wrap(at_front(self, level).view(dtype), 0, level);
+  const bool smaller = c10::elementSize(dtype) < self.dtype().itemsize();
+  const bool takes_steps =
+      c10::elementSize(dtype) == self.dtype().itemsize() || (smaller && self.sym_stride(-1) == 1);
+  const auto value = takes_steps ? at_front(self, level) : as_samples_in_front(self, level);
+  return wrap(value.view(dtype), 0, level);
 }
 
 at::Tensor expand_rule(Level& level, const at::Tensor& self, at::SymIntArrayRef size,
@@ -180,7 +210,9 @@ at::Tensor view_as_real_rule(Level& level, const at::Tensor& self) {
 
 at::Tensor view_as_complex_rule(Level& level, const at::Tensor& self) {
   TORCH_CHECK(self.dim() > 0, "Input tensor must have one or more dimensions");
-  return wrap(at::view_as_complex(at_front(self, level)), 0, level);
+  const bool takes_steps = self.sym_stride(-1) == 1;
+  const auto value = takes_steps ? at_front(self, level) : as_samples_in_front(self, level);
+  return wrap(at::view_as_complex(value), 0, level);
 }
 
 // A number has no dimension to take a part of.
@@ -232,11 +264,11 @@ void register_views_rules() {
   add<_neg_view>(whole_rule<_neg_view>);
   add<_fw_primal>(fw_primal_rule).unchecked();  // plain PyTorch has no kernel below autograd
   add<at::_ops::view_as_real>(view_as_real_rule);
-  add<at::_ops::view_as_complex>(view_as_complex_rule);
+  add<at::_ops::view_as_complex>(view_as_complex_rule).unchecked();
 
-  // Another shape.
-  add<at::_ops::view>(view_rule);
-  add<at::_ops::view_dtype>(view_dtype_rule);
+  // Another shape. Where the samples lie between each other, plain PyTorch would refuse one.
+  add<at::_ops::view>(view_rule).unchecked();
+  add<at::_ops::view_dtype>(view_dtype_rule).unchecked();
   add<_reshape_alias>(reshape_alias_rule);
   add<_unsafe_view>(unsafe_view_rule);
   add<at::_ops::expand>(expand_rule);

@@ -138,11 +138,8 @@ struct DeepestLevel {
       any_escaped = true;
     } else if (!level || candidate.depth > level->depth) {
       level = &candidate;
-    } else {
-      TORCH_CHECK(
-          candidate.depth != level->depth || &candidate == level,
-          "functorch_ext: an operator got tensors of two different transforms that run at the same "
-          "depth (in two threads?). A tensor inside a transform can't be shared with another one.");
+    } else if (C10_UNLIKELY(candidate.depth == level->depth && &candidate != level)) {
+      refuse_foreign_tensor();
     }
   }
 };

@@ -145,6 +145,20 @@ inline Return compute_unbatched(const Operator<Return(Parameters...)>& op, const
   }
 }
 
+// Notes that no other tensor shares the memory of what a rule returned.
+template <class Result>
+inline void note_fresh(const Result& result) {
+  if constexpr (std::is_same_v<Result, at::Tensor>) {
+    if (result.defined() && is_wrapper(result)) {
+      wrapper_of(result)->set_fresh(true);
+    }
+  }
+}
+template <class... Results>
+inline void note_fresh(const std::tuple<Results...>& results) {
+  std::apply([](const auto&... result) { (note_fresh(result), ...); }, results);
+}
+
 // The kernel object registered with the dispatcher.
 template <class Signature>
 class Kernel;
@@ -261,6 +275,8 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
       at::Tensor result = apply_rule(level, arguments...);
       if (op_.traits.view) {
         after_view(result, first_tensor(arguments...), op_.traits, /*one_of_several=*/false);
+      } else {
+        note_fresh(result);
       }
       return result;
     } else if constexpr (std::is_same_v<Return, std::vector<at::Tensor>>) {
@@ -277,7 +293,9 @@ class Kernel<Return(Parameters...)> final : public c10::OperatorKernel {
       after_mutations(op_.traits, arguments...);
     } else {
       after_mutations(op_.traits, arguments...);
-      return apply_rule(level, arguments...);
+      Return results = apply_rule(level, arguments...);
+      note_fresh(results);
+      return results;
     }
   }
 

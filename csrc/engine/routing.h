@@ -166,6 +166,9 @@ inline void share_version_counter(const at::Tensor& view, const at::Tensor& base
 inline void after_view(const at::Tensor& view, const at::Tensor& source,
                        const OperatorTraits& traits, bool one_of_several) {
   share_version_counter(view, source);
+  if (is_wrapper(source)) {
+    wrapper_of(source)->set_fresh(false);
+  }
   if (traits.tracked_view) {
     note_view(view, source, one_of_several);
   }

@@ -46,4 +46,8 @@ void note_memory_refusal() {
   ++detail::mutable_thread_state().memory_refusals;
 }
 
+void note_foreign_tensor() {
+  ++detail::mutable_thread_state().foreign_tensors;
+}
+
 }  // namespace functorch_ext

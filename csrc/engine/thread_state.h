@@ -34,6 +34,9 @@ struct ThreadState {
   int64_t kept_depth = 0;
   // How often somebody asked for the memory of a tensor that has none.
   uint64_t memory_refusals = 0;
+  // How often an operator got a tensor of a transform that has returned, or of another one at the
+  // same depth.
+  uint64_t foreign_tensors = 0;
 };
 
 namespace detail {
@@ -85,6 +88,7 @@ int64_t next_depth();
 void keep_depth(int64_t depth);
 
 void note_memory_refusal();
+void note_foreign_tensor();
 
 // Does a rule run, of a level around what runs on this thread, rather than the program itself?
 bool in_rule();

@@ -153,7 +153,10 @@ void WrapperImpl::set_geometry(c10::SymIntArrayRef sizes, c10::SymIntArrayRef st
   set_allow_tensor_metadata_change(changeable);
 }
 
-c10::intrusive_ptr<WrapperImpl> WrapperImpl::copy() const {
+c10::intrusive_ptr<WrapperImpl> WrapperImpl::copy(bool allow_tensor_metadata_change) const {
+  if (!allow_tensor_metadata_change) {
+    fresh_ = false;  // for the program, as x.data; autograd keeps others for itself
+  }
   auto copy = c10::make_intrusive<WrapperImpl>(value_, bdim_, level_);
   carry_aliasing(*copy);
   return copy;
@@ -161,7 +164,7 @@ c10::intrusive_ptr<WrapperImpl> WrapperImpl::copy() const {
 
 c10::intrusive_ptr<c10::TensorImpl> WrapperImpl::shallow_copy_and_detach(
     const c10::VariableVersion& version_counter, bool allow_tensor_metadata_change) const {
-  auto copy = this->copy();
+  auto copy = this->copy(allow_tensor_metadata_change);
   copy->set_version_counter(version_counter);
   copy->set_allow_tensor_metadata_change(allow_tensor_metadata_change);
   return copy;
@@ -169,7 +172,7 @@ c10::intrusive_ptr<c10::TensorImpl> WrapperImpl::shallow_copy_and_detach(
 
 c10::intrusive_ptr<c10::TensorImpl> WrapperImpl::shallow_copy_and_detach(
     c10::VariableVersion&& version_counter, bool allow_tensor_metadata_change) const {
-  auto copy = this->copy();
+  auto copy = this->copy(allow_tensor_metadata_change);
   copy->set_version_counter(std::move(version_counter));
   copy->set_allow_tensor_metadata_change(allow_tensor_metadata_change);
   return copy;
@@ -189,6 +192,7 @@ void WrapperImpl::shallow_copy_from(const c10::intrusive_ptr<c10::TensorImpl>& i
     return;
   }
   set_value(wrapper->value_, wrapper->bdim_);
+  wrapper->fresh_ = fresh_ = false;
   wrapper->carry_aliasing(*this);
 }
 
@@ -225,6 +229,9 @@ at::Tensor wrap(at::Tensor value, int64_t bdim, const Level& level) {
 }
 
 const at::Tensor& escaped_value(const WrapperImpl& wrapper) {
+  if (wrapper.is_batched()) {
+    note_foreign_tensor();
+  }
   TORCH_CHECK(
       !wrapper.is_batched(),
       "functorch_ext.vmap: a batched tensor outlived its vmap: it was used after the vmap that "
@@ -235,6 +242,14 @@ const at::Tensor& escaped_value(const WrapperImpl& wrapper) {
     wrapper.aliasing()->update(const_cast<WrapperImpl&>(wrapper));
   }
   return wrapper.value();
+}
+
+void refuse_foreign_tensor() {
+  note_foreign_tensor();
+  TORCH_CHECK(
+      false,
+      "functorch_ext: an operator got tensors of two different transforms that run at the same "
+      "depth (in two threads?). A tensor inside a transform can't be shared with another one.");
 }
 
 }  // namespace functorch_ext

@@ -90,6 +90,14 @@ struct WrapperImpl final : c10::TensorImpl {
     set_geometry(like.sym_sizes(), like.sym_strides(), like.sym_storage_offset());
   }
 
+  // Made by an operator, and nothing views its memory: it may be laid out anew.
+  bool is_fresh() const {
+    return fresh_;
+  }
+  void set_fresh(bool fresh) {
+    fresh_ = fresh;
+  }
+
   const Viewed& viewed() const {
     return viewed_;
   }
@@ -109,7 +117,7 @@ struct WrapperImpl final : c10::TensorImpl {
  private:
   const char* tensorimpl_type_name() const override;
 
-  c10::intrusive_ptr<WrapperImpl> copy() const;
+  c10::intrusive_ptr<WrapperImpl> copy(bool allow_tensor_metadata_change) const;
   // Lets another wrapper for the same value know of what shares its memory.
   void carry_aliasing(WrapperImpl& alias) const;
 
@@ -120,6 +128,7 @@ struct WrapperImpl final : c10::TensorImpl {
   c10::intrusive_ptr<Aliasing> aliasing_;
   uint64_t generation_ = 0;
   Viewed viewed_;
+  mutable bool fresh_ = false;
 };
 
 constexpr int64_t no_bdim = -1;
@@ -169,5 +178,8 @@ inline int64_t bdim_of(const at::Tensor& tensor, const Level& level) {
 // What a wrapper that escaped its transform stands for: its value. A batched one has no meaning any
 // more and raises.
 const at::Tensor& escaped_value(const WrapperImpl& wrapper);
+
+// Raises for an operator on tensors of two transforms neither of which is inside the other.
+[[noreturn]] void refuse_foreign_tensor();
 
 }  // namespace functorch_ext

@@ -44,6 +44,7 @@
 #include "python/planes.h"
 #include "python/recorded_after_dispatch.h"
 #include "python/replaced_apply.h"
+#include "python/requires_grad.h"
 #include "python/rules.h"
 #include "python/saved_tensors_hooks.h"
 #include "python/switch.h"
@@ -249,7 +250,11 @@ PYBIND11_MODULE(_C, module) {
   module.def("register_missing_forward", &register_missing_forward);
   module.def("live_levels", &Level::count);
   module.def("memory_refusals", [] { return thread_state().memory_refusals; });
+  module.def("refuse_foreign_tensor", &refuse_foreign_tensor);
+  module.def("foreign_tensors", [] { return thread_state().foreign_tensors; });
   module.def("describe", &describe);
+  module.def("requires_grad_here", [](const at::Tensor& tensor) { return tensor.requires_grad(); });
+  module.def("replace_requires_grad", &replace_requires_grad);
   module.def("indexing_methods", &indexing_methods);
   module.def("join_dual_level", &ForwardFrame::join_dual_level);
   module.def("leave_dual_level", &ForwardFrame::leave_dual_level,

@@ -137,7 +137,8 @@ class Indexed {
     int64_t dim = 0;
     for (auto& item : items_) {
       if (item.advanced && is_batched_number(item.index.ptr())) {
-        item.index = python_tensor(item.tensor().unsqueeze(0));
+        // The program may write to the mask while a graph keeps the index.
+        item.index = python_tensor(item.tensor().unsqueeze(0).clone());
         item.covers = 1;
         self_ = self_.unsqueeze(dim);
       }

@@ -18,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from functorch_ext import _C
 from functorch_ext._levels import levels_of
+from functorch_ext._stand_ins import StandIns
 
 # What is called for an operator that takes functions. They belong to the branch.
 kernels: dict[HigherOrderOperator, Callable[..., Any]] = {}
@@ -48,7 +49,7 @@ def is_traced(plain: Tensor) -> bool:
     return modes or torch._is_functional_tensor(plain)
 
 
-class Branch(TorchFunctionMode):
+class Branch(StandIns):
     """What is called where a condition holds.
 
     As a mode it sees each operator that the function calls, and gives it inputs that are right.
@@ -100,18 +101,15 @@ class Branch(TorchFunctionMode):
         """Or does an operator call something, of what it computes with on a plane below?"""
         return _depth() >= self._depth
 
-    def given(self, tree: Any) -> Any:
-        """What stands for tensors inside the branch."""
-        return pytree.tree_map(self._input, tree)
-
-    def _input(self, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or leaf in self._inside:
-            return leaf
-        known = self._inputs.get(_key(leaf))
+    def of(self, tensor: Tensor) -> Tensor:
+        """What stands for a tensor inside the branch."""
+        if tensor in self._inside:
+            return tensor
+        known = self._inputs.get(_key(tensor))
         if known is None:
-            given = self._given(leaf)
-            known = self._inputs[_key(leaf)] = leaf, given, _version(given)
-            if given is not leaf:
+            given = self._given(tensor)
+            known = self._inputs[_key(tensor)] = tensor, given, _version(given)
+            if given is not tensor:
                 self._inside[given] = None
         return known[1]
 
@@ -141,18 +139,6 @@ def are_called() -> bool:
         return True
     modes = torch._C._len_torch_function_stack() and _get_current_function_mode_stack()
     return any(isinstance(mode, Called) for mode in modes or ())
-
-
-def given_to_branch(tree: Any) -> Any:
-    """What stands for tensors inside the branch that is being computed, if one is.
-
-    For functions that keep their arguments, and are not seen by modes.
-    """
-    if torch._C._len_torch_function_stack() > 0:
-        for mode in reversed(_get_current_function_mode_stack()):
-            if isinstance(mode, Branch) and mode.is_on():
-                tree = mode.given(tree)
-    return tree
 
 
 def _key(tensor: Tensor) -> tuple[int, bool, bool]:

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.autograd import Function
 
 from functorch_ext import _C, _patches
-from functorch_ext._control_flow.branch import given_to_branch
 from functorch_ext._custom_functions.context import (
     Dim,
     as_tuple,
@@ -24,8 +23,8 @@ from functorch_ext._custom_functions.context import (
     is_outside,
 )
 from functorch_ext._custom_functions.forward import lacks_jvp, push_forward
-from functorch_ext._custom_functions.loop import reads_memory
 from functorch_ext._custom_functions.of_batches import Call, OfBatches, wrap
+from functorch_ext._custom_functions.own_tensors import Failures
 from functorch_ext._describing import kind_of
 from functorch_ext._pytree import flatten, leaves_of, unflatten
 from functorch_ext._releases.autograd_function import (
@@ -33,6 +32,7 @@ from functorch_ext._releases.autograd_function import (
     replacing_apply,
     single_level_apply,
 )
+from functorch_ext._stand_ins import given_here
 from functorch_ext._taylor.carrier import Taylor
 from functorch_ext.vmap import output_dims
 
@@ -53,7 +53,7 @@ def install() -> None:
     def with_wrappers(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
         if Taylor in map(type, args):
             return Taylor.__torch_function__(cls.apply, (), args, kwargs)
-        args, kwargs = given_to_branch((args, kwargs))
+        args, kwargs = given_here((args, kwargs))
         if _C.tangent_flows(args) and lacks_jvp(function := _of_samples(cls, args)):
             again = functools.partial(with_wrappers, cls, **kwargs)
             return push_forward(function.__name__, again, args)
@@ -61,6 +61,8 @@ def install() -> None:
         if level is None:
             if (functional := _C.level_of_tensors(args)) is not None:
                 _check_functionalized(functional, cls, args)
+            level = _closed_over(args)
+        if level is None:
             return plain_apply(cls, *args, **kwargs)
         # If transforms of torch.func's run, they are around the level: its tensors aren't theirs.
         around = torch._C._are_functorch_transforms_active()
@@ -76,6 +78,22 @@ def install() -> None:
             take_off,
         )
     )
+
+
+def _closed_over(args: tuple[Any, ...]) -> _C.Level | None:
+    """The vmap whose tensors a function may close over, though it gets none of them.
+
+    It matters to planes below that differentiate by what the function gets.
+    """
+    running = _running_vmap()
+    return running if running and running.is_differentiated_below(args) else None
+
+
+def _running_vmap() -> _C.Level | None:
+    """The innermost level, if it is a vmap's: neither that of a Jacobian's rows nor of values."""
+    running = _C.call_outside_rules(_C.running_level)
+    kinds = {depth: kind for kind, depth, _ in _C.running_levels()}
+    return running if running and kinds[running.depth] == "vmap" else None
 
 
 def _check_not_in_torch_func(cls: type[Function]) -> None:
@@ -109,16 +127,11 @@ def _apply(
     has_rule = cls.vmap is not Function.vmap
     if kwargs or not (has_rule or level.is_differentiated_below(args)):
         recorded = _lifting(cls) if level.differentiates(args) else cls
-        refusals = _C.memory_refusals()
+        failures = Failures()
         try:
             return plain(recorded, *args, **kwargs)
         except RuntimeError:
-            if (
-                kwargs
-                or not level.has_samples
-                or not level.batch_size
-                or not reads_memory(refusals)
-            ):
+            if kwargs or not level.has_samples or not level.batch_size or not failures.of_memory():
                 raise
 
     leaves, structure = flatten(args)
@@ -137,7 +150,15 @@ def _apply(
     else:
         _check_not_in_torch_func(cls)
         call = _C.run_below(level, Call, cls, level, args, structure, dims)
-        outputs = _C.run_below(level, OfBatches.apply, call, *values)
+        failures = Failures()
+        try:
+            outputs = _C.run_below(level, OfBatches.apply, call, *values)
+        except RuntimeError:
+            # It may close over tensors of a deeper vmap than its arguments are of.
+            running = _running_vmap()
+            if running is None or running.depth <= level.depth or not failures.of_foreign():
+                raise
+            return _apply(plain, running, cls, args, kwargs)
         out_dims = call.out_dims + call.recording.extra_dims
 
     # Back up. A value that was written to in place comes back as the tensor it is the value of.

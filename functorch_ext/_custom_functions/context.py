@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.autograd import Function, function
 
 from functorch_ext import _C
-from functorch_ext._pytree import flatten, unflatten
+from functorch_ext._custom_functions.own_tensors import OwnTensors
+from functorch_ext._pytree import flatten, leaves_of, map_tensors, unflatten
 
 Dim = int | None
 
@@ -52,6 +53,10 @@ class Context:
     def set_materialize_grads(self, value: bool) -> None:
         self._materialize = value
 
+    def kept(self) -> list[Any]:
+        """All that the forward left for the backward or jvp, tensors and others."""
+        return leaves_of((self._for_backward, self._for_forward, self.__dict__))
+
 
 class Recording:
     """What a forward left in a :class:`Context`, in terms of values and their bdims.
@@ -62,16 +67,17 @@ class Recording:
 
     Args:
         context: What the forward left its marks and tensors in.
-        level: The level that the forward ran on.
+        own: The vmap's tensors, on the level that the forward ran on.
         samples: The arguments and outputs of the forward.
         values: What they stand for.
         dims: The bdims of the values.
     """
 
     def __init__(
-        self, context: Context, level: _C.Level, samples: list[Any], values: list[Any],
+        self, context: Context, own: OwnTensors, samples: list[Any], values: list[Any],
         dims: list[Dim],
     ) -> None:  # fmt: skip
+        level = own.level
         samples, self.values, self.dims = list(samples), list(values), list(dims)
         known: dict[int, int] = {}
         self._outside = {i for i, sample in enumerate(samples) if is_outside(level, sample)}
@@ -84,15 +90,16 @@ class Recording:
                 known[id(tensor)] = len(samples)
                 samples.append(tensor)  # and keeps its id from being used again
                 value, dim = level.unwrap(tensor)
+                own.check((value,))
                 self.values.append(value)
                 self.dims.append(dim)
             return known[id(tensor)]
 
         saved = (context._for_backward, context._for_forward, context.__dict__)
+        stays = lambda leaf: is_outside(level, leaf) and leaf.is_leaf
         leaves, self._structure = flatten(saved)
         is_tensor = [
-            isinstance(leaf, Tensor)
-            and (id(leaf) in known or not (is_outside(level, leaf) and leaf.is_leaf))
+            isinstance(leaf, Tensor) and (id(leaf) in known or not (stays(leaf) or own.holds(leaf)))
             for leaf in leaves
         ]
         self._leaves = [
@@ -127,16 +134,16 @@ class Recording:
             setattr(ctx, name, value)
 
     def context(
-        self, needs: tuple[bool, ...], level: _C.Level, saved: Sequence[Tensor], forward: bool
+        self, needs: tuple[bool, ...], own: OwnTensors, saved: Sequence[Tensor], forward: bool
     ) -> Context:
         """The ctx for a backward (or jvp) on another level; ``saved`` stands for ``indices``."""
         context = Context(needs)
-        for_backward, for_forward, attributes = self._filled(
-            [
-                value if i in self._outside else level.wrap(value, self.dims[i])
-                for value, i in zip(saved, self.indices, strict=True)
-            ]
-        )
+        samples = [
+            value if i in self._outside else own.level.wrap(value, self.dims[i])
+            for value, i in zip(saved, self.indices, strict=True)
+        ]
+        own.note(saved, samples)
+        for_backward, for_forward, attributes = map_tensors(own.of, self._filled(samples))
         context.saved_tensors = for_forward if forward else for_backward
         context.__dict__.update(attributes)
         return context
@@ -150,7 +157,11 @@ class Recording:
 
 def is_outside(level: _C.Level, tensor: Any) -> bool:
     """Is this a tensor by which planes below the level differentiate, and not of the level?"""
-    return isinstance(tensor, Tensor) and tensor.requires_grad and level.unwrap(tensor)[0] is tensor
+    return (
+        isinstance(tensor, Tensor)
+        and _C.requires_grad_here(tensor)
+        and level.unwrap(tensor)[0] is tensor
+    )
 
 
 def call_forward(cls: type[Function], context: Context, args: tuple[Any, ...]) -> Any:

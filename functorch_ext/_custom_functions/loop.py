@@ -14,14 +14,10 @@ from torch.autograd.function import BackwardCFunction
 
 from functorch_ext import _C, _patches
 from functorch_ext._custom_functions.context import Context, as_tuple, call_forward
+from functorch_ext._custom_functions.own_tensors import Failures
 from functorch_ext._pytree import flatten, leaves_of, unflatten
 from functorch_ext._releases.autograd_function import HAS_BOXED_BACKWARD
 from functorch_ext._warnings import warn_of_loop
-
-
-def reads_memory(refusals: int) -> bool:
-    """Did code ask for the memory of a tensor that has none, since there were so many refusals?"""
-    return _C.memory_refusals() > refusals
 
 
 def install() -> None:
@@ -92,11 +88,11 @@ def all_or_each(
         tensors: Cotangents or tangents.
     """
     if not differs_between_samples(ctx):
-        refusals = _C.memory_refusals()
+        failures = Failures()
         try:
             return function(ctx, *tensors)
         except RuntimeError:
-            if not reads_memory(refusals):
+            if not failures.of_memory():
                 raise
     saved = ctx.saved_tensors
     level = _C.level_of((*tensors, *saved, *leaves_of(dict(ctx.__dict__))))
@@ -115,7 +111,9 @@ def all_or_each(
     results = _C.run_below(level, run_each)
     stacked = tuple(_stacked(level, column) for column in zip(*results, strict=True))
     needed = (*tensors, *saved)
-    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in needed):
+    if torch.is_grad_enabled() and any(
+        isinstance(x, Tensor) and _C.requires_grad_here(x) for x in needed
+    ):
         return _once(cls, stacked, needed)
     return stacked
 

@@ -26,8 +26,8 @@ from functorch_ext._custom_functions.loop import (
     all_or_each,
     differs_between_samples,
     forward_of_each,
-    reads_memory,
 )
+from functorch_ext._custom_functions.own_tensors import Failures, OwnTensors
 from functorch_ext._pytree import leaves_of, unflatten
 
 
@@ -48,6 +48,7 @@ class Call:
         self.batch_size = level.batch_size if level.has_samples else 1
         self.randomness = level.randomness if level.has_samples else _C.Randomness.SAME
         self.loops, self.is_lost = 0, False
+        self.closes_over = False  # over tensors of the vmap's
         self.shared = [is_outside(level, leaf) for leaf in leaves_of(args)]
         self.needs_inside = [level.differentiates((arg,)) for arg in args]
         nested = args[0].is_once if cls is OfBatches else False
@@ -59,20 +60,47 @@ class Call:
             self.positions.append(offset if child.is_leaf() else None)
             offset += child.num_leaves
 
-    def run(self, body: Callable[[_C.Level], Any], tensors: Any) -> Any:
-        """``body(level)`` on a level to compute the samples on, above all the tensors."""
-        above = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
-        return _C.run_batch(body, self.batch_size, self.randomness, above)
+    def run(self, body: Callable[[OwnTensors], list[Any]], tensors: Any) -> list[Any]:
+        """``body(own)`` on a level to compute the samples on, above all the tensors.
 
-    def as_samples(self, level: _C.Level, leaves: Any) -> list[Any]:
+        If the function turns out to close over tensors of the vmap's, it runs with what stands for
+        them on that level.
+        """
+        above = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
+
+        def attempt(level: _C.Level) -> list[Any]:
+            own = OwnTensors(self.level, level)
+            results = body(own)
+            own.check(results)
+            return results
+
+        def with_own(level: _C.Level) -> list[Any]:
+            with OwnTensors(self.level, level) as own:
+                results = body(own)
+            own.check(results)
+            return results
+
+        if not self.closes_over:
+            failures = Failures()
+            try:
+                return _C.run_batch(attempt, self.batch_size, self.randomness, above)
+            except RuntimeError:
+                if not failures.of_foreign():
+                    raise
+            self.closes_over = True
+        return _C.run_batch(with_own, self.batch_size, self.randomness, above)
+
+    def as_samples(self, own: OwnTensors, leaves: Any) -> list[Any]:
         """The arguments on the samples' level, but for those by which the planes below
         differentiate and which all samples share: the function may know them from elsewhere too, as
         a module's parameters, and differentiate by them.
         """
-        return [
-            leaf if shared else wrap(level, leaf, dim)
+        samples = [
+            leaf if shared else wrap(own.level, leaf, dim)
             for leaf, dim, shared in zip(leaves, self.dims, self.shared, strict=True)
         ]
+        own.note(leaves, samples)
+        return samples
 
     def as_sample(self, level: _C.Level, output: Any) -> Any:
         """An output as a tensor of the samples' level: it may be closed over, of the vmap's own."""
@@ -85,12 +113,12 @@ class Call:
         self, needs: tuple[bool, ...], level: _C.Level, samples: list[Any]
     ) -> tuple[Context, Any]:
         """What the function's forward left for its backward, and its outputs."""
-        refusals = _C.memory_refusals()
+        failures = Failures()
         try:
             context = Context(needs)
             return context, call_forward(self.cls, context, unflatten(self.structure, samples))
         except RuntimeError:
-            if self.batch_size == 0 or not reads_memory(refusals):
+            if self.batch_size == 0 or not failures.of_memory():
                 raise
         context, outputs = forward_of_each(self.cls, level, needs, self.structure, samples)
         self.loops += 1
@@ -118,8 +146,8 @@ class OfBatches(Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *leaves: Any) -> tuple[Any, ...]:
-        def body(level: _C.Level) -> tuple[list[Any], Recording]:
-            samples = call.as_samples(level, leaves)
+        def body(own: OwnTensors) -> list[Any]:
+            level, samples = own.level, call.as_samples(own, leaves)
             call.shapes = [x.shape if isinstance(x, Tensor) else None for x in samples]
             both = zip(call.needs(ctx), call.needs_inside, strict=True)
             needs = tuple(below or inside for below, inside in both)
@@ -128,19 +156,21 @@ class OfBatches(Function):
             outputs = [call.as_sample(level, output) for output in as_tuple(outputs)]
             tensors = [output for output in outputs if isinstance(output, Tensor)]
             # Cotangents differ between samples if anything does: no output is shared then.
+            kept = [x for x in context.kept() if isinstance(x, Tensor)]
             call.is_batched = any(d is not None for d in call.dims) or any(
-                level.is_batched(tensor) for tensor in tensors
+                level.is_batched(own.of(tensor)) for tensor in (*tensors, *kept)
             )
             pairs = [_stacked(level, output, call.is_batched) for output in outputs]
             values, call.out_dims = [value for value, _ in pairs], [dim for _, dim in pairs]
             values = _apart_from(leaves, values, samples, outputs)
-            return values, Recording(
-                context, level, [*samples, *outputs], [*leaves, *values],
+            call.recording = Recording(
+                context, own, [*samples, *outputs], [*leaves, *values],
                 [*call.dims, *call.out_dims],
             )  # fmt: skip
+            return values
 
-        values, recording = call.run(body, leaves)
-        call.recording = recording
+        values = call.run(body, leaves)
+        recording = call.recording
         recording.mark(ctx, recording.values)
         saved = [recording.values[i] for i in recording.indices]
         ctx.save_for_backward(*saved)
@@ -157,8 +187,9 @@ class OfBatches(Function):
     def jvp(ctx: Any, _: None, *tangents: Any) -> tuple[Any, ...]:
         call, saved = ctx.call, ctx.saved_tensors
 
-        def body(level: _C.Level) -> list[Any]:
-            context = call.recorded.context(call.needs(ctx), level, saved, forward=True)
+        def body(own: OwnTensors) -> list[Any]:
+            level = own.level
+            context = call.recorded.context(call.needs(ctx), own, saved, forward=True)
             samples = _wrapped(level, tangents, call.dims)
             given = [None if p is None else samples[p] for p in call.positions]
             pushed = as_tuple(all_or_each("jvp", call.cls, call.cls.jvp, context, given))
@@ -187,8 +218,9 @@ def _apart_from(
 def _pull_back(ctx: Any, *cotangents: Any) -> tuple[Any, ...]:
     call, saved = ctx.call, ctx.saved_tensors
 
-    def body(level: _C.Level) -> list[Any]:
-        context = call.recorded.context(call.needs(ctx), level, saved, forward=False)
+    def body(own: OwnTensors) -> list[Any]:
+        level = own.level
+        context = call.recorded.context(call.needs(ctx), own, saved, forward=False)
         given = _wrapped(level, cotangents[: len(call.out_dims)], call.out_dims)
         pull_back = lambda ctx, *cotangents: call_backward(call.cls, ctx, list(cotangents))
         found = all_or_each("backward", call.cls, pull_back, context, given)
@@ -215,6 +247,12 @@ def _of_argument(level: _C.Level, call: Call, position: int, gradient: Tensor) -
         gradient = gradient.sum_to_size(shape)
     if dim is not None:
         return level.stacked(gradient, dim)
+    if level.is_batched(gradient) and not call.is_batched:
+        raise RuntimeError(
+            f"functorch_ext.vmap: the gradients that {call.cls.__name__}.backward returns differ "
+            "between samples, but nothing that its forward got, kept or returned does. Give what "
+            "differs to the function as an argument, or keep it on ctx."
+        )
     return level.stacked(gradient, 0).sum(0) if call.is_batched else _value(level, gradient)
 
 

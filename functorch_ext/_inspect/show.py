@@ -101,7 +101,7 @@ def _plane_of(tensor: Tensor) -> tuple[Plane, Tensor | None]:
         notes.append(f"a {type(tensor).__name__}")
     if tensor.layout is not torch.strided:
         notes.append(str(tensor.layout).removeprefix("torch."))
-    if tensor.requires_grad:
+    if _C.requires_grad_here(tensor):
         node = tensor.grad_fn
         notes.append("requires grad" if node is None else f"recorded by {node.name()}")
     if _C.tangent_of(tensor) is not None:

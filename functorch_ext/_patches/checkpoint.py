@@ -9,8 +9,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import checkpoint
 
 from functorch_ext import _C, _patches
-from functorch_ext._control_flow.branch import given_to_branch
 from functorch_ext._releases.checkpoint import GENERATOR, keep_inputs_untransformed, preparing
+from functorch_ext._stand_ins import given_here
 
 
 def install() -> None:
@@ -87,7 +87,7 @@ def _install_recomputation() -> None:
             return again, args, kwargs
         level = _C.running_level()
         run = _C.run_below_all if level is None else functools.partial(_C.run_again, level)
-        return functools.partial(run, function), *given_to_branch((args, kwargs))
+        return functools.partial(run, function), *given_here((args, kwargs))
 
     _patches.replace(
         module,

@@ -12,6 +12,7 @@ def install() -> None:
     """Teaches indexing, ``repr``, ``new``, hooks, ``copy`` and ``pickle`` about wrappers."""
     _install_indexing()
     _install_repr()
+    _install_requires_grad()
     _install_register_hook()
     _install_new_tensor()
     _install_new()
@@ -75,8 +76,8 @@ def _install_new() -> None:
 def _copied(tensor, data):
     """``data`` as a leaf of the class that ``tensor`` is of."""
     if isinstance(tensor, torch.nn.Parameter):
-        return type(tensor)(data, tensor.requires_grad)
-    return data.requires_grad_(tensor.requires_grad)
+        return type(tensor)(data, _C.requires_grad_here(tensor))
+    return data.requires_grad_(_C.requires_grad_here(tensor))
 
 
 def _install_copy() -> None:
@@ -134,12 +135,21 @@ def _install_pickle() -> None:
     )
 
 
+def _install_requires_grad() -> None:
+    descriptor = vars(torch._C.TensorBase)["requires_grad"]
+    on, off = (
+        functools.partial(_C.replace_requires_grad, descriptor, value) for value in (True, False)
+    )
+    why = "a tensor inside vmap requires grad if what it stands for does, as a sample in a loop"
+    _patches.add(_patches.Patch("torch.Tensor.requires_grad", why, "one look at the keys", on, off))
+
+
 def _install_register_hook() -> None:
     plain = torch.Tensor.register_hook
 
     @functools.wraps(plain)
     def register_hook(self, hook):
-        level = None if self.requires_grad else _C.level_of((self,))
+        level = None if _C.requires_grad_here(self) else _C.level_of((self,))
         if level is None or not level.has_samples:
             return plain(self, hook)
         value, dim = level.unwrap(self)

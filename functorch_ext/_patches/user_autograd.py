@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from functorch_ext import _C, _patches
+from functorch_ext._custom_functions.own_tensors import is_of_formula
 from functorch_ext._pytree import flatten, unflatten
 from functorch_ext._warnings import warn_of_loop
 from functorch_ext.vmap import vmap
@@ -138,24 +139,120 @@ def _grad(
 ) -> list[Any]:  # fmt: skip
     """``torch.autograd.grad``: by inputs of the outputs' plane, and by those of planes below."""
     depth = max(map(_depth, outputs))
+    ways: dict[Callable[..., list[Any]], list[int]] = {}
+    for i, tensor in enumerate(inputs):
+        if _depth(tensor) < depth:
+            way = _grad_below
+        elif _C.requires_grad_here(tensor) or not tensor.requires_grad:
+            way = _grad_here
+        else:
+            way = _grad_of_values
+        ways.setdefault(way, []).append(i)
     gradients: list[Any] = [None] * len(inputs)
-    here = [i for i, tensor in enumerate(inputs) if _depth(tensor) >= depth]
-    below = [i for i in range(len(inputs)) if i not in here]
-    if here:
-        _check_outputs("torch.autograd.grad", outputs)
-        given = [inputs[i] for i in here]
-        found = _C.run_backward(
-            outputs, cotangents, given, keep_graph or bool(below), create_graph, allow_unused, False
-        )
-        # Without create_graph it is a constant to reverse mode, on the planes below as well.
-        for i, gradient in zip(here, found, strict=True):
-            gradients[i] = gradient
-    if below:
-        given = [inputs[i] for i in below]
-        found = _grad_below(outputs, cotangents, keep_graph, create_graph, given, allow_unused)
-        for i, gradient in zip(below, found, strict=True):
+    for way, positions in ways.items():
+        given = [inputs[i] for i in positions]
+        keep = keep_graph or len(ways) > 1
+        found = way(outputs, cotangents, keep, create_graph, given, allow_unused)
+        for i, gradient in zip(positions, found, strict=True):
             gradients[i] = gradient
     return gradients
+
+
+def _grad_here(
+    outputs: Sequence[Tensor], cotangents: Any, keep_graph: bool, create_graph: bool,
+    inputs: list[Tensor], allow_unused: bool
+) -> list[Any]:  # fmt: skip
+    """Gradients by tensors that require grad on the outputs' plane."""
+    # An output that depends on tensors from outside alone has no gradient by these.
+    if allow_unused or any(map(_C.requires_grad_here, outputs)):
+        pairs = zip(outputs, cotangents, strict=True)
+        known = [p for p in pairs if _C.requires_grad_here(p[0]) or not p[0].requires_grad]
+        if not known:
+            return [None] * len(inputs)
+        outputs, cotangents = (list(column) for column in zip(*known, strict=True))
+    _check_outputs("torch.autograd.grad", outputs)
+    # Without create_graph it is a constant to reverse mode, on the planes below as well.
+    return _C.run_backward(
+        outputs, cotangents, inputs, keep_graph, create_graph, allow_unused, False
+    )
+
+
+def _grad_of_values(
+    outputs: Sequence[Tensor], cotangents: Any, keep_graph: bool, create_graph: bool,
+    inputs: list[Tensor], allow_unused: bool
+) -> list[Any]:  # fmt: skip
+    """Gradients by tensors of the outputs' plane that planes below differentiate by.
+
+    In the formulas of a custom function, which gets such tensors.
+    """
+    level = _C.level_of_tensors(tuple(inputs))
+    if level is None or not is_of_formula(level):
+        raise RuntimeError(
+            "torch.autograd.grad inside vmap, by a tensor that requires grad outside of the vmap "
+            "only. Call x.requires_grad_() before you use x, or use functorch_ext.grad."
+        )
+    gradients: list[Any] = [None] * len(inputs)
+    batched = [i for i, tensor in enumerate(inputs) if level.is_batched(tensor)]
+    shared = [i for i in range(len(inputs)) if i not in batched]
+    if batched:
+        values, seeds, dims = [], [], [level.unwrap(inputs[i])[1] for i in batched]
+        for output, cotangent in zip(outputs, cotangents, strict=True):
+            value, dim = level.unwrap(output)
+            if dim is None:
+                continue  # what all samples share doesn't depend on what differs between them
+            values.append(value)
+            seeds.append(None if cotangent is None else _below(level, cotangent, dim))
+        given = [level.unwrap(inputs[i])[0] for i in batched]
+        keep = keep_graph or bool(shared)
+        found = _C.run_below(
+            level, _grad_of_plane, values, seeds, keep, create_graph, given, allow_unused
+        )
+        for i, gradient, dim in zip(batched, found, dims, strict=True):
+            gradients[i] = gradient if gradient is None else _above(level, gradient, dim)
+    if shared:
+        given = [level.unwrap(inputs[i])[0] for i in shared]
+        found = _grad_below(outputs, cotangents, keep_graph, create_graph, given, allow_unused)
+        for i, gradient in zip(shared, found, strict=True):
+            gradients[i] = gradient
+    return gradients
+
+
+def _below(level: _C.Level, tensor: Tensor, dim: int) -> Tensor:
+    """The value of a tensor below a level, also where rows of a Jacobian, above it, are tensors."""
+    rows = _C.level_of_tensors((tensor,))
+    if rows is None or rows.depth <= level.depth:
+        return level.stacked(tensor, dim)
+    value, row_dim = rows.unwrap(tensor)
+    if row_dim is None:
+        return _below(level, value, dim)
+    return rows.wrap(_below(level, value.movedim(row_dim, 0), dim + 1), 0)
+
+
+def _above(level: _C.Level, value: Tensor, dim: int | None) -> Tensor:
+    """The tensor of a level that has this value; the reverse of :func:`_below`."""
+    assert dim is not None
+    rows = _C.level_of_tensors((value,))
+    if rows is None or rows.depth < level.depth:
+        return level.wrap(value, dim)
+    each, row_dim = rows.unwrap(value)
+    if row_dim is None:
+        return _above(level, each, dim)
+    return rows.wrap(_above(level, each.movedim(row_dim, 0), dim + 1), 0)
+
+
+def _grad_of_plane(
+    outputs: list[Tensor], cotangents: list[Any], keep_graph: bool, create_graph: bool,
+    inputs: list[Tensor], allow_unused: bool
+) -> list[Any]:  # fmt: skip
+    """The same as :func:`_grad`, of outputs some of which may not depend on anything."""
+    pairs = zip(outputs, cotangents, strict=True)
+    known = [pair for pair in pairs if pair[0].requires_grad]
+    if not known:
+        if not allow_unused:
+            _raise_unused()
+        return [None] * len(inputs)
+    outputs, cotangents = (list(column) for column in zip(*known, strict=True))
+    return _grad(outputs, cotangents, keep_graph, create_graph, inputs, allow_unused)
 
 
 def _grad_below(
@@ -194,7 +291,7 @@ def _grad_on_plane(
                 "torch.autograd.grad inside jvp or functionalize, by a tensor from outside of it. "
                 "Use functorch_ext.grad."
             )
-        if create_graph and any(value.requires_grad for value in values):
+        if create_graph and any(map(_C.requires_grad_here, values)):
             raise RuntimeError(
                 "torch.autograd.grad(..., create_graph=True) inside vmap, by a tensor from outside "
                 "of the vmap: its gradient can't be differentiated further by tensors of the vmap. "
@@ -264,34 +361,31 @@ def _for_each(levels: list[_C.Level], gradient: Tensor) -> Tensor:
 
 def _check_outputs(call: str, outputs: Sequence[Tensor]) -> None:
     for position, output in enumerate(outputs):
-        if not output.requires_grad:
+        if not _C.requires_grad_here(output):
             _raise_without_grad(call, position, output)
 
 
 def _check_unused(outputs: Sequence[Tensor], allow_unused: bool) -> None:
     """Raises for outputs that don't depend on what requires grad on the inputs' plane."""
-    if not any(map(_requires_grad, outputs)):
+    if not any(output.requires_grad for output in outputs):
         _raise_without_grad("torch.autograd.grad", 0, outputs[0])
     if not allow_unused:
-        raise RuntimeError(
-            "torch.autograd.grad inside vmap: the outputs don't depend on one of the inputs, a "
-            "tensor from outside of the vmap. Pass allow_unused=True if that is meant: its "
-            "gradient is None."
-        )
+        _raise_unused()
 
 
-def _requires_grad(tensor: Tensor) -> bool:
-    """Does a tensor require grad, on its own plane or one below?"""
-    description = _C.describe(tensor)
-    below = description is not None and _requires_grad(description[0])
-    return tensor.requires_grad or below
+def _raise_unused() -> None:
+    raise RuntimeError(
+        "torch.autograd.grad inside vmap: the outputs don't depend on one of the inputs, a "
+        "tensor from outside of the vmap. Pass allow_unused=True if that is meant: its "
+        "gradient is None."
+    )
 
 
 def _raise_without_grad(call: str, position: int, output: Tensor) -> None:
     """An output that nothing differentiates by on its own plane."""
     description = _C.describe(output)
     while description is not None:
-        if description[0].requires_grad:
+        if _C.requires_grad_here(description[0]):
             raise RuntimeError(
                 f"{call} inside vmap: output {position} depends on nothing of this vmap that "
                 "requires grad, only on tensors from outside of it, which all samples share. Use "
