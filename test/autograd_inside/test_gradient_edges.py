@@ -140,7 +140,7 @@ def test_inside_grad():
 
 
 def of_inner(func):
-    return lambda x: func(x if x.requires_grad else x.requires_grad_())
+    return lambda x: func(x.requires_grad_())
 
 
 def test_tangents_go_along():
