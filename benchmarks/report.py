@@ -19,7 +19,9 @@ def environment() -> dict[str, Any]:
         "devices": [torch.cuda.get_device_name()] if torch.cuda.is_available() else [],
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "peers": {name: version for name in ("opacus", "jax") if (version := _version(name))},
+        "peers": {
+            name: version for name in ("opacus", "jax", "folx") if (version := _version(name))
+        },
     }
 
 

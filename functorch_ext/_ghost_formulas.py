@@ -51,8 +51,13 @@ def _sum_of_pairs(products: Tensor) -> Tensor:
     return products.sum().clamp(min=0)
 
 
+# Gradients of fewer elements aren't worth the detour.
+FEW_ELEMENTS = 2**13
+
+
 def _takes_less(positions: int, rows: int, columns: int) -> bool:
-    return positions * (rows + columns) <= rows * columns
+    elements = rows * columns
+    return FEW_ELEMENTS <= elements and positions * (rows + columns) <= elements
 
 
 def _rows(tensor: Tensor) -> Tensor:
@@ -170,9 +175,11 @@ def _embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Formula | None:
-    if max_norm is not None or scale_grad_by_freq or input.numel() > weight.shape[0]:
+    if max_norm is not None or scale_grad_by_freq:
         return None
     entries = weight.shape[0]
+    if weight.numel() < FEW_ELEMENTS or input.numel() > entries:
+        return None
     padding = -1 if padding_idx is None else padding_idx % entries
 
     def weight_squares(x: Tensor, g: Tensor) -> Tensor:

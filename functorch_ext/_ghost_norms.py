@@ -142,12 +142,24 @@ class GhostNorms(TorchFunctionMode):
                     "Modify a clone."
                 )
         layers = [(layer.input, pulled[layer.place]) for layer in self.layers]
-        gradients = {name: pulled[place] for name, (place, _) in self._places.items()}
-        parts = [squares(each) for each in gradients.values()]
-        for layer, (source, cotangent) in zip(self.layers, layers, strict=True):
-            parts += [layer.formula.squares[key](source, cotangent) for key in layer.names]
-        total = torch.stack(parts).sum() if parts else torch.zeros(())
-        return OfSample(total, gradients, layers)
+        explicit = with_gradients(
+            {name: pulled[place] for name, (place, _) in self._places.items()}
+        )
+        parts = [
+            layer.formula.squares[key](source, cotangent)
+            for layer, (source, cotangent) in zip(self.layers, layers, strict=True)
+            for key in layer.names
+        ]
+        if not parts:
+            return explicit
+        total = explicit.squared_norm + torch.stack(parts).sum()
+        return OfSample(total, explicit.gradients, layers)
+
+
+def with_gradients(gradients: dict[str, Tensor]) -> OfSample:
+    """What is known if all gradients are."""
+    parts = [squares(each) for each in gradients.values()]
+    return OfSample(torch.stack(parts).sum() if parts else torch.zeros(()), gradients, [])
 
 
 def _unchecked(func: Any) -> Any:

@@ -3,14 +3,14 @@
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from functorch_ext._chunk_sizes import Chunking, ChunkSize, checked_chunk_size
 from functorch_ext._dynamo.entry import EAGER, call_transform
-from functorch_ext._ghost_norms import Layer, OfSample, of_sample
+from functorch_ext._ghost_norms import Layer, OfSample, of_sample, with_gradients
 from functorch_ext._pytree import leaves_of, map_tensors
 from functorch_ext.nn import functional_call
 from functorch_ext.reverse import check_number, grad
@@ -185,12 +185,24 @@ def clipped_grad_sum(
     return clipped
 
 
+class _Known(NamedTuple):
+    """What earlier calls have shown.
+
+    Attributes:
+        explicit: parameters that can't be left to formulas.
+        without_formulas: shapes of samples, and names of parameters, for which no layer has one.
+    """
+
+    explicit: set[str]
+    without_formulas: set[Any]
+
+
 class _Samples:
     """What is known of the gradients of samples: their norms, and how to sum them."""
 
     def __init__(self, model: nn.Module, loss_fn: _Loss) -> None:
         self._model, self._loss_fn = model, loss_fn
-        self._explicit: set[str] = set()
+        self._known = _Known(set(), set())
 
     def norms(self, batch: Any, targets: Any, chunking: int | Chunking | None) -> Tensor:
         """The norm of each."""
@@ -205,16 +217,16 @@ class _Samples:
         loss = _sample_loss(self._model, self._loss_fn, rest)
         if not EAGER:
             return call_transform(name, loss, (option,), (trained, batch, targets), {})
-        return REDUCTIONS[name](loss, option, self._explicit)(trained, batch, targets)
+        return REDUCTIONS[name](loss, option, self._known)(trained, batch, targets)
 
 
 def _norms_of(
-    loss: Callable[..., Tensor], chunking: int | Chunking | None, explicit: set[str] | None = None
+    loss: Callable[..., Tensor], chunking: int | Chunking | None, known: _Known | None = None
 ) -> Callable[[_Parameters, Any, Any], Tensor]:
     """The norms of the gradients of ``loss(trained, sample, target)`` by all that is trained."""
 
     def norms(trained: _Parameters, batch: Any, targets: Any) -> Tensor:
-        one = _of_sample(loss, trained, explicit)[0]
+        one = _of_sample(loss, trained, (batch, targets), known)[0]
         of_one = lambda sample, target: one(sample, target).squared_norm
         return vmap(of_one, chunk_size=chunking)(batch, targets).sqrt()
 
@@ -222,12 +234,12 @@ def _norms_of(
 
 
 def _clipped_sum_of(
-    loss: Callable[..., Tensor], max_norm: float, explicit: set[str] | None = None
+    loss: Callable[..., Tensor], max_norm: float, known: _Known | None = None
 ) -> Callable[[_Parameters, Any, Any], _Parameters]:
     """The sum of those gradients, each scaled down to ``max_norm`` if it is longer."""
 
     def clipped_sum(trained: _Parameters, batch: Any, targets: Any) -> _Parameters:
-        one, layers = _of_sample(loss, trained, explicit)
+        one, layers = _of_sample(loss, trained, (batch, targets), known)
         found = vmap(one)(batch, targets)
         scales = (max_norm / found.squared_norm.sqrt()).clamp(max=1.0)
         sums = {name: torch.tensordot(scales, each, 1) for name, each in found.gradients.items()}
@@ -245,15 +257,21 @@ def _clipped_sum_of(
 
 
 def _of_sample(
-    loss: Callable[..., Tensor], trained: _Parameters, explicit: set[str] | None
+    loss: Callable[..., Tensor], trained: _Parameters, data: Any, known: _Known | None
 ) -> tuple[Callable[..., OfSample], list[Layer]]:
     """Of one sample, and the layers that were met."""
     layers: list[Layer] = []
-    known = set() if explicit is None else explicit
     check = functools.partial(check_number, "per_sample_grad_norms")
+    explicit = set() if known is None else known.explicit
+    shapes = (*(x.shape[1:] for x in leaves_of(data) if isinstance(x, Tensor)), *trained)
+    if known is not None and shapes in known.without_formulas:
+        return lambda *sample: with_gradients(grad(loss)(trained, *sample)), layers
 
     def one(sample: Any, target: Any) -> OfSample:
-        found, layers[:] = of_sample(lambda: loss(trained, sample, target), trained, known, check)
+        evaluate = lambda: loss(trained, sample, target)
+        found, layers[:] = of_sample(evaluate, trained, explicit, check)
+        if known is not None and not layers:
+            known.without_formulas.add(shapes)
         return found
 
     return one, layers

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import functorch_ext._ghost_formulas as formulas
 import functorch_ext._ghost_norms as ghost
 from functorch_ext import (
     clipped_grad_sum,
@@ -17,6 +18,14 @@ from functorch_ext import (
 from test.oracle import assert_close, rand
 
 F = nn.functional
+
+
+@pytest.fixture(autouse=True, params=["all", "wide"])
+def layers_with_formulas(request, monkeypatch):
+    """Small layers have formulas too, or have none."""
+    if request.param == "all":
+        monkeypatch.setattr(formulas, "FEW_ELEMENTS", 0)
+    return request.param
 
 
 class Tied(nn.Module):
@@ -152,6 +161,7 @@ WIDE = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("layers_with_formulas", ["all"], indirect=True)
 @pytest.mark.parametrize("name", WIDE)
 def test_the_gradient_of_a_wide_layer_is_not_computed(monkeypatch, name):
     torch.manual_seed(3)
@@ -182,6 +192,7 @@ def test_the_gradient_of_a_narrow_layer_is_computed(monkeypatch):
         assert any("0." in each for each in by_gradient) and not by_formula & by_gradient
 
 
+@pytest.mark.parametrize("layers_with_formulas", ["all"], indirect=True)
 def test_what_a_constant_turns_out_to_be_used_for_again(monkeypatch):
     class Twice(nn.Module):
         def __init__(self):
@@ -197,6 +208,7 @@ def test_what_a_constant_turns_out_to_be_used_for_again(monkeypatch):
     check_clipped_sum(model, batch, targets)
 
 
+@pytest.mark.parametrize("layers_with_formulas", ["all"], indirect=True)
 def test_rounding_makes_no_norm_of_nan():
     # Cotangents that cancel: the norm is about zero, the products of pairs are not.
     layer, batch = nn.Linear(64, 64, bias=False), torch.randn(50, 1, 64).expand(-1, 8, -1)
@@ -311,6 +323,7 @@ def test_errors():
             function(training, F.cross_entropy)(batch, targets)
 
 
+@pytest.mark.parametrize("layers_with_formulas", ["all"], indirect=True)
 def test_an_input_that_is_overwritten_later():
     class Overwriting(nn.Module):
         def __init__(self):
@@ -324,3 +337,20 @@ def test_an_input_that_is_overwritten_later():
 
     with pytest.raises(RuntimeError, match="the input of linear was modified in place"):
         per_sample_grad_norms(Overwriting().double(), F.mse_loss)(rand(N, 3), rand(N, 3))
+
+
+def test_a_function_that_is_used_again():
+    """Once it is known that no layer has a formula, none is looked for."""
+    model, batch, targets = made("mlp")
+    norms = per_sample_grad_norms(model, F.cross_entropy)
+    clipped = clipped_grad_sum(model, F.cross_entropy, 0.1)
+    expected = norms_of(naive(model, F.cross_entropy, batch, targets))
+    first = clipped(batch, targets)
+    for _ in range(2):
+        assert_close(norms(batch, targets), expected)
+        assert_close(norms(batch[:3], targets[:3]), expected[:3])
+        assert_close(clipped(batch, targets), first)
+    model[0].bias.requires_grad_(False)
+    fewer = naive(model, F.cross_entropy, batch, targets)
+    assert_close(norms(batch, targets), norms_of(fewer))
+    assert clipped(batch, targets).keys() == fewer.keys()

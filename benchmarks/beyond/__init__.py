@@ -1,0 +1,1 @@
+"""What is built on the transforms, beside what one would write without it, and beside its peers."""
