@@ -5,6 +5,7 @@ in both modes: around the ``vmap`` it is an ordinary reduction, and inside, wher
 cotangent, it is pulled back by its adjoint across the samples.
 """
 
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -184,7 +185,8 @@ def axis_index(axis_name: Name) -> Tensor:
         axis_name: The name of a ``vmap`` around.
 
     Returns:
-        An int64 tensor of no dimensions, another number in each sample.
+        An int64 tensor of no dimensions, another number in each sample. It is a plain one: PyTorch
+        refuses to combine it with samples that are DTensors.
 
     Raises:
         NameError: no ``vmap`` around has that name.
@@ -241,14 +243,26 @@ _SCATTER: _Collective = _Collective(_scattered, lambda: _GATHER)
 
 def _permutation(pairs: list[tuple[int, int]]) -> _Collective:
     def across(value: Tensor, dim: int) -> tuple[Tensor, int]:
-        sources, destinations = (
-            torch.tensor([pair[i] for pair in pairs], dtype=torch.long, device=value.device)
-            for i in (0, 1)
-        )
-        zeros = torch.zeros_like(value)
-        return zeros.index_copy(dim, destinations, value.index_select(dim, sources)), dim
+        sent = {destination: source for source, destination in pairs}
+        sources = torch.tensor([sent.get(i, 0) for i in range(value.shape[dim])], dtype=torch.long)
+        found = value.index_select(dim, _beside(value, sources.to(value.device)))
+        if len(sent) < value.shape[dim]:
+            is_missing = torch.tensor([i not in sent for i in range(value.shape[dim])])
+            shape = [-1 if i == dim % value.dim() else 1 for i in range(value.dim())]
+            missing = is_missing.to(value.device).reshape(shape)
+            found = found.masked_fill(_beside(value, missing), 0)
+        return found, dim
 
     return _Collective(across, lambda: _permutation([(to, source) for source, to in pairs]))
+
+
+def _beside(x: Tensor, made: Tensor) -> Tensor:
+    """A tensor that was made, as one that can be combined with x: all processes have it."""
+    distributed: Any = sys.modules.get("torch.distributed.tensor")
+    below = _C.below_all_levels(x)
+    if distributed is None or not isinstance(below, distributed.DTensor):
+        return made
+    return distributed.DTensor.from_local(made, below.device_mesh, run_check=False)
 
 
 def _several(axis_name: Names) -> tuple[Name, ...]:
@@ -278,8 +292,8 @@ def _each(
 
 def _apply(collective: _Collective, level: _C.Level, x: Tensor) -> Tensor:
     if all(each.depth != level.depth for each in levels_of(x)):
-        zeros = _C.run_below(level, torch.zeros, level.batch_size, dtype=x.dtype, device=x.device)
-        x = x + level.wrap(zeros, 0)
+        make = lambda: _beside(x, torch.zeros(level.batch_size, dtype=x.dtype, device=x.device))
+        x = x + level.wrap(_C.run_below(level, make), 0)
     return _AcrossSamples.apply((collective, level), x)
 
 

@@ -8,6 +8,9 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch.utils._pytree import tree_leaves, tree_map
 
 from functorch_ext import (
+    all_gather,
+    axis_index,
+    axis_size,
     functional_call,
     functionalize,
     grad,
@@ -18,6 +21,11 @@ from functorch_ext import (
     jacrev,
     jvp,
     linearize,
+    pmax,
+    pmean,
+    pmin,
+    ppermute,
+    psum,
     stack_module_state,
     vjp,
     vmap,
@@ -51,6 +59,41 @@ PROGRAMS = {
     "functionalize": lambda x, v, w: functionalize(lambda x: (x @ w).add_(1).sin_())(x),
     "hvp": lambda x, v, w: hvp(lambda x: loss(x, w))(x, v),
 }
+
+
+ACROSS_SAMPLES = {
+    "psum": lambda x: x * psum(x, "batch"),
+    "psum alone": lambda x: psum(x, "batch"),
+    "psum of a number": lambda x: x * psum(1, "batch"),
+    "pmean": lambda x: x - pmean(x, "batch"),
+    "pmax": lambda x: x - pmax(x, "batch"),
+    "pmin": lambda x: pmin(x.sin(), "batch"),
+    "all_gather": lambda x: (all_gather(x, "batch") @ x).logsumexp(0),
+    "ppermute": lambda x: x * ppermute(x, "batch", [(0, 2), (1, 3), (3, 0)]),
+    "axis_size": lambda x: x / axis_size("batch"),
+}
+AROUND = {
+    "itself": lambda f, x: vmap(f, axis_name="batch")(x),
+    "grad": lambda f, x: grad(lambda x: (vmap(f, axis_name="batch")(x) ** 3).sum())(x),
+    "jvp": lambda f, x: jvp(vmap(f, axis_name="batch"), (x,), (x.cos(),)),
+    "grad inside": lambda f, x: vmap(grad(lambda x: (f(x) ** 3).sum()), axis_name="batch")(x),
+}
+
+
+def check_collectives(mesh, placement):
+    x = torch.randn(4, 4, dtype=torch.float64)
+    sharded = distribute_tensor(x, mesh, [placement])
+    for name, program in ACROSS_SAMPLES.items():
+        for around, transform in AROUND.items():
+            found = transform(program, sharded)
+            message = f"{around} of {name} on {placement}"
+            assert_close(whole(found), transform(program, x), message=message)
+    try:
+        vmap(lambda x: x * axis_index("batch"), axis_name="batch")(sharded)
+    except RuntimeError as error:
+        assert "mixed torch.Tensor and DTensor" in str(error)
+    else:
+        raise AssertionError("axis_index is a plain tensor")
 
 
 def whole(tree):
@@ -95,6 +138,7 @@ def main():
     torch.manual_seed(0)  # the same numbers in each process
     for placement in (Shard(0), Shard(1), Replicate()):
         check_programs(mesh, placement)
+        check_collectives(mesh, placement)
     check_modules(mesh)
     check_columns_are_divided(mesh)
     # In one write: the lines of several processes would mix.
