@@ -91,6 +91,8 @@ def faa_di_bruno(expansion: Expansion, tower: Series, x: Series) -> Series:
 
         f(x)_k = sum over partitions f^(number of blocks) prod over blocks x_(size of the block)
     """
+    if expansion.order == 2:
+        return _of_second_order(expansion, *tower, *x[1:])
     series: Series = [tower[0]]
     for k in range(1, expansion.order + 1):
         total: Tensor | None = None
@@ -111,6 +113,22 @@ def faa_di_bruno(expansion: Expansion, tower: Series, x: Series) -> Series:
             total = factor * inner if total is None else total.addcmul(factor, inner)
         series.append(total)
     return series
+
+
+def _of_second_order(
+    expansion: Expansion, value: Any, slope: Any, change: Any, first: Any, second: Any
+) -> Series:
+    """The same for order 2, which Laplacians have: f' x_1, and f' x_2 + f'' x_1 x_1."""
+    if slope is None:
+        return [value, None, None]
+    if first is None or change is None:
+        squares = None
+    else:
+        squares = expansion.collapse(first * first)
+    last = None if second is None else slope * second
+    if squares is not None:
+        last = change * squares if last is None else last.addcmul(change, squares)
+    return [value, None if first is None else slope * first, last]
 
 
 @functools.cache

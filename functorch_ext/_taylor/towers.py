@@ -1,5 +1,6 @@
 """Pointwise functions of one tensor: the tower of their derivatives at a point."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -58,17 +59,24 @@ def by_polynomial(name: str) -> Any:
     """The rule of an entry of ``POLYNOMIALS``."""
     first = POLYNOMIALS[name]
 
+    @functools.cache
+    def factors(order: int) -> list[list[float]]:
+        """What the slope is multiplied by for the derivatives from the second on."""
+        found: list[list[float]] = []
+        polynomial: Sequence[float] = first
+        for _ in range(1, order):
+            # The derivative by x of a polynomial in y is its derivative by y, times the slope.
+            found.append([k * c for k, c in enumerate(polynomial)][1:])
+            polynomial = _product(found[-1], first)
+        return found
+
     def tower(expansion: Expansion, x: Tensor, y: Tensor) -> Series:
-        # Each is the slope times what the polynomial of the one before has as its derivative.
         slope = _evaluated(first, y)
         derivatives: Series = [y, slope]
-        polynomial: Sequence[float] = first
-        for _ in range(1, expansion.order):
-            change = [k * c for k, c in enumerate(polynomial)][1:]
-            factor = _evaluated(change, y)
+        for polynomial in factors(expansion.order):
+            factor = _evaluated(polynomial, y)
             is_number = not isinstance(factor, Tensor)
             derivatives.append(times(factor, slope) if is_number else factor * slope)
-            polynomial = _product(change, first)
         return derivatives
 
     return _rule(tower)
