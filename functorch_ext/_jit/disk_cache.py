@@ -76,16 +76,19 @@ def _digest(parts: list[Any]) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def is_noted(fact: list[Any]) -> bool:
-    """Has an earlier process found this to be so, on such a machine?"""
-    return (_folder() / _digest([*_machine(), *fact])).exists()
+def noted(fact: list[Any]) -> str | None:
+    """What an earlier process, on such a machine, has noted of this; None if nothing."""
+    try:
+        return (_folder() / _digest([*_machine(), *fact])).read_text()
+    except OSError:
+        return None
 
 
-def note(fact: list[Any]) -> None:
+def note(fact: list[Any], text: str = "") -> None:
     """Tells later processes."""
     with contextlib.suppress(OSError):
         _folder().mkdir(parents=True, exist_ok=True)
-        (_folder() / _digest([*_machine(), *fact])).touch()
+        (_folder() / _digest([*_machine(), *fact])).write_text(text)
 
 
 def load(key: str) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from functorch_ext._jit import disk_cache
+from functorch_ext._jit import disk_cache, headers
 
 # Kernels are in one file with what calls them, and include both. Inductor precompiles the first
 # alone, so that each compilation reads the second anew, which takes half of its time.
@@ -26,9 +26,10 @@ def prepared() -> Iterator[None]:
         return _HEADERS if found == _HEADER else found
 
     codecache._get_cpp_wrapper_header = headers_of
-    known = config.cpp.vec_isa_ok is None and disk_cache.is_noted(_vectors_work())
+    known = config.cpp.vec_isa_ok is None and disk_cache.noted(_vectors_work()) is not None
     try:
-        with config.patch({"cpp.vec_isa_ok": True}) if known else contextlib.nullcontext():
+        trusted = config.patch({"cpp.vec_isa_ok": True}) if known else contextlib.nullcontext()
+        with trusted, headers.remembered():
             yield
     finally:
         codecache._get_cpp_wrapper_header = header_of
