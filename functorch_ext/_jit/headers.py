@@ -25,12 +25,13 @@ def remembered() -> Iterator[None]:
     """Inside, Inductor finds precompiled headers by the files that they were made of."""
     from torch._inductor import codecache
 
-    precompile = codecache._precompile_header
-    codecache._precompile_header = functools.partial(_found_or_made, precompile)
+    module: Any = codecache
+    precompile = module._precompile_header
+    module._precompile_header = functools.partial(_once, precompile)
     try:
         yield
     finally:
-        codecache._precompile_header = precompile
+        module._precompile_header = precompile
 
 
 def _found_or_made(
@@ -48,6 +49,9 @@ def _found_or_made(
         stamps = {each: _stamp(each) for each in files}
         disk_cache.note(fact, json.dumps({"header": path, "files": stamps}))
     return path
+
+
+_once = functools.cache(_found_or_made)  # in a process, as Inductor's own function
 
 
 def _stamp(path: str) -> list[int]:
