@@ -88,8 +88,9 @@ def units() -> list[Path]:
         texts = [""] * count
         for file, start in zip(files, before, strict=False):
             texts[start * count // sum(lines)] += f'#include "{file.relative_to(CSRC)}"\n'
-        for number, text in enumerate(filter(None, texts), start=1):
-            made.append(UNITS / f"{files[0].parent.name}_{number}.cpp")
+        for text in filter(None, texts):
+            # setuptools sorts them by name.
+            made.append(UNITS / f"{len(made):02}_{files[0].parent.name}.cpp")
             write_if_changed(made[-1], text)
     return made
 

@@ -10,7 +10,7 @@ namespace functorch_ext {
 
 namespace {
 
-getter original = nullptr;
+getter plain_getter = nullptr;
 
 bool requires_grad_below(const at::Tensor& tensor) {
   if (!is_wrapper(tensor)) {
@@ -21,7 +21,7 @@ bool requires_grad_below(const at::Tensor& tensor) {
 }
 
 PyObject* requires_grad(PyObject* self, void* closure) {
-  PyObject* here = original(self, closure);
+  PyObject* here = plain_getter(self, closure);
   if (here != Py_False || !requires_grad_below(THPVariable_Unpack(self))) {
     return here;
   }
@@ -37,10 +37,10 @@ void replace_requires_grad(const py::object& descriptor, bool on) {
       "functorch_ext: expected torch.Tensor.requires_grad to be an attribute in C, but got ",
       py::repr(descriptor).cast<std::string>());
   auto* definition = reinterpret_cast<PyGetSetDescrObject*>(descriptor.ptr())->d_getset;
-  if (!original) {
-    original = definition->get;
+  if (!plain_getter) {
+    plain_getter = definition->get;
   }
-  definition->get = on ? &requires_grad : original;
+  definition->get = on ? &requires_grad : plain_getter;
 }
 
 }  // namespace functorch_ext
