@@ -4,7 +4,7 @@ A part of the page lies between the lines ``<!-- results: NAME -->`` and ``<!-- 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,21 @@ Results = dict[str, Any]  # By part, as build/benchmarks.json has them.
 
 
 def fill(page: Path, results: Results) -> None:
-    """Replaces what lies between the marks.
+    """Replaces what lies between the marks of the parts that there are results of."""
+    parts: dict[str, str] = {}
+    for part, tables_of in TABLES.items():
+        if part in results:
+            parts |= tables_of(results[part])
+    replace(page, parts)
 
-    Raises:
-        KeyError: the page has a mark for results that there are none of.
-    """
-    times = results["times"]
-    parts = {
+
+def _times(times: Results) -> dict[str, str]:
+    return {
         "environment": _environment(times),
         "targets": _targets(times),
         "missed": _missed(times),
-        "bounds": bounds.tables(results["bounds"]),
         "peers": "\n\n".join(_by_setting(times, peers_table)),
-        "instructions": instructions.tables(results["instructions"]),
-        "scaling": scaling.tables(results["scaling"]),
-        "memory": memory.tables(results["memory"]),
-        **models(results["real"]),
     }
-    replace(page, parts)
 
 
 def models(report: Results) -> dict[str, str]:
@@ -46,10 +43,10 @@ def models(report: Results) -> dict[str, str]:
 
 
 def replace(page: Path, parts: dict[str, str]) -> None:
-    """Puts each part between its marks."""
+    """Puts each part between its marks. What lies between others stays."""
 
     def replaced(match: re.Match[str]) -> str:
-        return f"{match[1]}\n\n{parts[match[2]]}\n\n{match[3]}"
+        return f"{match[1]}\n\n{parts[match[2]]}\n\n{match[3]}" if match[2] in parts else match[0]
 
     marks = re.compile(r"(<!-- results: (\w+) -->).*?(<!-- end -->)", re.DOTALL)
     page.write_text(marks.sub(replaced, page.read_text()))
@@ -88,3 +85,14 @@ def _missed(times: Results) -> str:
         if not verdict["reached"]
     ]
     return "\n".join(lines) if lines else "None."
+
+
+# What each part of the suite says on the page, by mark.
+TABLES: dict[str, Callable[[Any], dict[str, str]]] = {
+    "times": _times,
+    "bounds": lambda result: {"bounds": bounds.tables(result)},
+    "instructions": lambda result: {"instructions": instructions.tables(result)},
+    "scaling": lambda result: {"scaling": scaling.tables(result)},
+    "memory": lambda result: {"memory": memory.tables(result)},
+    "real": models,
+}

@@ -1,9 +1,10 @@
 """Runs all benchmarks: what ``make bench`` does.
 
 Writes ``build/benchmarks.json``, and fills the tables of ``build/benchmarks.md``, or of the page
-that is named, with pictures beside it.
+that is named, with pictures beside it. ``--parts times bounds`` measures these alone, and leaves
+the tables of the others as they are.
 
-python -m benchmarks.suite [--rounds 30] [--write docs/benchmarks.md]
+python -m benchmarks.suite [--rounds 30] [--write docs/benchmarks.md] [--parts PART ...]
 """
 
 import argparse
@@ -35,8 +36,8 @@ def command(part: str, rounds: int) -> list[str]:
     return [*python, "benchmarks", *everything, "--rounds", str(rounds), *output]
 
 
-def run(rounds: int) -> dict[str, Any]:
-    """Runs the parts, each in processes of its own.
+def run(rounds: int, chosen: list[str]) -> dict[str, Any]:
+    """Runs the chosen parts, each in processes of its own.
 
     Returns:
         The results of each part by its name.
@@ -45,7 +46,10 @@ def run(rounds: int) -> dict[str, Any]:
         SystemExit: a part failed, whose messages have been printed.
     """
     results = {}
-    for parts in STEPS:
+    for step in STEPS:
+        parts = [part for part in step if part in chosen]
+        if not parts:
+            continue
         start = time.perf_counter()
         processes = {part: subprocess.Popen(command(part, rounds)) for part in parts}
         failed = [part for part, process in processes.items() if process.wait()]
@@ -77,16 +81,18 @@ def main() -> None:
     parser.add_argument(
         "--again", action="store_true", help="measure nothing: take the results of the last run"
     )
+    everything = [part for step in STEPS for part in step]
+    parser.add_argument("--parts", nargs="+", choices=everything, default=everything)
     arguments = parser.parse_args()
     json_file = BUILD / "benchmarks.json"
     if not arguments.again:
-        results = run(arguments.rounds)
+        results = run(arguments.rounds, arguments.parts)
         json_file.write_text(json.dumps(results, indent=2) + "\n")
     results = json.loads(json_file.read_text())
     page = arguments.write
-    if page:
+    if page and "jit" in results:
         replace(page.with_name("jit.md"), {"jit": jit_table.tables(results["jit"])})
-    else:
+    if not page:
         page = json_file.with_suffix(".md")
         page.write_text(PAGE.read_text())
     fill(page, results)

@@ -83,9 +83,10 @@ def install() -> None:
 def _closed_over(args: tuple[Any, ...]) -> _C.Level | None:
     """The vmap whose tensors a function may close over, though it gets none of them.
 
-    It matters to planes below that differentiate by what the function gets.
+    It matters to planes below that differentiate by what the function gets. Inside a transform of
+    torch.func's, the function's tensors are of that one.
     """
-    running = _running_vmap()
+    running = None if torch._C._are_functorch_transforms_active() else _running_vmap()
     return running if running and running.is_differentiated_below(args) else None
 
 

@@ -16,6 +16,9 @@ ON_PURPOSE = {
     r".*spectral_norm, training \| vmap over parameters": "would write in.place",
     # Its hooks put the module's own parameters in place of the given ones.
     r"DDP.*fully_shard \| .*functional_call.*": "FSDPModule",
+    # It asks whether the tensor requires grad, which it does outside of the vmap, and leaves it at
+    # that: so nothing is recorded inside by which to differentiate.
+    r".*torch.autograd.grad by an intermediate \| grad\(vmap\)": "requires grad outside of the vmap only",
     # PyTorch has no forward derivative of it.
     r".*spectral_norm, training \| jvp by parameters": "forward AD with div_out",
 }

@@ -12,6 +12,7 @@ from test.releases import only
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+LIBRARIES = ("transformers", "tensordict", "gpytorch", "torchdiffeq", "torch_geometric", "e3nn")
 
 # What a script's page holds, and what the page should hold.
 PRINT = "import {name} as script; print(script.PAGE.read_text() + chr(0) + script.page(), end='')"
@@ -21,6 +22,16 @@ PAGES = [
     "list_patches",
     pytest.param("list_control_flow", marks=pytest.mark.slow),
     pytest.param("list_distributions", marks=pytest.mark.slow),
+    pytest.param(
+        "list_libraries",
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(
+                not all(map(importlib.util.find_spec, LIBRARIES)),
+                reason="needs requirements-libraries.txt",
+            ),
+        ],
+    ),
 ]
 
 
