@@ -1,6 +1,8 @@
 // Operators whose result shares memory with their argument.
 #include <ATen/InferSize.h>
 #include <ATen/TensorUtils.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
 
 #include "batching/families.h"
 #include "batching/operators.h"
@@ -34,14 +36,17 @@ std::vector<c10::SymInt> viewed_sizes(const at::Tensor& self, at::SymIntArrayRef
 // The value with samples in front, laid out as those of a loop would be, if nothing shares its
 // memory. An operator leaves the samples where they are in memory, possibly between each other's
 // elements. A view takes what they would be each by itself.
+//
+// It stays what planes below differentiate, whether or not the program records what it does with
+// the view. In inference mode it couldn't.
 at::Tensor as_samples_in_front(const at::Tensor& self, const Level& level) {
-  auto value = at_front(self, level);
   auto* wrapper = wrapper_at(self, level);
-  if (wrapper && wrapper->is_fresh() && !value.is_contiguous()) {
-    value = value.contiguous();
-    wrapper->set_value(value, 0);
+  if (wrapper && wrapper->is_fresh() && !c10::InferenceMode::is_enabled()) {
+    const c10::AutoGradMode reverse(true);
+    const c10::AutoFwGradMode forward(true);
+    wrapper->set_value(at_front(self, level).contiguous(), 0);
   }
-  return value;
+  return at_front(self, level);
 }
 
 bool can_be_viewed(const at::Tensor& value, at::SymIntArrayRef sizes) {

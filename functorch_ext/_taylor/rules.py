@@ -21,7 +21,7 @@ from functorch_ext._taylor.series import Expansion, Series, leibniz
 # Linear in the first argument.
 LINEAR = """
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool1d avg_pool2d avg_pool3d
-    broadcast_to chunk clone conj contiguous cumsum detach diag diag_embed diagonal double
+    broadcast_to chunk clone conj contiguous cumsum diag diag_embed diagonal double
     expand expand_as fft fft2 fftn flatten flip float fliplr flipud gather getitem half hsplit ifft
     imag index_select irfft masked_select mean mH moveaxis movedim mT narrow neg negative
     permute pixel_shuffle positive real repeat repeat_interleave reshape reshape_as rfft roll rot90
@@ -46,7 +46,7 @@ JOINT = "block_diag cat column_stack concat concatenate dstack hstack stack vsta
 
 # Depend on the value alone: numbers, properties, and what has no derivative anywhere.
 CONSTANT = """
-    allclose argmax argmin argsort ceil count_nonzero device dim dim_order dtype element_size
+    allclose argmax argmin argsort ceil count_nonzero detach device dim dim_order dtype element_size
     empty_like eq equal floor full_like ge get_device greater greater_equal gt is_complex
     is_contiguous is_cuda is_floating_point is_meta is_mkldnn is_nested is_quantized is_sparse
     is_sparse_csr isclose isfinite isinf isnan item itemsize layout le less less_equal logical_and

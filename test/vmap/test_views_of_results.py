@@ -119,3 +119,68 @@ def test_masks_that_are_written_to_later():
     x = rand(4, 3)
     want = torch.stack([functional.jacobian(function, sample) for sample in x])
     assert_close(vmap(grad(function))(x), want)
+
+
+class ReadsInForward(torch.autograd.Function):
+    """Closes over a result, of which its formulas take a view."""
+
+    @staticmethod
+    def of(y):
+        class Scaled(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, a):
+                return a * y.view(-1)[0]
+
+            @staticmethod
+            def backward(ctx, g):
+                return g * y.view(-1)[0]
+
+        return Scaled
+
+
+def viewed_without_grad(x):
+    y = x.exp()
+    with torch.no_grad():
+        scale = y.view(-1).sum()
+    return (y * scale).sum()
+
+
+def laid_out_by_einsum(x):
+    y = torch.einsum("ij,kj->ki", x, torch.ones(3, 2, dtype=x.dtype)).sin()
+    with torch.no_grad():
+        largest = y.view(-1).topk(2).indices
+    return y.reshape(-1)[largest].sum()
+
+
+def viewed_in_a_formula(x):
+    y = x.sin()
+    return (ReadsInForward.of(y).apply(x) * y).sum()
+
+
+@pytest.mark.parametrize("in_dim", [0, 1])
+@pytest.mark.parametrize(
+    "func", [viewed_without_grad, laid_out_by_einsum, viewed_in_a_formula], ids=lambda f: f.__name__
+)
+def test_a_view_without_grad_cuts_no_derivative(func, in_dim):
+    x = torch.rand(3, 3, 2, dtype=torch.float64)
+    total = lambda each: torch.stack([func(sample) for sample in each.unbind(in_dim)]).sum()
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(total(leaf), leaf)
+    found = grad(lambda x: vmap(func, in_dims=in_dim)(x).sum())(x)
+    torch.testing.assert_close(found, expected)
+    leaf = x.clone().requires_grad_()
+    (outside,) = torch.autograd.grad(vmap(func, in_dims=in_dim)(leaf).sum(), leaf)
+    torch.testing.assert_close(outside, expected)
+
+
+def test_inference_mode_lays_nothing_out_anew():
+    def func(x):
+        y = x.exp()
+        with torch.inference_mode():
+            y.view(-1)
+        return y.sum()
+
+    x = torch.rand(3, 2, 2)
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        vmap(func, in_dims=1)(x)
+    torch.testing.assert_close(vmap(lambda x: x.exp().view(-1), 1)(x).shape, torch.Size([2, 6]))
