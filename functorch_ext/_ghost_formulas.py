@@ -35,7 +35,9 @@ class Formula(NamedTuple):
 
 
 def squares(tensor: Tensor) -> Tensor:
-    """The squared norm."""
+    """The squared norm; in single precision at least, for half of it overflows."""
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        tensor = tensor.float()
     return (tensor * tensor).sum()
 
 

@@ -5,6 +5,8 @@ returned. Its norm follows from these two, so where that takes less, the backwar
 cotangents of activations alone. ``GhostNorms`` watches the functions that get parameters.
 """
 
+import functools
+import operator
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -43,6 +45,14 @@ class Layer(NamedTuple):
     place: int  # of the cotangent among the frame's
 
 
+def _on_pullback(
+    pulls_back: list[bool], again: set[str], names: list[str], cotangent: Tensor
+) -> None:
+    """Of a layer's output. It holds no watcher, which would hold the graph that holds it."""
+    if not pulls_back:  # a derivative inside, which depends on the weight
+        again.update(names)
+
+
 class GhostNorms(TorchFunctionMode):
     """Watches the evaluation of a sample's loss, which is to be differentiated in the frame.
 
@@ -50,9 +60,13 @@ class GhostNorms(TorchFunctionMode):
     differentiated by: their cotangents are the output's. Other functions get parameters that are
     differentiated by.
 
+    A formula holds where the pass alone differentiates the layer, and in the pass's own level.
+
     Attributes:
-        again: the names of parameters that have been constants to one function, and are used by
-            another too. The evaluation is worth nothing then.
+        parameters: what the loss is to be evaluated with.
+        again: the names of parameters that have been constants to one function and are used by
+            another too, by one inside a transform, or by one that was differentiated inside. The
+            evaluation is worth nothing then.
     """
 
     def __init__(
@@ -60,9 +74,9 @@ class GhostNorms(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self._frame = frame
-        self._parameters = parameters
-        self._names = {id(tensor): name for name, tensor in parameters.items()}
         self._explicit = explicit
+        self._depth = len(_C.running_levels())
+        self._pulls_back: list[bool] = []
         self._places: dict[str, tuple[int, Tensor]] = {}
         self._inputs: list[tuple[Any, Tensor, int]] = []
         self.layers: list[Layer] = []
@@ -70,6 +84,14 @@ class GhostNorms(TorchFunctionMode):
         # So that the frame differentiates, even if no function gets a parameter.
         frame.differentiable([torch.zeros(())])
         self._count = 1
+        # In place of the parameters themselves: whatever gets them, they are differentiated by.
+        self.parameters = {
+            name: self._place(name, tensor) if name in explicit else tensor
+            for name, tensor in parameters.items()
+        }
+        self._names = {
+            id(tensor): name for name, tensor in self.parameters.items() if name not in explicit
+        }
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -81,6 +103,9 @@ class GhostNorms(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:
                 return _ATTENTION(*args, **kwargs)
+        if len(_C.running_levels()) != self._depth:
+            self.again.update(used)
+            return func(*args, **kwargs)
         before = {name for layer in self.layers for name in layer.names.values()}
         self.again.update(before.intersection(used))
         if not self._explicit.union(self._places).intersection(used):
@@ -103,9 +128,11 @@ class GhostNorms(TorchFunctionMode):
         name = self._names.get(id(value))
         if name is None:
             return value
-        if name not in self._places:
-            self._places[name] = self._count, self._frame.differentiable([value])[0]
-            self._count += 1
+        return self._places[name][1] if name in self._places else self._place(name, value)
+
+    def _place(self, name: str, value: Tensor) -> Tensor:
+        self._places[name] = self._count, self._frame.differentiable([value])[0]
+        self._count += 1
         return self._places[name][1]
 
     def _with_formula(self, func: Any, args: Any, kwargs: Any, used: list[str]) -> Any:
@@ -122,6 +149,9 @@ class GhostNorms(TorchFunctionMode):
         if len(names) < len(used) or "weight" not in names:
             return None
         source = formula.input
+        if _C.tangent_flows((source,)):
+            self.again.update(used)
+            return func(*args, **kwargs)
         self._inputs.append((func, source, source._version))
         if source.is_floating_point():
             # The input's value: how it depends on earlier zeros doesn't matter to the norm.
@@ -130,7 +160,17 @@ class GhostNorms(TorchFunctionMode):
         self._count += 1
         result = func(*args, **kwargs)
         zeros = result.new_zeros(()).expand(result.shape)
-        return result + self._frame.differentiable([zeros])[0]
+        output = result + self._frame.differentiable([zeros])[0]
+        if output.requires_grad:
+            output.register_hook(
+                functools.partial(_on_pullback, self._pulls_back, self.again, used)
+            )
+        return output
+
+    def pull_back(self, value: Tensor) -> list[Tensor]:
+        """The cotangents of all that the frame differentiates by."""
+        self._pulls_back.append(True)
+        return [*map(self._frame.strip, self._frame.pull_back([value], [None], False))]
 
     def of_sample(self, pulled: list[Tensor]) -> OfSample:
         """The squared norm, and what the gradient is made of, from what the frame pulled back."""
@@ -141,25 +181,44 @@ class GhostNorms(TorchFunctionMode):
                     "modified in place after the call, and the gradient of its weight needs it. "
                     "Modify a clone."
                 )
-        layers = [(layer.input, pulled[layer.place]) for layer in self.layers]
-        explicit = with_gradients(
-            {name: pulled[place] for name, (place, _) in self._places.items()}
-        )
-        parts = [
-            layer.formula.squares[key](source, cotangent)
-            for layer, (source, cotangent) in zip(self.layers, layers, strict=True)
-            for key in layer.names
+        gradients = {name: pulled[place] for name, (place, _) in self._places.items()}
+        layers = [
+            (
+                _of_dtype(layer.input, self._dtype_of(layer)),
+                _of_dtype(pulled[layer.place], self._dtype_of(layer)),
+            )
+            for layer in self.layers
         ]
-        if not parts:
-            return explicit
-        total = explicit.squared_norm + torch.stack(parts).sum()
-        return OfSample(total, explicit.gradients, layers)
+        parts = [squares(each) for each in gradients.values()]
+        for layer, (source, cotangent) in zip(self.layers, layers, strict=True):
+            pair = _accurate(source), _accurate(cotangent)
+            with torch.autocast(cotangent.device.type, enabled=False):
+                parts += [layer.formula.squares[key](*pair) for key in layer.names]
+        return OfSample(_total(parts), gradients, layers)
+
+    def _dtype_of(self, layer: Layer) -> torch.dtype:
+        return self.parameters[layer.names["weight"]].dtype
 
 
 def with_gradients(gradients: dict[str, Tensor]) -> OfSample:
     """What is known if all gradients are."""
-    parts = [squares(each) for each in gradients.values()]
-    return OfSample(torch.stack(parts).sum() if parts else torch.zeros(()), gradients, [])
+    return OfSample(_total([squares(each) for each in gradients.values()]), gradients, [])
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    if not parts:
+        return torch.zeros(())
+    return functools.reduce(operator.add, parts)
+
+
+def _of_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """In that of the weight: autocast computes in another."""
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _accurate(tensor: Tensor) -> Tensor:
+    low = tensor.dtype in (torch.bfloat16, torch.float16)
+    return tensor.float() if low else tensor
 
 
 def _unchecked(func: Any) -> Any:
@@ -174,7 +233,7 @@ _ATTENTION = _unchecked(F.multi_head_attention_forward)
 
 
 def of_sample(
-    loss: Callable[[], Tensor],
+    loss: Callable[[dict[str, Tensor]], Tensor],
     parameters: dict[str, Tensor],
     explicit: set[str],
     check: Callable[[Any], None],
@@ -182,7 +241,7 @@ def of_sample(
     """What is known of the gradient of the loss by the parameters.
 
     Args:
-        loss: The loss of a sample.
+        loss: The loss of a sample, of the parameters.
         parameters: What it is differentiated by.
         explicit: Parameters that can't be left to formulas. Those that turn out to be are added.
         check: Raises for a loss that isn't a number.
@@ -191,11 +250,9 @@ def of_sample(
     def body(frame: _C.ReverseFrame) -> tuple[GhostNorms, list[Tensor]]:
         watch = GhostNorms(frame, parameters, explicit)
         with watch:
-            value = loss()
+            value = loss(watch.parameters)
         check(value)
-        if watch.again:
-            return watch, []
-        return watch, [*map(frame.strip, frame.pull_back([value], [None], False))]
+        return watch, [] if watch.again else watch.pull_back(value)
 
     while True:
         watch, pulled = _C.run_reverse(body)

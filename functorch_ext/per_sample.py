@@ -1,13 +1,16 @@
 """Gradients of each sample of a batch: all of them, their norms, or their clipped sum."""
 
 import functools
+import math
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
+from functorch_ext import _C
 from functorch_ext._chunk_sizes import Chunking, ChunkSize, checked_chunk_size
 from functorch_ext._dynamo.entry import EAGER, call_transform
 from functorch_ext._ghost_norms import Layer, OfSample, of_sample, with_gradients
@@ -191,10 +194,12 @@ class _Known(NamedTuple):
     Attributes:
         explicit: parameters that can't be left to formulas.
         without_formulas: shapes of samples, and names of parameters, for which no layer has one.
+        compared: what calls were like whose first gradient was as it is without formulas.
     """
 
     explicit: set[str]
     without_formulas: set[Any]
+    compared: set[Any]
 
 
 class _Samples:
@@ -202,7 +207,7 @@ class _Samples:
 
     def __init__(self, model: nn.Module, loss_fn: _Loss) -> None:
         self._model, self._loss_fn = model, loss_fn
-        self._known = _Known(set(), set())
+        self._known = _Known(set(), set(), set())
 
     def norms(self, batch: Any, targets: Any, chunking: int | Chunking | None) -> Tensor:
         """The norm of each."""
@@ -217,7 +222,55 @@ class _Samples:
         loss = _sample_loss(self._model, self._loss_fn, rest)
         if not EAGER:
             return call_transform(name, loss, (option,), (trained, batch, targets), {})
-        return REDUCTIONS[name](loss, option, self._known)(trained, batch, targets)
+        known = self._known
+        if not self._compared(loss, trained, (batch, targets)):
+            known = _Known(set(trained), set(), set())
+        return REDUCTIONS[name](loss, option, known)(trained, batch, targets)
+
+    def _compared(self, loss: Callable[..., Tensor], trained: _Parameters, data: Any) -> bool:
+        """Whether formulas give what differentiation does, once for each kind of call.
+
+        Code that isn't a function of PyTorch, as a custom ``autograd.Function``, gets parameters
+        that aren't watched. The gradient of one sample shows it.
+        """
+        known = self._known
+        tensors = [x for x in leaves_of(data) if isinstance(x, Tensor)]
+        kind = (
+            *((x.shape[1:], x.dtype) for x in tensors if x.dim()),
+            *((name, each.dtype) for name, each in trained.items()),
+            *(module.training for module in self._model.modules()),
+            torch.is_autocast_enabled("cpu"),
+        )
+        if kind in known.compared or known.explicit.issuperset(trained):
+            return True
+        if _C.transform_runs() or not all(map(_has_values, (*tensors, *trained.values()))):
+            return False
+        if not tensors or not all(x.dim() and x.shape[0] for x in tensors):
+            return True
+        first = map_tensors(lambda x: x[:1], data)
+        found = _clipped_sum_of(loss, math.inf, known)(trained, *first)
+        gradients = vmap(grad(loss), in_dims=(None, 0, 0))(trained, *first)
+        sizes = {name: each.abs().max().item() for name, each in gradients.items() if each.numel()}
+        largest = max(sizes.values(), default=0.0)
+        for name, size in sizes.items():
+            difference = (found[name] - gradients[name][0]).abs().max().item()
+            tolerance = torch.finfo(trained[name].dtype).eps ** 0.5
+            if not difference <= tolerance * (size + 1e-3 * largest) and math.isfinite(largest):
+                known.explicit.update(trained)
+                return True
+        if math.isfinite(largest) and largest > 0:
+            known.compared.add(kind)
+        return True
+
+
+def _has_values(tensor: Tensor) -> bool:
+    return not isinstance(tensor, FakeTensor) and not torch._is_functional_tensor(tensor)
+
+
+def _common_dtype(trained: _Parameters, default: torch.dtype) -> torch.dtype:
+    """Of the norm over all."""
+    dtypes = {each.dtype for each in trained.values()}
+    return functools.reduce(torch.promote_types, dtypes) if dtypes else default
 
 
 def _norms_of(
@@ -228,7 +281,8 @@ def _norms_of(
     def norms(trained: _Parameters, batch: Any, targets: Any) -> Tensor:
         one = _of_sample(loss, trained, (batch, targets), known)[0]
         of_one = lambda sample, target: one(sample, target).squared_norm
-        return vmap(of_one, chunk_size=chunking)(batch, targets).sqrt()
+        found = vmap(of_one, chunk_size=chunking)(batch, targets).sqrt()
+        return found.to(_common_dtype(trained, found.dtype))
 
     return norms
 
@@ -242,12 +296,17 @@ def _clipped_sum_of(
         one, layers = _of_sample(loss, trained, (batch, targets), known)
         found = vmap(one)(batch, targets)
         scales = (max_norm / found.squared_norm.sqrt()).clamp(max=1.0)
-        sums = {name: torch.tensordot(scales, each, 1) for name, each in found.gradients.items()}
+        sums = {
+            name: torch.tensordot(scales.to(each.dtype), each, 1)
+            for name, each in found.gradients.items()
+        }
         for layer, (source, cotangent) in zip(layers, found.layers, strict=True):
-            scaled = cotangent * scales.reshape(-1, *[1] * (cotangent.dim() - 1))
+            factors = scales.reshape(-1, *[1] * (cotangent.dim() - 1))
+            scaled = cotangent * factors.to(cotangent.dtype)
             # Each sample was a batch.
             pair = source.flatten(0, 1), scaled.flatten(0, 1)
-            sums |= {layer.names[key]: layer.formula.gradient[key](*pair) for key in layer.names}
+            with torch.autocast(cotangent.device.type, enabled=False):
+                sums |= {layer.names[k]: layer.formula.gradient[k](*pair) for k in layer.names}
         return {
             name: sums[name] if name in sums else torch.zeros_like(each)
             for name, each in trained.items()
@@ -268,7 +327,7 @@ def _of_sample(
         return lambda *sample: with_gradients(grad(loss)(trained, *sample)), layers
 
     def one(sample: Any, target: Any) -> OfSample:
-        evaluate = lambda: loss(trained, sample, target)
+        evaluate = lambda parameters: loss(parameters, sample, target)
         found, layers[:] = of_sample(evaluate, trained, explicit, check)
         if known is not None and not layers:
             known.without_formulas.add(shapes)
