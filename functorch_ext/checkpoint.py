@@ -81,7 +81,15 @@ def checkpoint(
         if keeps is None or torch.compiler.is_compiling():
             return run(func, *args, use_reentrant=False, **kwargs)
         contexts = first, _ = _contexts(keeps)
-        outputs = run(func, *args, use_reentrant=False, context_fn=lambda: contexts, **kwargs)
+        # No early stop: its exception can't leave an operator that a dispatch mode runs.
+        outputs = run(
+            func,
+            *args,
+            use_reentrant=False,
+            context_fn=lambda: contexts,
+            early_stop=False,
+            **kwargs,
+        )
         first.forget(outputs)  # others may write to them, and don't need them again
         return outputs
 

@@ -7,6 +7,7 @@ module keeps its tensors (``_parameters`` and ``_buffers``) for the time of one 
 
 import inspect
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,16 @@ _NOT_SWAPPABLE = (torch.jit.ScriptModule, nn.DataParallel)
 
 # Where a value goes: the table, the entry's name in it, what the caller names it, and the value.
 _Entry = tuple[dict[str, Any], str, str, Any]
+
+
+class _Running(threading.local):
+    """The calls that run in this thread: each module, with its values or their places."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[nn.Module, dict[str, Tensor] | list[_Entry]]] = []
+
+
+running = _Running()
 
 
 def functional_call(
@@ -94,11 +105,16 @@ def functional_call(
             )
         kwargs = dict(kwargs or {})
 
-    # In one call to the engine, where all names are those of parameters and buffers.
-    result = _C.call_with_state(module, values, given, args, kwargs)
-    if result is not None:
-        return result[0]
-    return _C.call_with_entries(module, _entries(module, values), given, args, kwargs)
+    calls = running.calls
+    calls.append((module, values))
+    try:
+        # In one call to the engine, where all names are those of parameters and buffers.
+        result = _C.call_with_state(module, values, given, args, kwargs)
+        if result is not None:
+            return result[0]
+        return _C.call_with_entries(module, _entries(module, values), given, args, kwargs)
+    finally:
+        calls.pop()
 
 
 def stack_module_state(

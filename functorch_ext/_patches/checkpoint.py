@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import checkpoint
 
 from functorch_ext import _C, _patches
+from functorch_ext._calling_again import with_state_of_running_calls
 from functorch_ext._releases.checkpoint import GENERATOR, keep_inputs_untransformed, preparing
 from functorch_ext._stand_ins import given_here
 
@@ -78,10 +79,12 @@ def _install_recomputation() -> None:
     """A checkpoint's function is computed again on the plane that it was computed on.
 
     The backward pass that asks for it may run after the vmap has returned, or inside another one.
+    Modules that a functional_call runs get its tensors again.
     """
     module: Any = checkpoint
 
     def prepare(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        function = with_state_of_running_calls(function)
         if _C.is_idle():
             again = _C.switch(function, functools.partial(_C.run_below_all, function))
             return again, args, kwargs
@@ -108,7 +111,8 @@ def _install_reentrant() -> None:
 
     def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
         if not _C.transform_runs():
-            return plain(function, preserve_rng_state, *args)
+            again = with_state_of_running_calls(function)
+            return plain(again, preserve_rng_state, *args)
         return unchanged(
             function, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state
         )
@@ -118,4 +122,5 @@ def _install_reentrant() -> None:
         "apply",
         staticmethod(apply),
         "use_reentrant=True becomes the other variant inside transforms",
+        "a functional_call may run: it asks for the list of them",
     )

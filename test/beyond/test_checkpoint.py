@@ -14,6 +14,7 @@ from functorch_ext import (
     hvp,
     jacrev,
     jvp,
+    vjp,
     vmap,
 )
 from test.oracle import assert_close, rand
@@ -92,6 +93,39 @@ def test_closures_containers_and_keywords(policy):
 
     expected = grad(lambda w: ((torch.ones(2, 3).double() @ w).sin() * 2).sum())(w)
     assert_close(grad(total)(w), expected)
+
+
+INNER = {
+    "grad": lambda f, x: grad(f)(x),
+    "vjp": lambda f, x: vjp(f, x)[1](torch.ones((), dtype=x.dtype))[0],
+    "jacrev": lambda f, x: jacrev(f)(x),
+    "vmap(grad)": lambda f, x: vmap(lambda c: grad(lambda x: f(c * x))(x))(x).sum(0),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", INNER)
+def test_transforms_inside(name, policy):
+    w, x = rand(3, 3), rand(3)
+
+    def inside(x):
+        return (INNER[name](lambda z: (z @ w).sin().prod(), x) * x.cos()).sum()
+
+    def expected(x):
+        x = x.clone().requires_grad_()
+        f = lambda z: (z @ w).sin().prod()
+        z = x * 1.0
+        scales = x if name == "vmap(grad)" else [None]
+        total = 0.0
+        for c in scales:
+            value = f(z) if c is None else f(c * z)
+            total = total + torch.autograd.grad(value, z, create_graph=True)[0]
+        return torch.autograd.grad((total * x.cos()).sum(), x)[0]
+
+    again = checkpoint(inside, policy=POLICIES[policy])
+    assert_close(grad(again)(x), expected(x))
+    stacked = torch.stack([x, x.sin()])
+    assert_close(vmap(grad(again))(stacked), torch.stack([expected(x), expected(x.sin())]))
 
 
 def test_writes_to_what_is_kept():
