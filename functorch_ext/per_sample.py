@@ -235,11 +235,12 @@ class _Samples:
         """
         known = self._known
         tensors = [x for x in leaves_of(data) if isinstance(x, Tensor)]
+        lowered = any(torch.is_autocast_enabled(x.device.type) for x in trained.values())
         kind = (
             *((x.shape[1:], x.dtype) for x in tensors if x.dim()),
             *((name, each.dtype) for name, each in trained.items()),
             *(module.training for module in self._model.modules()),
-            torch.is_autocast_enabled("cpu"),
+            lowered,
         )
         if kind in known.compared or known.explicit.issuperset(trained):
             return True
@@ -254,7 +255,8 @@ class _Samples:
         largest = max(sizes.values(), default=0.0)
         for name, size in sizes.items():
             difference = (found[name] - gradients[name][0]).abs().max().item()
-            tolerance = torch.finfo(trained[name].dtype).eps ** 0.5
+            dtype = torch.bfloat16 if lowered else trained[name].dtype
+            tolerance = torch.finfo(dtype).eps ** 0.5
             if not difference <= tolerance * (size + 1e-3 * largest) and math.isfinite(largest):
                 known.explicit.update(trained)
                 return True
@@ -274,12 +276,15 @@ def _common_dtype(trained: _Parameters, default: torch.dtype) -> torch.dtype:
 
 
 def _norms_of(
-    loss: Callable[..., Tensor], chunking: int | Chunking | None, known: _Known | None = None
+    loss: Callable[..., Tensor],
+    chunking: int | Chunking | None,
+    known: _Known | None = None,
+    explicit: set[str] | None = None,
 ) -> Callable[[_Parameters, Any, Any], Tensor]:
     """The norms of the gradients of ``loss(trained, sample, target)`` by all that is trained."""
 
     def norms(trained: _Parameters, batch: Any, targets: Any) -> Tensor:
-        one = _of_sample(loss, trained, (batch, targets), known)[0]
+        one = _of_sample(loss, trained, (batch, targets), known, explicit)[0]
         of_one = lambda sample, target: one(sample, target).squared_norm
         found = vmap(of_one, chunk_size=chunking)(batch, targets).sqrt()
         return found.to(_common_dtype(trained, found.dtype))
@@ -288,18 +293,21 @@ def _norms_of(
 
 
 def _clipped_sum_of(
-    loss: Callable[..., Tensor], max_norm: float, known: _Known | None = None
+    loss: Callable[..., Tensor],
+    max_norm: float,
+    known: _Known | None = None,
+    explicit: set[str] | None = None,
 ) -> Callable[[_Parameters, Any, Any], _Parameters]:
     """The sum of those gradients, each scaled down to ``max_norm`` if it is longer."""
 
     def clipped_sum(trained: _Parameters, batch: Any, targets: Any) -> _Parameters:
-        one, layers = _of_sample(loss, trained, (batch, targets), known)
+        one, layers = _of_sample(loss, trained, (batch, targets), known, explicit)
         found = vmap(one)(batch, targets)
         scales = (max_norm / found.squared_norm.sqrt()).clamp(max=1.0)
-        sums = {
-            name: torch.tensordot(scales.to(each.dtype), each, 1)
-            for name, each in found.gradients.items()
-        }
+        sums = {}
+        for name, each in found.gradients.items():
+            with torch.autocast(each.device.type, enabled=False):
+                sums[name] = torch.tensordot(scales.to(each.dtype), each, 1)
         for layer, (source, cotangent) in zip(layers, found.layers, strict=True):
             factors = scales.reshape(-1, *[1] * (cotangent.dim() - 1))
             scaled = cotangent * factors.to(cotangent.dtype)
@@ -316,12 +324,16 @@ def _clipped_sum_of(
 
 
 def _of_sample(
-    loss: Callable[..., Tensor], trained: _Parameters, data: Any, known: _Known | None
+    loss: Callable[..., Tensor],
+    trained: _Parameters,
+    data: Any,
+    known: _Known | None,
+    given: set[str] | None,
 ) -> tuple[Callable[..., OfSample], list[Layer]]:
     """Of one sample, and the layers that were met."""
     layers: list[Layer] = []
     check = functools.partial(check_number, "per_sample_grad_norms")
-    explicit = set() if known is None else known.explicit
+    explicit = set(given or ()) if known is None else known.explicit
     shapes = (*(x.shape[1:] for x in leaves_of(data) if isinstance(x, Tensor)), *trained)
     if known is not None and shapes in known.without_formulas:
         return lambda *sample: with_gradients(grad(loss)(trained, *sample)), layers

@@ -109,6 +109,16 @@ def _linearize(body: Body, call: Call, inputs: Tensors) -> tuple[Any, ...]:
     return (push_forward, *outputs)
 
 
+def _inputs_of_nodes(body: Body, count: int) -> set[int]:
+    """Which inputs of a graph go to operators of higher order, which hide them from watchers."""
+    graph = getattr(body, "graph", None)
+    if graph is None:
+        return set(range(count))
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    hides = lambda node: isinstance(node.target, HigherOrderOperator)
+    return {i for i, node in enumerate(inputs) if any(map(hides, node.users))}
+
+
 def _reduced_gradients(body: Body, call: Call, inputs: Tensors) -> tuple[Any, ...]:
     trained = {str(i): x for i, (x, role) in enumerate(zip(inputs, call.roles)) if role == 0}
     samples = [x for x, role in zip(inputs, call.roles) if role == SAMPLES]
@@ -118,7 +128,10 @@ def _reduced_gradients(body: Body, call: Call, inputs: Tensors) -> tuple[Any, ..
         return body(*(next(given[r]) if r in given else x for x, r in zip(inputs, call.roles)))[0]
 
     reduce = per_sample.REDUCTIONS[call.transform]
-    result = reduce(loss, call.options["option"])(trained, samples, ())
+    elsewhere = _inputs_of_nodes(body, len(inputs))
+    order = [i for i, role in enumerate(call.roles) if role == 0]
+    explicit = {n for n, i in zip(trained, order, strict=True) if i in elsewhere}
+    result = reduce(loss, call.options["option"], None, explicit)(trained, samples, ())
     return tuple(result.values()) if isinstance(result, dict) else (result,)
 
 
