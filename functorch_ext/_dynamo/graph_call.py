@@ -110,12 +110,15 @@ def _linearize(body: Body, call: Call, inputs: Tensors) -> tuple[Any, ...]:
 
 
 def _inputs_of_nodes(body: Body, count: int) -> set[int]:
-    """Which inputs of a graph go to operators of higher order, which hide them from watchers."""
+    """Which inputs of a graph go to operators of higher order and to ours: watchers don't see these."""
     graph = getattr(body, "graph", None)
     if graph is None:
         return set(range(count))
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    hides = lambda node: isinstance(node.target, HigherOrderOperator)
+    hides = lambda node: (
+        isinstance(node.target, HigherOrderOperator)
+        or getattr(node.target, "__module__", "").startswith("functorch_ext")
+    )
     return {i for i, node in enumerate(inputs) if any(map(hides, node.users))}
 
 
