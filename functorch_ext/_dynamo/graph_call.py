@@ -110,14 +110,15 @@ def _linearize(body: Body, call: Call, inputs: Tensors) -> tuple[Any, ...]:
 
 
 def _inputs_of_nodes(body: Body, count: int) -> set[int]:
-    """Which inputs of a graph go to operators of higher order and to ours: watchers don't see these."""
+    """Which inputs of a graph go to operators that hide them from watchers."""
     graph = getattr(body, "graph", None)
     if graph is None:
         return set(range(count))
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    of_module = lambda target: str(getattr(target, "__module__", None))
     hides = lambda node: (
         isinstance(node.target, HigherOrderOperator)
-        or getattr(node.target, "__module__", "").startswith("functorch_ext")
+        or of_module(node.target).startswith("functorch_ext")
     )
     return {i for i, node in enumerate(inputs) if any(map(hides, node.users))}
 
