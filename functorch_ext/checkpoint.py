@@ -198,6 +198,10 @@ class _Evaluation(TorchDispatchMode):
             known = self._calls[self._number] if self._number < len(self._calls) else None
             self._call = known if known and known.signature == signature else None
 
+    def end(self) -> None:
+        """What follows is no part of the call, as a backward pass is."""
+        self._call = None
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -235,7 +239,10 @@ class _Watch(TorchFunctionMode):
         planes = [(_kind(x), x.requires_grad, _plane(x)) for x in tensors]
         grad_mode, tangents = torch.is_grad_enabled(), _C.tangent_flows(tuple(tensors))
         self._evaluation.begin((func, planes, grad_mode, tangents))
-        return func(*args, **kwargs)
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self._evaluation.end()
 
 
 def _plane(tensor: Tensor) -> Any:

@@ -128,6 +128,16 @@ def test_transforms_inside(name, policy):
     assert_close(vmap(grad(again))(stacked), torch.stack([expected(x), expected(x.sin())]))
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_hessian_inside(policy):
+    w = rand(4, 4)
+    inner = lambda z: ((z @ w).sin() @ w).pow(3).sum()
+    func = lambda x: (hessian(inner)(x) @ x).sum()
+    xs = torch.stack([rand(4), rand(4).sin()])
+    again = checkpoint(func, policy=POLICIES[policy])
+    assert_close(vmap(grad(again))(xs), torch.stack([grad(func)(x) for x in xs]))
+
+
 def test_writes_to_what_is_kept():
     x, w = rand(2, 3, 4), rand(4, 4)
 
