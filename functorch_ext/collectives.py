@@ -294,7 +294,11 @@ def _apply(collective: _Collective, level: _C.Level, x: Tensor) -> Tensor:
     if all(each.depth != level.depth for each in levels_of(x)):
         make = lambda: _beside(x, torch.zeros(level.batch_size, dtype=x.dtype, device=x.device))
         x = x + level.wrap(_C.run_below(level, make), 0)
-    return _AcrossSamples.apply((collective, level), x)
+    value, dim = level.unwrap(x)
+    if dim is None or level.differentiates((x,)):
+        return _AcrossSamples.apply((collective, level), x)
+    # To the planes below, which may differentiate, it is made of ordinary operators.
+    return level.wrap(*_C.run_below(level, collective.across, value, dim))
 
 
 class _AcrossSamples(Function):

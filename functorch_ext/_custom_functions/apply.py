@@ -9,6 +9,7 @@ function of whole batches: its ``vmap`` staticmethod if it has one, else :class:
 import functools
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import torch
@@ -114,6 +115,13 @@ def _of_samples(cls: type[Function], args: tuple[Any, ...]) -> type[Function]:
     return cls
 
 
+def _is_without_defaults(function: Any) -> bool:
+    """Does it get just the arguments of the call?"""
+    return isinstance(function, FunctionType) and not (
+        function.__defaults__ or function.__kwdefaults__
+    )
+
+
 def _apply(
     plain: Callable[..., Any],
     level: _C.Level,
@@ -121,7 +129,7 @@ def _apply(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    if has_setup(cls):
+    if has_setup(cls) and (kwargs or not _is_without_defaults(cls.forward)):
         bound = inspect.signature(cls.forward).bind(*args, **kwargs)
         bound.apply_defaults()
         args, kwargs = bound.args, bound.kwargs
