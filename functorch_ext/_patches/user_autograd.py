@@ -183,16 +183,17 @@ def _grad_of_values(
 ) -> list[Any]:  # fmt: skip
     """Gradients by tensors of the outputs' plane that planes below differentiate by.
 
-    In the formulas of a custom function, which gets such tensors.
+    In the formulas of a custom function, which gets such tensors; by what all samples share, such
+    as a custom function returns of it, anywhere.
     """
     level = _C.level_of_tensors(tuple(inputs))
-    if level is None or not is_of_formula(level):
+    batched = [i for i, tensor in enumerate(inputs) if level and level.is_batched(tensor)]
+    if level is None or (batched and not is_of_formula(level)):
         raise RuntimeError(
             "torch.autograd.grad inside vmap, by a tensor that requires grad outside of the vmap "
             "only. Call x.requires_grad_() before you use x, or use functorch_ext.grad."
         )
     gradients: list[Any] = [None] * len(inputs)
-    batched = [i for i, tensor in enumerate(inputs) if level.is_batched(tensor)]
     shared = [i for i in range(len(inputs)) if i not in batched]
     if batched:
         values, seeds, dims = [], [], [level.unwrap(inputs[i])[1] for i in batched]

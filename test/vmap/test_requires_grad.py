@@ -107,3 +107,25 @@ def test_the_patch_comes_off():
     finally:
         patches.put_on()
     assert without == [False] and measured() == [True]
+
+
+class Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 2
+
+
+@pytest.mark.filterwarnings("ignore:torch.autograd.grad inside")
+def test_a_gradient_by_what_a_custom_function_returns_of_a_shared_tensor():
+    w = rand(3).requires_grad_()
+    xs = rand(4, 3)
+
+    def func(x):
+        y = Twice.apply(w)
+        return torch.autograd.grad((y.sin() * x).sum(), y)[0]
+
+    torch.testing.assert_close(vmap(func)(xs), (2 * w).cos().detach() * xs)
