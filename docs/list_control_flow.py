@@ -8,13 +8,10 @@ same program in plain Python::
 Each package answers in a process of its own: torch.func in one that never imports ours.
 """
 
-import importlib
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+from two_packages import answers_of, filled, main
 
 from test import oracle
 from test.control_flow.programs import PROGRAMS
@@ -90,26 +87,15 @@ def answers(package):
     }
 
 
-def answers_of(name):
-    """The answers of the package with a name, from a process that imports no other."""
-    command = [sys.executable, "-W", "ignore", __file__, name]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
-
-
 def page():
     """The page, with ours / torch.func's answers in its table."""
     rows = [f"| | {' | '.join(TRANSFORMS)} |\n", "| --- |" + " --- |" * len(TRANSFORMS) + "\n"]
-    ours, theirs = answers_of("functorch_ext"), answers_of("torch.func")
+    ours, theirs = answers_of(__file__, "functorch_ext"), answers_of(__file__, "torch.func")
     for name in PROGRAMS:
         cells = [" / ".join(both) for both in zip(ours[name], theirs[name], strict=True)]
         rows.append(f"| {name} | {' | '.join(cells)} |\n")
-    before, rest = PAGE.read_text().split(START)
-    return before + START + "".join(rows) + END + rest.split(END)[1]
+    return filled(PAGE, START, rows, END)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(answers(importlib.import_module(sys.argv[1]))))
-    else:
-        PAGE.write_text(page())
+    main(PAGE, answers, page)

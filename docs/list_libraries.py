@@ -6,13 +6,10 @@ Each package answers in a process of its own: torch.func in one that never impor
 are compared with loops of plain autograd.
 """
 
-import importlib
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
+from two_packages import answers_of, filled, main
 
 from test.libraries import science_programs  # noqa: F401  (lists its programs)
 from test.libraries.programs import PROGRAMS, TOLERANCE
@@ -42,27 +39,21 @@ def answers(package):
     return [outcome(package, program) for program in PROGRAMS.values()]
 
 
-def answers_of(name):
-    """The answers of the package with a name, from a process that imports no other."""
-    command = [sys.executable, "-W", "ignore", __file__, name]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def page():
     """The page, with ours and torch.func's answers in its table."""
     rows = ["| Library | Use | functorch_ext | torch.func |\n", "| --- | --- | --- | --- |\n"]
     before = None
-    every = zip(PROGRAMS, answers_of("functorch_ext"), answers_of("torch.func"), strict=True)
+    every = zip(
+        PROGRAMS,
+        answers_of(__file__, "functorch_ext"),
+        answers_of(__file__, "torch.func"),
+        strict=True,
+    )
     for (library, use), ours, theirs in every:
         rows.append(f"| {'' if library == before else library} | {use} | {ours} | {theirs} |\n")
         before = library
-    head, rest = PAGE.read_text().split(START)
-    return head + START + "".join(rows) + END + rest.split(END)[1]
+    return filled(PAGE, START, rows, END)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(answers(importlib.import_module(sys.argv[1]))))
-    else:
-        PAGE.write_text(page())
+    main(PAGE, answers, page)
