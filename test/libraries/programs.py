@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch.autograd import functional
 
+from test.libraries.models import bert, gpt2, made, marginal_likelihood, t5, vit
+
 
 class Program(NamedTuple):
     run: object  # package -> what the transform gives
@@ -40,29 +42,6 @@ def jacobians(function, xs):
 
 
 # transformers
-
-SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
-SPECIAL = dict(bos_token_id=0, eos_token_id=0)
-
-
-def gpt2(library):
-    sizes = dict(vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2)
-    return library.GPT2LMHeadModel(library.GPT2Config(**sizes, **SPECIAL))
-
-
-def bert(library):
-    config = library.BertConfig(vocab_size=50, max_position_embeddings=16, **SMALL)
-    return library.BertForSequenceClassification(config)
-
-
-def vit(library):
-    return library.ViTForImageClassification(library.ViTConfig(image_size=8, patch_size=4, **SMALL))
-
-
-def t5(library):
-    sizes = dict(vocab_size=50, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
-    config = library.T5Config(**sizes, decoder_start_token_id=0)
-    return library.T5ForConditionalGeneration(config)
 
 
 def tokens():
@@ -104,13 +83,6 @@ MODELS = {
         (tokens(), WIDE_MASKS[:, None], LABELS),
     ),
 }
-
-
-def made(make):
-    import transformers
-
-    torch.manual_seed(0)
-    return make(transformers).eval()
 
 
 def per_sample(package, model, loss, batch):
@@ -203,31 +175,7 @@ def tensordict_of_modules(ft):
 @functools.cache
 def likelihood():
     """The loss of a Gaussian process, as a function of three parameters; and their values."""
-    import gpytorch
-
-    class Process(gpytorch.models.ExactGP):
-        def __init__(self, x, y, likelihood):
-            super().__init__(x, y, likelihood)
-            self.mean_module = gpytorch.means.ConstantMean()
-            self.covar_module = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
-
-        def forward(self, x):
-            mean, covariance = self.mean_module(x), self.covar_module(x)
-            return gpytorch.distributions.MultivariateNormal(mean, covariance)
-
-    class Loss(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.x = torch.linspace(0, 1, 6, dtype=torch.float64)
-            self.y = torch.sin(6 * self.x)
-            of_noise = gpytorch.likelihoods.GaussianLikelihood()
-            self.process = Process(self.x, self.y, of_noise).double().train()
-            self.likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(of_noise, self.process)
-
-        def forward(self):
-            return -self.likelihood(self.process(self.x), self.y)
-
-    module = Loss()
+    module = marginal_likelihood()
     names = [name for name, _ in module.named_parameters()]
     values = tuple(p.detach() for p in module.parameters())
 

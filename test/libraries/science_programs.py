@@ -5,6 +5,7 @@ import functools
 import torch
 from torch.autograd import functional
 
+from test.libraries.models import energy_of_atoms
 from test.libraries.programs import add, jacobians, stacked
 
 TIMES = torch.linspace(0, 1, 3, dtype=torch.float64)
@@ -164,27 +165,11 @@ POSITIONS = torch.tensor([[0, 0, 0], [1, 0.2, 0], [0.3, 1, 0], [0, 0.5, 1]]).dou
 STACK = torch.stack([POSITIONS, POSITIONS * 1.1, POSITIONS.sin()])
 
 
-@functools.cache
-def energy():
-    from e3nn import o3
-
-    torch.manual_seed(0)
-    product = o3.FullyConnectedTensorProduct("0e+1o", "0e+1o", "0e+1o+2e").double()
-    others = ~torch.eye(4, dtype=torch.bool)
-
-    def energy(positions):
-        edges = (positions[:, None] - positions)[others]
-        harmonics = o3.spherical_harmonics("0e+1o", edges, True, normalization="component")
-        return product(harmonics * edges.norm(dim=1, keepdim=True), harmonics).square().sum()
-
-    return energy
-
-
-@add("e3nn", "forces, `vmap(grad)`", lambda: jacobians(energy(), STACK))
+@add("e3nn", "forces, `vmap(grad)`", lambda: jacobians(energy_of_atoms(), STACK))
 def forces(ft):
-    return ft.vmap(ft.grad(energy()))(STACK)
+    return ft.vmap(ft.grad(energy_of_atoms()))(STACK)
 
 
-@add("e3nn", "`hessian` of an energy", lambda: functional.hessian(energy(), POSITIONS))
+@add("e3nn", "`hessian` of an energy", lambda: functional.hessian(energy_of_atoms(), POSITIONS))
 def hessian(ft):
-    return ft.hessian(energy())(POSITIONS)
+    return ft.hessian(energy_of_atoms())(POSITIONS)

@@ -5,27 +5,15 @@ import torch
 from torch.autograd import functional
 
 from functorch_ext import grad, hessian, jvp, vmap
+from test.libraries.models import energy_of_atoms
 from test.oracle import assert_close, rand
 
-o3 = pytest.importorskip("e3nn.o3")
+pytest.importorskip("e3nn.o3")
 pytestmark = pytest.mark.slow
 
 
-def energy_function():
-    torch.manual_seed(0)
-    product = o3.FullyConnectedTensorProduct("0e+1o", "0e+1o", "0e+1o+2e").double()
-    others = ~torch.eye(4, dtype=torch.bool)
-
-    def energy(positions):
-        edges = (positions[:, None] - positions)[others]
-        harmonics = o3.spherical_harmonics("0e+1o", edges, True, normalization="component")
-        return product(harmonics * edges.norm(dim=1, keepdim=True), harmonics).square().sum()
-
-    return energy
-
-
 def test_forces_and_hessian():
-    energy, positions, stack = energy_function(), rand(4, 3), rand(3, 4, 3)
+    energy, positions, stack = energy_of_atoms(), rand(4, 3), rand(3, 4, 3)
     gradient = functional.jacobian(energy, positions)
     assert_close(grad(energy)(positions), gradient, 1e-7)
     forces = torch.stack([functional.jacobian(energy, each) for each in stack])

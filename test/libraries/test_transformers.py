@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from functorch_ext import functional_call, grad, vmap
+from test.libraries.models import bert, gpt2, made, t5, vit
 from test.libraries.per_sample import assert_per_sample_gradients
 
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow
-
-SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
 
 
 @pytest.fixture(autouse=True)
@@ -27,31 +26,13 @@ def labels():
     return torch.tensor([0, 1, 1])
 
 
-def gpt2():
-    config = transformers.GPT2Config(
-        vocab_size=50,
-        n_positions=16,
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return transformers.GPT2LMHeadModel(config).eval()
-
-
-def bert():
-    config = transformers.BertConfig(vocab_size=50, max_position_embeddings=16, **SMALL)
-    return transformers.BertForSequenceClassification(config).eval()
-
-
 def test_gpt2(tokens):
     loss = lambda model, row: model(row[None], labels=row[None]).loss
-    assert_per_sample_gradients(gpt2(), loss, tokens)
+    assert_per_sample_gradients(made(gpt2), loss, tokens)
 
 
 def test_outputs_of_models_are_containers(tokens):
-    model = gpt2()
+    model = made(gpt2)
     outputs = vmap(lambda row: model(row[None], use_cache=False))(tokens)
     expected = model(tokens, use_cache=False)
     assert type(outputs) is type(expected)
@@ -59,7 +40,7 @@ def test_outputs_of_models_are_containers(tokens):
 
 
 def test_dropout_in_training(tokens):
-    model = gpt2().train()
+    model = made(gpt2).train()
     parameters = {name: p.detach() for name, p in model.named_parameters()}
 
     def loss(parameters, row):
@@ -74,7 +55,7 @@ def test_dropout_in_training(tokens):
 
 def test_bert(tokens, labels):
     loss = lambda model, row, label: model(row[None], labels=label[None]).loss
-    assert_per_sample_gradients(bert(), loss, tokens, labels)
+    assert_per_sample_gradients(made(bert), loss, tokens, labels)
 
 
 def test_bert_with_padding(tokens, labels):
@@ -87,28 +68,18 @@ def test_bert_with_padding(tokens, labels):
         return model(row[None], attention_mask=mask[None], labels=label[None]).loss
 
     with pytest.raises(RuntimeError, match="a number is read out of a batched tensor"):
-        assert_per_sample_gradients(bert(), loss, tokens, masks, labels)
+        assert_per_sample_gradients(made(bert), loss, tokens, masks, labels)
     wide = masks.bool()[:, None, None, :].expand(3, 1, 6, 6)
-    assert_per_sample_gradients(bert(), loss, tokens, wide, labels)
+    assert_per_sample_gradients(made(bert), loss, tokens, wide, labels)
 
 
 def test_vit(labels):
-    config = transformers.ViTConfig(image_size=8, patch_size=4, **SMALL)
-    model = transformers.ViTForImageClassification(config).eval()
+    model = made(vit)
     loss = lambda model, image, label: model(image[None], labels=label[None]).loss
     assert_per_sample_gradients(model, loss, torch.randn(3, 3, 8, 8), labels)
 
 
 def test_t5(tokens):
-    config = transformers.T5Config(
-        vocab_size=50,
-        d_model=16,
-        d_kv=8,
-        d_ff=32,
-        num_layers=2,
-        num_heads=2,
-        decoder_start_token_id=0,
-    )
-    model = transformers.T5ForConditionalGeneration(config).eval()
+    model = made(t5)
     loss = lambda model, row, target: model(input_ids=row[None], labels=target[None]).loss
     assert_per_sample_gradients(model, loss, tokens, tokens.flip(1))
