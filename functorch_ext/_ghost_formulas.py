@@ -34,10 +34,14 @@ class Formula(NamedTuple):
     gradient: dict[str, _Of]
 
 
+def accurate(tensor: Tensor) -> Tensor:
+    """In single precision at least, for squares overflow half of it."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
 def squares(tensor: Tensor) -> Tensor:
-    """The squared norm; in single precision at least, for half of it overflows."""
-    if tensor.dtype in (torch.bfloat16, torch.float16):
-        tensor = tensor.float()
+    """The squared norm."""
+    tensor = accurate(tensor)
     return (tensor * tensor).sum()
 
 

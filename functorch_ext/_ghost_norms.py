@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from functorch_ext import _C
-from functorch_ext._ghost_formulas import FORMULAS, Formula, squares
+from functorch_ext._ghost_formulas import FORMULAS, Formula, accurate, squares
 from functorch_ext._taylor.carrier import Taylor
 from functorch_ext._taylor.rules import constant
 
@@ -182,22 +182,19 @@ class GhostNorms(TorchFunctionMode):
                     "Modify a clone."
                 )
         gradients = {name: pulled[place] for name, (place, _) in self._places.items()}
-        layers = [
-            (
-                _of_dtype(layer.input, self._dtype_of(layer)),
-                _of_dtype(pulled[layer.place], self._dtype_of(layer)),
-            )
-            for layer in self.layers
-        ]
+        layers = [self._in_dtype_of_weight(layer, pulled[layer.place]) for layer in self.layers]
         parts = [squares(each) for each in gradients.values()]
         for layer, (source, cotangent) in zip(self.layers, layers, strict=True):
-            pair = _accurate(source), _accurate(cotangent)
+            pair = accurate(source), accurate(cotangent)
             with torch.autocast(cotangent.device.type, enabled=False):
                 parts += [layer.formula.squares[key](*pair) for key in layer.names]
         return OfSample(_total(parts), gradients, layers)
 
-    def _dtype_of(self, layer: Layer) -> torch.dtype:
-        return self.parameters[layer.names["weight"]].dtype
+    def _in_dtype_of_weight(self, layer: Layer, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+        """The input and the cotangent: autocast computes in another."""
+        dtype = self.parameters[layer.names["weight"]].dtype
+        source = layer.input
+        return source.to(dtype) if source.is_floating_point() else source, cotangent.to(dtype)
 
 
 def with_gradients(gradients: dict[str, Tensor]) -> OfSample:
@@ -209,16 +206,6 @@ def _total(parts: list[Tensor]) -> Tensor:
     if not parts:
         return torch.zeros(())
     return functools.reduce(operator.add, parts)
-
-
-def _of_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """In that of the weight: autocast computes in another."""
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-
-def _accurate(tensor: Tensor) -> Tensor:
-    low = tensor.dtype in (torch.bfloat16, torch.float16)
-    return tensor.float() if low else tensor
 
 
 def _unchecked(func: Any) -> Any:

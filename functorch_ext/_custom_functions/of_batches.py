@@ -3,6 +3,8 @@
 Its forward, backward and jvp run on samples: on a level of their own, above all that they get.
 """
 
+import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -68,27 +70,23 @@ class Call:
         """
         above = [tensor for tensor in tensors if isinstance(tensor, Tensor)]
 
-        def attempt(level: _C.Level) -> list[Any]:
+        def on(level: _C.Level) -> list[Any]:
             own = OwnTensors(self.level, level)
-            results = body(own)
-            own.check(results)
-            return results
-
-        def with_own(level: _C.Level) -> list[Any]:
-            with OwnTensors(self.level, level) as own:
+            with own if self.closes_over else contextlib.nullcontext():
                 results = body(own)
             own.check(results)
             return results
 
+        run = functools.partial(_C.run_batch, on, self.batch_size, self.randomness, above)
         if not self.closes_over:
             failures = Failures()
             try:
-                return _C.run_batch(attempt, self.batch_size, self.randomness, above)
+                return run()
             except RuntimeError:
                 if not failures.of_foreign():
                     raise
             self.closes_over = True
-        return _C.run_batch(with_own, self.batch_size, self.randomness, above)
+        return run()
 
     def as_samples(self, own: OwnTensors, leaves: Any) -> list[Any]:
         """The arguments on the samples' level, but for those by which the planes below
