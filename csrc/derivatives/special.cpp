@@ -46,10 +46,15 @@ class SpecialBackward final : public torch::autograd::Node {
   const Function derivative_;
 };
 
+// PyTorch differentiates some of these since 2.15. Its second derivatives are wrong at 0.
+at::Tensor without_derivatives(const at::Tensor& y) {
+  return y.requires_grad() || any_tangent(y) ? y.tensor_data() : y;
+}
+
 // f(x), with `derivative` of operators that have derivatives.
 template <class Op, Function derivative>
 at::Tensor differentiated(c10::DispatchKeySet keys, const at::Tensor& x) {
-  const auto y = Op::redispatch(below_derivatives(keys), x);
+  const auto y = without_derivatives(Op::redispatch(below_derivatives(keys), x));
   if (c10::GradMode::is_enabled() && x.requires_grad() && y.is_floating_point()) {
     torch::autograd::set_history(y, make_node<SpecialBackward>(x, derivative));
   }

@@ -24,6 +24,7 @@
 #include "engine/thread_state.h"
 #include "engine/wrapper.h"
 #include "python/planes.h"
+#include "releases/debug_info.h"
 
 namespace py = pybind11;
 
@@ -107,7 +108,7 @@ struct Memory final : torch::profiler::impl::ProfilerStateBase {
 };
 
 constexpr std::string_view slot_name = "functorch_ext::Observation";
-const c10::DebugInfoKind slot(&slot_name);
+const c10::DebugInfoKind slot = own_debug_info(slot_name);
 
 class Observation final : public c10::DebugInfoBase,
                           public std::enable_shared_from_this<Observation> {

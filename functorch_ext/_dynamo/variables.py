@@ -18,6 +18,7 @@ from torch._dynamo.variables.higher_order_ops import (
     speculate_subgraph,
 )
 from torch._dynamo.variables.lists import ListVariable, TupleVariable
+from torch._dynamo.variables.misc import CellVariable
 from torch._dynamo.variables.tensor import SymNodeVariable
 from torch._functorch.autograd_function import autograd_function_apply
 from torch.utils import _pytree as pytree
@@ -86,7 +87,9 @@ class _Body(VariableTracker):
         for name, made in zip(_ATTRIBUTES, self.attributes, strict=True):
             known = getattr(tx.output.side_effects, name, {})
             for variable, attributes in made.items():
-                if issubclass(variable.python_type(), pytree.TreeSpec):
+                # A cell of a closure has no type before PyTorch 2.13.
+                is_cell = isinstance(variable, CellVariable)
+                if not is_cell and issubclass(variable.python_type(), pytree.TreeSpec):
                     known.setdefault(variable, attributes)
 
     def _input(self, tx: Any, leaf: Any, role: Any) -> VariableTracker:
@@ -143,6 +146,8 @@ class TransformCallVariable(TorchHigherOrderOperatorVariable):
             source_target=self.value,
             enable_grad=enable_grad,
             should_flatten_outputs=True,
+            supports_input_mutation=True,
+            supports_aliasing=True,
         )
         body.keep_structure(tx)
         for node in graph.nodes:

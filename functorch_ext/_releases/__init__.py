@@ -13,7 +13,7 @@ import torch
 __all__ = ["KNOWN", "RELEASE", "check_release", "module_since", "since"]
 
 # The releases that the tests have been run on.
-KNOWN = ((2, 11), (2, 13), (2, 14))
+KNOWN = ((2, 11), (2, 12), (2, 13), (2, 14), (2, 15))
 
 RELEASE = tuple(int(part) for part in torch.__version__.split(".")[:2])
 

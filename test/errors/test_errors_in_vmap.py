@@ -132,7 +132,7 @@ def test_an_inner_error_is_that_of_plain_pytorch():
     with pytest.raises(RuntimeError) as plain:
         torch.mm(rand(2, 3), rand(2, 3))
     message = failure(over_samples(torch.mm, rand(5, 2, 3), rand(5, 2, 3)), RuntimeError)
-    assert str(plain.value).startswith("mat1 and mat2 shapes cannot be multiplied")
+    assert "mat1 and mat2 shapes cannot be multiplied" in str(plain.value)
     assert "INTERNAL ASSERT" not in message
 
 

@@ -152,6 +152,7 @@ RUN_HERE = {
     "_philox_key_split",
     "_philox_normal_",
     "_philox_uniform_",
+    "_scaled_mm_v2",
     "_scaled_dot_product_cudnn_attention",
     "_scaled_dot_product_cudnn_attention_backward",
     "_scaled_dot_product_efficient_attention",
@@ -235,9 +236,31 @@ def test_random_numbers_by_key(function, makers):
     check(function, makers, (0,) * len(makers))
 
 
+SCALES = pytest.mark.parametrize(
+    "scales", [((1,), (1,), 0), ((16, 1), (1, 32), 1)], ids=["one", "rows"]
+)
+
+
+@SCALES
+def test_scaled_mm(scales):
+    *shapes, recipe = scales
+
+    def function(a, b, scale_a, scale_b):
+        options = [scale_a], [recipe], [0], [scale_b], [recipe], [0], None, torch.bfloat16
+        return aten._scaled_mm_v2(a, b.t(), *options)
+
+    makers = (
+        lambda: fake(SAMPLES, 16, 64, dtype=torch.float8_e4m3fn),
+        lambda: fake(SAMPLES, 32, 64, dtype=torch.float8_e4m3fn),
+        *(lambda shape=shape: fake(SAMPLES, *shape, dtype=torch.float32) for shape in shapes),
+    )
+    check(function, makers, (0,) * 4)
+    check(function, makers, (0, None, None, None))
+
+
 @since((2, 15), "there is no such operator")
 @pytest.mark.parametrize("name", ["_scaled_addmm", "_scaled_addmm_"])
-@pytest.mark.parametrize("scales", [((1,), (1,), 0), ((16, 1), (1, 32), 1)], ids=["one", "rows"])
+@SCALES
 def test_scaled_addmm(name, scales):
     *shapes, recipe = scales
 

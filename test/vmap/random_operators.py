@@ -253,6 +253,7 @@ NOT_CALLED = {
             "_fill_mem_eff_dropout_mask_",
             "_flash_attention_forward",
             "_flash_attention_forward.quantized",
+            "_cudnn_attention_forward_no_dropout_inplace",
             "_flash_attention_forward_no_dropout_inplace",
             "_fused_dropout",
             "_lstm_mps",
@@ -277,6 +278,7 @@ NOT_CALLED = {
 
 # Named tensors draw until 2.13; the others are new.
 OF_SOME_RELEASES = {
+    "_cudnn_attention_forward_no_dropout_inplace",
     "_flash_attention_forward_no_dropout_inplace",
     "rand.generator_with_names",
     "rand.names",

@@ -7,6 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from functorch_ext import grad, vmap
 from test.oracle import assert_close, loop, rand
+from test.releases import since
 
 WITH_GENERATOR = {
     "rand": lambda x, g: torch.rand(5, generator=g),
@@ -109,6 +110,7 @@ def test_dropout_under_a_checkpoint_is_computed_again_with_the_same_mask(randomn
     assert_close(results[1], results[0])
 
 
+@since((2, 13), "traces take no generators")
 def test_a_draw_under_fake_tensors():
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx

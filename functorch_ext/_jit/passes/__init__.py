@@ -2,6 +2,7 @@
 
 from torch import fx
 
+import functorch_ext._releases.dead_code  # noqa: F401
 from functorch_ext._jit.passes.aliases import remove_aliases
 from functorch_ext._jit.passes.basis import remove_products_with_basis
 from functorch_ext._jit.passes.common import merge_common
