@@ -15,6 +15,10 @@ at::Tensor with_dimension(const at::Tensor& tensor, const Level& level) {
   auto value = expanded_at_front(tensor, level);
   return tensor.dim() == 0 ? value.unsqueeze(1) : value;
 }
+at::Tensor to_change(const at::Tensor& self, const Level& level) {
+  auto value = expanded_to_change(self, level);
+  return self.dim() == 0 ? value.unsqueeze(1) : value;
+}
 
 int64_t physical_dim_of(int64_t dim, const at::Tensor& self) {
   return physical_dim(dim, std::max<int64_t>(self.dim(), 1));
@@ -40,9 +44,11 @@ struct Scatter<Return(Self, int64_t, Rest...)> {
   using Signature = Return(Self, int64_t, Rest...);
   static Return rule(const Operator<Signature>& op, Level& level, Self self, int64_t dim,
                      Rest... rest) {
+    const auto rewritten = [&](const at::Tensor& tensor) {
+      return &tensor == &self ? to_change(tensor, level) : with_dimension(tensor, level);
+    };
     const auto result = call_rewritten<at::Tensor, Self, int64_t, Rest...>(
-        op.call, [&](const at::Tensor& tensor) { return with_dimension(tensor, level); }, self,
-        physical_dim_of(dim, self), std::forward<Rest>(rest)...);
+        op.call, rewritten, self, physical_dim_of(dim, self), std::forward<Rest>(rest)...);
     return finish(self, result, level);
   }
 };
@@ -120,7 +126,7 @@ template <class Op, class ScatterOp, class Self>
 ResultFor<Self> index_add_rule(Level& level, Self self, int64_t dim, const at::Tensor& index,
                                const at::Tensor& source, const at::Scalar& alpha) {
   const auto physical = physical_dim_of(dim, self);
-  auto value = with_dimension(self, level);
+  auto value = to_change(self, level);
   const auto added = with_dimension(source, level);
   if (!is_batched_at(index, level)) {
     return finish(self, Op::call(value, physical, value_of(index, level), added, alpha), level);
@@ -135,7 +141,7 @@ template <class Op, class ScatterOp, class Self>
 ResultFor<Self> index_copy_rule(Level& level, Self self, int64_t dim, const at::Tensor& index,
                                 const at::Tensor& source) {
   const auto physical = physical_dim_of(dim, self);
-  auto value = with_dimension(self, level);
+  auto value = to_change(self, level);
   const auto copied = with_dimension(source, level);
   if (!is_batched_at(index, level)) {
     return finish(self, Op::call(value, physical, value_of(index, level), copied), level);
@@ -150,7 +156,7 @@ ResultFor<Self> index_reduce_rule(Level& level, Self self, int64_t dim, const at
                                   const at::Tensor& source, c10::string_view reduce,
                                   bool include_self) {
   const auto physical = physical_dim_of(dim, self);
-  auto value = with_dimension(self, level);
+  auto value = to_change(self, level);
   const auto reduced = with_dimension(source, level);
   if (!is_batched_at(index, level)) {
     return finish(self,
@@ -173,7 +179,7 @@ template <class Op, class ScatterOp, class Self>
 ResultFor<Self> index_fill_rule(Level& level, Self self, int64_t dim, const at::Tensor& index,
                                 const at::Scalar& number) {
   const auto physical = physical_dim_of(dim, self);
-  auto value = with_dimension(self, level);
+  auto value = to_change(self, level);
   if (!is_batched_at(index, level)) {
     return finish(self, Op::call(value, physical, value_of(index, level), number), level);
   }
@@ -189,7 +195,7 @@ ResultFor<Self> index_fill_tensor_rule(Level& level, Self self, int64_t dim,
               number.dim());
   check_list(index);
   const auto physical = physical_dim_of(dim, self);
-  auto value = with_dimension(self, level);
+  auto value = to_change(self, level);
   if (!is_batched_at(index, level) && !is_batched_at(number, level)) {
     return finish(self, Op::call(value, physical, value_of(index, level), value_of(number, level)),
                   level);

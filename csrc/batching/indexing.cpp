@@ -254,7 +254,7 @@ at::Tensor index_put_rule(Level& level, const at::Tensor& self, const OptionalTe
     return under_mask->put(self, accumulate);
   }
   const auto put = [&](const OptionalTensors& physical, const at::Tensor& written) {
-    return Op::call(expanded_at_front(self, level), physical, written, accumulate, unsafe...);
+    return Op::call(expanded_to_change(self, level), physical, written, accumulate, unsafe...);
   };
   return wrap(index_put(indices, self, values, level, put), 0, level);
 }

@@ -3,6 +3,8 @@
 #include <ATen/ops/movedim.h>
 #include <c10/core/WrapDimMinimal.h>
 
+#include "engine/below_all_levels.h"
+
 namespace functorch_ext {
 
 at::Tensor at_front(const at::Tensor& tensor, const Level& level) {
@@ -21,6 +23,26 @@ at::Tensor expanded_at_front(const at::Tensor& tensor, const Level& level) {
   return value.unsqueeze(0).expand_symint(physical_sizes(value.sym_sizes(), level));
 }
 
+namespace {
+
+bool somebody_traces() {
+  constexpr c10::DispatchKeySet tracing({c10::DispatchKey::Python, c10::DispatchKey::Functionalize,
+                                         c10::DispatchKey::FuncTorchDynamicLayerFrontMode});
+  return c10::impl::tls_local_dispatch_key_set().included_.has_any(tracing);
+}
+
+}  // namespace
+
+at::Tensor expanded_to_change(const at::Tensor& tensor, const Level& level) {
+  const auto value = expanded_at_front(tensor, level);
+  if (is_batched_at(tensor, level)) {
+    return value;
+  }
+  const bool is_traced =
+      somebody_traces() || below_all_levels(value).key_set().has(c10::DispatchKey::Python);
+  return is_traced ? value.clone(at::MemoryFormat::Contiguous) : value;
+}
+
 bool is_plain(const at::Tensor& value) {
   return !is_wrapper(value) && !value.requires_grad() && !value._fw_grad(/*level=*/0).defined();
 }
@@ -29,11 +51,9 @@ bool is_readable(const at::Tensor& value) {
   using Keys = c10::DispatchKeySet;
   constexpr auto of_any_tensor =
       c10::autograd_dispatch_keyset_with_ADInplaceOrView | c10::autocast_dispatch_keyset;
-  constexpr Keys tracing({c10::DispatchKey::Python, c10::DispatchKey::Functionalize,
-                          c10::DispatchKey::FuncTorchDynamicLayerFrontMode});
   return is_plain(value) && value.key_set() - of_any_tensor == Keys(c10::DispatchKey::CPU) &&
-         !c10::impl::tls_local_dispatch_key_set().included_.has_any(tracing) &&
-         !value.unsafeGetTensorImpl()->has_symbolic_sizes_strides() && value.numel() > 0;
+         !somebody_traces() && !value.unsafeGetTensorImpl()->has_symbolic_sizes_strides() &&
+         value.numel() > 0;
 }
 
 at::Tensor aligned(const at::Tensor& tensor, int64_t rank, const Level& level) {

@@ -17,6 +17,10 @@ at::Tensor at_front(const at::Tensor& tensor, const Level& level);
 // The same, but always with a batch dimension: a tensor that isn't batched is expanded, without
 // a copy.
 at::Tensor expanded_at_front(const at::Tensor& tensor, const Level& level);
+// The same, for an operator that returns it with other numbers in places. While somebody traces, it
+// gets memory of its own: Inductor computes such an operator in place, and writes to what samples
+// share (pytorch#183986).
+at::Tensor expanded_to_change(const at::Tensor& tensor, const Level& level);
 
 // Is the value a tensor of plane 0 that no derivative flows through?
 bool is_plain(const at::Tensor& value);

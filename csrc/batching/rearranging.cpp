@@ -115,7 +115,7 @@ at::Tensor unfold_backward_rule(Level& level, const at::Tensor& grad, c10::SymIn
 at::Tensor select_scatter_rule(Level& level, const at::Tensor& self, const at::Tensor& src,
                                int64_t dim, c10::SymInt index) {
   return wrap(
-      at::select_scatter_symint(expanded_at_front(self, level), expanded_at_front(src, level),
+      at::select_scatter_symint(expanded_to_change(self, level), expanded_at_front(src, level),
                                 physical_dim(dim, self.dim()), index),
       0, level);
 }

@@ -283,6 +283,26 @@ at::Tensor& scale(c10::DispatchKeySet keys, at::Tensor& self, Factor factor) {
   return Op::redispatch(below_derivatives(keys), self, factor);
 }
 
+// Zeros with other numbers in places. (PyTorch would expand one zero, and Inductor then writes to
+// the memory that all of them share.)
+template <class Op, class Signature>
+struct Changed;
+template <class Op, class... Rest>
+struct Changed<Op, at::Tensor(const at::Tensor&, Rest...)> {
+  static at::Tensor kernel(c10::DispatchKeySet keys, const at::Tensor& self, Rest... rest) {
+    if (any_zeros(keys) && is_zeros(self)) {
+      return Op::call(at::zeros_symint(self.sym_sizes(), self.options()),
+                      std::forward<Rest>(rest)...);
+    }
+    return Op::redispatch(below_derivatives(keys), self, std::forward<Rest>(rest)...);
+  }
+};
+
+template <class... Ops>
+void add_changed() {
+  (add_derivative_kernel<Ops>(&Changed<Ops, typename Ops::schema>::kernel), ...);
+}
+
 template <class... Ops>
 void add_linear_in_first() {
   (add_derivative_kernel<Ops>(&LinearInFirst<Ops, typename Ops::schema>::kernel), ...);
@@ -311,6 +331,8 @@ void register_zero_tangents_derivatives() {
   add_derivative_kernel<at::_ops::sum>(functorch_ext::sum);
   add_linear_in_first<elu_backward, gelu_backward, log_sigmoid_backward, sigmoid_backward,
                       tanh_backward, threshold_backward>();
+  add_changed<_unsafe_index_put, index_add, index_copy, index_fill_int_Scalar, at::_ops::index_put,
+              index_reduce, scatter_add, scatter_reduce_two, scatter_src, scatter_value>();
 }
 
 }  // namespace functorch_ext

@@ -33,6 +33,9 @@ _QUESTIONS = (_aten.is_same_size.default, _aten._has_same_storage_numel.default)
 _ALIASES = (_aten.alias.default, _aten.detach.default)
 
 
+_ZEROS = torch._C.DispatchKey.ZeroTensor
+
+
 def install() -> None:
     """Runs the modes that trace, and their decompositions, outside of all levels."""
     _patches.replace(
@@ -92,6 +95,10 @@ def _outside_levels(dispatch: Callable[..., Any]) -> Callable[..., Any]:
                         return _same_node(self.tracer, slot, func(*args))
                 with undecomposed(self):  # a decomposition may return the argument itself
                     return dispatch(self, func, types, args, kwargs)
+            if func is _aten._efficientzerotensor.default:
+                return _C.run_outside_levels(_zeros, self, dispatch, func, types, args, kwargs)
+        elif any(_is_without_memory(arg) for arg in args):
+            return _C.run_outside_levels(_uncached, self, dispatch, func, types, args, kwargs)
         return _C.run_outside_levels(dispatch, self, func, types, args, kwargs)
 
     return dispatch_outside
@@ -109,6 +116,29 @@ def _same_node(tracer: Any, slot: Any, alias: Tensor) -> Tensor:
     """The alias stands for what the graph has already: the graph has its derivatives, too."""
     proxy_tensor.track_tensor(alias, slot.proxy, constant=slot.constant, tracer=tracer)
     return alias
+
+
+def _zeros(
+    mode: Any, dispatch: Callable[..., Any], func: Any, types: Any, args: Any, kwargs: Any
+) -> Tensor:
+    """Zeros without memory, recorded as zeros that compilers can read."""
+    recorded = dispatch(mode, _aten.zeros.default, types, args, kwargs)
+    slot = proxy_tensor.get_proxy_slot(recorded, mode.tracer)
+    return _same_node(mode.tracer, slot, func(*args, **(kwargs or {})))
+
+
+def _is_without_memory(arg: Any) -> bool:
+    """Is it zeros, such as the tangent of a constant?"""
+    return isinstance(arg, Tensor) and torch._C._dispatch_keys(arg).has(_ZEROS)
+
+
+def _uncached(mode: Any, dispatch: Callable[..., Any], *call: Any) -> Any:
+    """What is computed of such zeros; the cache takes them for any tensor of their shape."""
+    enabled, mode.cache_enabled = mode.cache_enabled, False
+    try:
+        return dispatch(mode, *call)
+    finally:
+        mode.cache_enabled = enabled
 
 
 def record_after_dispatch(body: Callable[[], Any]) -> Any:

@@ -28,6 +28,7 @@ def graph_of(function, *args):
         graphs.append(re.sub(r";  .* = None", "", module.code.strip()))
         return module.forward
 
+    torch.compiler.reset()
     compiled = torch.compile(function, backend=aot_autograd(fw_compiler=keep), fullgraph=True)
     torch.testing.assert_close(compiled(*args), function(*args))
     (graph,) = graphs
