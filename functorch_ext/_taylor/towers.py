@@ -70,37 +70,41 @@ def by_polynomial(name: str) -> Any:
             polynomial = _product(found[-1], first)
         return found
 
-    def tower(expansion: Expansion, x: Tensor, y: Tensor) -> Series:
+    def result(expansion: Expansion, x: Series, y: Tensor) -> Series:
         slope = _evaluated(first, y)
-        derivatives: Series = [y, slope]
+        if expansion.order == 2:
+            return _of_second_order(expansion, y, slope, factors(2)[0], *x[1:])
+        tower: Series = [y, slope]
         for polynomial in factors(expansion.order):
             factor = _evaluated(polynomial, y)
             is_number = not isinstance(factor, Tensor)
-            derivatives.append(times(factor, slope) if is_number else factor * slope)
-        return derivatives
+            tower.append(times(factor, slope) if is_number else factor * slope)
+        return faa_di_bruno(expansion, tower, x)
 
-    return _rule(tower)
+    return _rule(result)
 
 
 def by_derivative(name: str) -> Any:
     """The rule of an entry of ``DERIVATIVES``."""
     derivative = DERIVATIVES[name]
 
-    def tower(expansion: Expansion, x: Tensor, y: Tensor) -> Series:
-        slope = derivative(variable(x, expansion.order - 1))
-        return [y, *(slope.series if type(slope) is Taylor else [slope])]
+    def result(expansion: Expansion, x: Series, y: Tensor) -> Series:
+        slope = derivative(variable(x[0], expansion.order - 1))
+        tower = [y, *(slope.series if type(slope) is Taylor else [slope])]
+        return faa_di_bruno(expansion, tower, x)
 
-    return _rule(tower)
+    return _rule(result)
 
 
 def by_slope(name: str) -> Any:
     """The rule of an entry of ``SLOPES``."""
     slope = SLOPES[name]
 
-    def tower(expansion: Expansion, x: Tensor, y: Tensor, *args: Any, **kwargs: Any) -> Series:
-        return [y, slope(x, *args, **kwargs), *[None] * (expansion.order - 1)]
+    def result(expansion: Expansion, x: Series, y: Tensor, *args: Any, **kwargs: Any) -> Series:
+        factor = slope(x[0], *args, **kwargs)
+        return [y, *(None if each is None else factor * each for each in x[1:])]
 
-    return _rule(tower, is_real=True)
+    return _rule(result, is_real=True)
 
 
 def power(
@@ -123,7 +127,30 @@ def power(
     return Taylor(expansion, faa_di_bruno(expansion, tower, series))
 
 
-def _rule(tower: Callable[..., Series], is_real: bool = False) -> Any:
+def _of_second_order(
+    expansion: Expansion,
+    y: Any,
+    slope: Any,
+    factor: Sequence[float],
+    first: Tensor | None,
+    second: Tensor | None,
+) -> Series:
+    """The series to order 2, as Laplacians need it: y' x_1, and y' (x_2 + factor(y) x_1 x_1)."""
+    if first is None:
+        return [y, None, None if second is None else slope * second]
+    squares = expansion.collapse(first * first)
+    if second is None:
+        inner = _evaluated(factor, y) * squares
+    elif len(factor) == 1:
+        inner = second.add(squares, alpha=factor[0])
+    elif len(factor) == 2 and not factor[0]:
+        inner = second.addcmul(y, squares, value=factor[1])
+    else:
+        inner = second.addcmul(_evaluated(factor, y), squares)
+    return [y, slope * first, slope * inner]
+
+
+def _rule(result: Callable[..., Series], is_real: bool = False) -> Any:
     def rule(
         expansion: Expansion,
         func: Callable[..., Any],
@@ -137,8 +164,7 @@ def _rule(tower: Callable[..., Series], is_real: bool = False) -> Any:
         if is_real and x.is_complex():
             return NotImplemented
         y = func(x, *others, **kwargs)
-        derivatives = tower(expansion, x, y, *others, **kwargs)
-        return Taylor(expansion, faa_di_bruno(expansion, derivatives, series))
+        return Taylor(expansion, result(expansion, series, y, *others, **kwargs))
 
     return rule
 
