@@ -40,6 +40,7 @@ from functorch_ext.custom_vjp import custom_vjp  # noqa: E402
 from functorch_ext.custom_vmap import custom_vmap  # noqa: E402
 from functorch_ext.debugging import debug_unwrap  # noqa: E402
 from functorch_ext.diagonals import hessian_diag, trace_estimate  # noqa: E402
+from functorch_ext.divergence import divergence  # noqa: E402
 from functorch_ext.explain import explain  # noqa: E402
 from functorch_ext.forward import jvp, linearize  # noqa: E402
 from functorch_ext.functionalize import functionalize  # noqa: E402
@@ -82,6 +83,7 @@ __all__ = [
     "custom_vjp",
     "custom_vmap",
     "debug_unwrap",
+    "divergence",
     "explain",
     "fisher_vp",
     "fixed_point",

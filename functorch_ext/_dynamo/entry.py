@@ -29,6 +29,7 @@ _OPTIONS: dict[str, tuple[int, tuple[str, ...]]] = {
     "jacrev": (1, ("has_aux", "chunk_size")),
     "jacfwd": (2, ("chunk_size", "randomness")),
     "hessian": (1, ("has_aux", "chunk_size")),
+    "divergence": (1, ("chunk_size",)),
     "hessian_diag": (1, ("chunk_size",)),
     "laplacian": (1, ("weights", "chunk_size")),
     "hvp.at": (1, ()),

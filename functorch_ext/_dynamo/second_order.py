@@ -1,4 +1,4 @@
-"""What Dynamo traces for products with Hessians, their diagonals and traces.
+"""What Dynamo traces for products with Hessians, their diagonals and traces, and for divergences.
 
 The transforms are composed as their formulas are: what the composition computes twice, compilers
 compute once. What a polyfill can't say, it leaves to the transform, as in ``polyfills.py``.
@@ -45,6 +45,13 @@ def hessian_diag(func, argnums=0, *, chunk_size=None):
     return diagonal
 
 
+def divergence(func, argnums=0, *, chunk_size=None):
+    def of_point(*args, **kwargs):
+        return call_transform("divergence", func, (argnums, chunk_size), args, kwargs)
+
+    return of_point
+
+
 def laplacian(func, argnums=0, *, weights=None, chunk_size=None):
     def trace(*args, **kwargs):
         return call_transform("laplacian", func, (argnums, weights, chunk_size), args, kwargs)
@@ -65,6 +72,8 @@ def traced_call(transform, func, options, args, kwargs):
     if transform == "hessian_diag":
         seconds, size = _seconds(func, *options, args, kwargs)
         return pytree.tree_map(lambda each: each.reshape(each.shape[:-1] + size), seconds)
+    if transform == "divergence":
+        return _divergence(func, *options, args, kwargs)
     if transform == "laplacian":
         argnums, weights, chunk_size = options
         if weights is not None:
@@ -107,18 +116,36 @@ def _ggnvp_at(model, loss, args, kwargs):
 
 def _seconds(func, argnums, chunk_size, args, kwargs):
     """Second derivatives along each element of one tensor, in the last dimension; its shape."""
-    point = _point(argnums, args)
-    if not isinstance(point, Tensor) or not point.is_floating_point() or point.numel() == 0:
-        raise Refused
+    point, basis = _point_and_basis(argnums, args)
     evaluate = _by_point(func, argnums, args, kwargs)
 
     def along(direction):
         first = lambda x: functorch_ext.jvp(evaluate, (x,), (direction,))[1]
         return functorch_ext.jvp(first, (point,), (direction,))[1]
 
-    basis = torch.eye(point.numel(), dtype=point.dtype, device=point.device)
-    basis = basis.reshape((point.numel(), *point.shape))
     return functorch_ext.vmap(along, 0, -1, chunk_size=chunk_size)(basis), point.shape
+
+
+def _divergence(func, argnums, chunk_size, args, kwargs):
+    point, basis = _point_and_basis(argnums, args)
+    evaluate = _by_point(func, argnums, args, kwargs)
+
+    def along(direction):
+        pushed = functorch_ext.jvp(evaluate, (point,), (direction,))[1]
+        if not isinstance(pushed, Tensor) or pushed.shape != point.shape:
+            raise Refused
+        return (pushed * direction).sum()
+
+    return functorch_ext.vmap(along, chunk_size=chunk_size)(basis).sum()
+
+
+def _point_and_basis(argnums, args):
+    """One tensor, and directions along each of its elements."""
+    point = _point(argnums, args)
+    if not isinstance(point, Tensor) or not point.is_floating_point() or point.numel() == 0:
+        raise Refused
+    basis = torch.eye(point.numel(), dtype=point.dtype, device=point.device)
+    return point, basis.reshape((point.numel(), *point.shape))
 
 
 def _point(argnums, args):

@@ -20,7 +20,7 @@ _SUBSTITUTED = (
     "vjp",
     "vmap",
 )
-_SECOND_ORDER = ("ggnvp", "hessian_diag", "hvp", "laplacian", "vhp")
+_SECOND_ORDER = ("divergence", "ggnvp", "hessian_diag", "hvp", "laplacian", "vhp")
 
 
 def install() -> None:

@@ -42,6 +42,7 @@ _TRANSFORMS: dict[str, tuple[_Name, tuple[str, ...]]] = {
     "jet": ("jet", ("basis",)),
     "laplacian.<locals>.trace": ("laplacian", ("basis",)),
     "hessian_diag.<locals>.diagonal": ("hessian_diag", ()),
+    "divergence.<locals>.of_point": ("divergence", ("basis", "values")),
     "trace_estimate": ("trace_estimate", ()),
     "CurvatureProduct.__call__": (_named_by_self, ()),
     "CurvatureProduct.at": (_named_by_self, ()),

@@ -7,6 +7,7 @@ from torch import nn
 
 from functorch_ext import (
     clipped_grad_sum,
+    divergence,
     hessian,
     hessian_diag,
     jacfwd,
@@ -77,6 +78,7 @@ def test_derivatives(shape, chunk_size):
     assert hessian(total, **options)(x).shape == (*shape, *shape)
     assert hessian_diag(total, **options)(x).shape == shape
     assert laplacian(total, **options)(x) == 0
+    assert divergence(square, **options)(x) == 0
     assert sparse_jacobian(square, **options)(x).shape == (0, 0)
     assert sparse_hessian(total, **options)(x).shape == (0, 0)
     rows = sparse_jacobian(lambda x: x.sum().expand(2), **options)(x)

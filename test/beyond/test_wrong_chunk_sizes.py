@@ -11,6 +11,7 @@ from torch import nn
 
 from functorch_ext import (
     clipped_grad_sum,
+    divergence,
     hessian,
     hessian_diag,
     jacfwd,
@@ -29,6 +30,7 @@ TRANSFORMS = {
     "jacrev": lambda size: jacrev(torch.sin, chunk_size=size),
     "jacfwd": lambda size: jacfwd(torch.sin, chunk_size=size),
     "hessian": lambda size: hessian(torch.sum, chunk_size=size),
+    "divergence": lambda size: divergence(torch.sin, chunk_size=size),
     "hessian_diag": lambda size: hessian_diag(torch.sum, chunk_size=size),
     "laplacian": lambda size: laplacian(torch.sum, chunk_size=size),
     "sparse_jacobian": lambda size: sparse_jacobian(torch.sin, chunk_size=size),

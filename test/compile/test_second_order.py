@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from functorch_ext import ggnvp, hessian_diag, hvp, laplacian, vhp, vmap
+from functorch_ext import divergence, ggnvp, hessian_diag, hvp, laplacian, vhp, vmap
 
 F = torch.float64
 
@@ -31,6 +31,8 @@ PROGRAMS = {
     "ggnvp": lambda x: ggnvp(lambda w, s: w.outer(s).sin(), lambda z: z.pow(3).sum())(x, x, x),
     "hessian_diag": lambda x: hessian_diag(lambda x: {"a": x.sin() @ x})(x.view(2, 2)),
     "hessian_diag in chunks": lambda x: hessian_diag(number, argnums=1, chunk_size=3)(x, x),
+    "divergence": lambda x: divergence(lambda x: x.outer(x) @ x.sin(), chunk_size=3)(x),
+    "divergence, mapped": lambda x: vmap(divergence(torch.sin))(x.view(2, 2)),
     "laplacian in chunks": lambda x: laplacian(number, chunk_size=2)(x),
     "laplacian, mapped": lambda x: vmap(laplacian(number, argnums=1), (None, 0))(x, x.view(2, 2)),
 }
@@ -46,6 +48,7 @@ def test_one_graph(name):
 
 BREAKING = {
     "laplacian with weights": lambda x: laplacian(number, weights=x)(x),
+    "divergence of a container": lambda x: divergence(lambda x: {"a": x["a"].sin()})({"a": x}),
     "hessian_diag by two": lambda x: hessian_diag(number, argnums=(0, 1))(x, x),
     **{
         transform.__name__: lambda x, transform=transform: transform(broken)(x)
