@@ -331,8 +331,9 @@ void register_zero_tangents_derivatives() {
   add_derivative_kernel<at::_ops::sum>(functorch_ext::sum);
   add_linear_in_first<elu_backward, gelu_backward, log_sigmoid_backward, sigmoid_backward,
                       tanh_backward, threshold_backward>();
+  // (The kinds that reduce have a kernel already: PyTorch has no forward mode for them.)
   add_changed<_unsafe_index_put, index_add, index_copy, index_fill_int_Scalar, at::_ops::index_put,
-              index_reduce, scatter_add, scatter_reduce_two, scatter_src, scatter_value>();
+              scatter_add, scatter_src, scatter_value>();
 }
 
 }  // namespace functorch_ext

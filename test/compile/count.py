@@ -38,6 +38,7 @@ COLUMNS: dict[str, tuple[Any, dict[str, Any]]] = {
     "aot_eager, dynamic": (functorch_ext, {"backend": "aot_eager", "dynamic": True}),
     "Inductor": (functorch_ext, {"options": {"fallback_random": True}}),
     "torch.func, aot_eager": (torch.func, {"backend": "aot_eager"}),
+    "torch.func, Inductor": (torch.func, {"options": {"fallback_random": True}}),
 }
 
 
