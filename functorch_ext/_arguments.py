@@ -69,6 +69,7 @@ def _checked(transform: str, position: Any, argnums: Argnums, args: tuple[Any, .
 
 # Forward and reverse mode raise other types of error for the same, as in PyTorch.
 _FORWARD = ("jvp", "jacfwd", "hessian", "linearize")
+_WITHOUT_AUX = ("divergence", "jet", "laplacian")
 
 
 def check_differentiable(transform: str, what: str, leaves: list[Any]) -> None:
@@ -117,8 +118,8 @@ def check_outputs(transform: str, outputs: Tree) -> list[Tensor]:
         if not isinstance(leaf, Tensor):
             raise RuntimeError(
                 f"functorch_ext.{transform}: expected f(*primals) to return only tensors, got "
-                f"unsupported type {type(leaf)}: {returned_leaf(outputs, index)}. Return other "
-                "values as aux (has_aux=True)."
+                f"unsupported type {type(leaf)}: {returned_leaf(outputs, index)}."
+                + _advice(transform, "other values")
             )
         is_strided = leaf.layout is torch.strided and not leaf.is_nested
         if not is_strided and transform in ("jacrev", "jacfwd"):
@@ -129,9 +130,13 @@ def check_outputs(transform: str, outputs: Tree) -> list[Tensor]:
         if transform not in _FORWARD and not (leaf.is_floating_point() or leaf.is_complex()):
             raise RuntimeError(
                 f"functorch_ext.{transform}: All outputs of f must be floating-point or complex "
-                f"Tensors, got Tensor with dtype {leaf.dtype}. Return others as aux (has_aux=True)."
+                f"Tensors, got Tensor with dtype {leaf.dtype}." + _advice(transform, "others")
             )
     return leaves
+
+
+def _advice(transform: str, what: str) -> str:
+    return "" if transform in _WITHOUT_AUX else f" Return {what} as aux (has_aux=True)."
 
 
 def split_aux(transform: str, func: Callable[..., Any], result: Any) -> tuple[Any, Any]:

@@ -64,9 +64,14 @@ def divergence(
 
         def share(start: int, count: int) -> Tensor:
             basis = _C.standard_basis(leaves, start, count)
-            outputs, _, columns, _ = push_columns(
+            outputs, returned, columns, _ = push_columns(
                 same, "divergence", field, leaves, basis, count, False
             )
+            if returned != structure:
+                raise RuntimeError(
+                    "functorch_ext.divergence: expected func to return a container like its input, "
+                    f"{structure}, but got {returned}."
+                )
             _check_shapes(outputs, leaves)
             return functools.reduce(torch.add, _diagonals(columns, leaves, start))
 

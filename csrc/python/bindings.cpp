@@ -229,7 +229,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("watch_builtin", &watch_builtin, py::arg("function"), py::arg("role"),
              py::arg("of_elements") = py::none());
   module.def("set_watched", &set_watched);
-  module.def("set_type_of_fakes", &set_type_of_fakes);
+  module.def("add_type_of_fakes", &add_type_of_fakes);
   module.def("own_tensor", &own_tensor);
   module.def("has_storage", [](const at::Tensor& tensor) { return tensor.has_storage(); });
   module.def("below_all_levels", [](const at::Tensor& tensor) { return below_all_levels(tensor); });

@@ -3,8 +3,10 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "engine/own_memory.h"
 #include "engine/thread_state.h"
@@ -27,8 +29,12 @@ std::array<bool, capacity> elements_come_first{};
 std::array<PyMethodDef*, capacity> definitions{};
 size_t count = 0;
 
-// The subclass that stands for plain tensors while a program is traced.
-PyTypeObject* type_of_fakes = nullptr;
+// The subclasses that stand for plain tensors while a program is traced.
+std::vector<PyTypeObject*> types_of_fakes;
+
+bool stands_for_plain_tensors(PyTypeObject* type) {
+  return std::find(types_of_fakes.begin(), types_of_fakes.end(), type) != types_of_fakes.end();
+}
 
 bool has_memory(const at::Tensor& tensor) {
   return tensor.layout() == at::kStrided && !tensor.is_nested();
@@ -71,7 +77,7 @@ bool is_in_transform() {
 }
 
 py::object own_result(py::object made, BuiltinRole role) {
-  if (!THPVariable_CheckExact(made.ptr()) && Py_TYPE(made.ptr()) != type_of_fakes) {
+  if (!THPVariable_CheckExact(made.ptr()) && !stands_for_plain_tensors(Py_TYPE(made.ptr()))) {
     return made;
   }
   const auto& tensor = THPVariable_Unpack(made.ptr());
@@ -237,8 +243,8 @@ void set_watched(size_t index, bool on) {
   }
 }
 
-void set_type_of_fakes(const py::type& type) {
-  type_of_fakes = reinterpret_cast<PyTypeObject*>(py::type(type).release().ptr());
+void add_type_of_fakes(const py::type& type) {
+  types_of_fakes.push_back(reinterpret_cast<PyTypeObject*>(py::type(type).release().ptr()));
 }
 
 py::object own_tensor(const py::object& tensor) {

@@ -27,9 +27,9 @@ size_t watch_builtin(const pybind11::object& function, BuiltinRole role,
 // first watched.
 void set_watched(size_t index, bool on);
 
-// FakeTensor: what the functions make of it is a transform's own, as plain tensors are; other
-// subclasses stay as they are.
-void set_type_of_fakes(const pybind11::type& type);
+// A subclass by which PyTorch traces, such as FakeTensor: what the functions make of it is a
+// transform's own, as plain tensors are; other subclasses stay as they are.
+void add_type_of_fakes(const pybind11::type& type);
 
 // A tensor that the program has just made by other means, as the transform's own.
 pybind11::object own_tensor(const pybind11::object& tensor);

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.autograd import forward_ad
 from torch.utils import dlpack
 
@@ -76,7 +77,8 @@ def install() -> None:
     for owner, names in COMPUTES:
         for name in names.split():
             _watch(owner, name, "COMPUTES")
-    _C.set_type_of_fakes(FakeTensor)
+    for stand_in in (FakeTensor, FunctionalTensor):
+        _C.add_type_of_fakes(stand_in)
     for owner, name in HANDS_OUT:
         _watch(owner, name, "HANDS_OUT")
     _watch(torch.Tensor, "data_ptr", "HANDS_POINTER")

@@ -85,12 +85,26 @@ def test_jit():
     "func, shapes",
     [
         (torch.sum, r"\[\(3,\)\], but got \[\(\)\]"),
-        (lambda x: (x, x), r"\[\(3,\)\], but got \[\(3,\), \(3,\)\]"),
+        (lambda x: x.outer(x), r"\[\(3,\)\], but got \[\(3, 3\)\]"),
     ],
 )
 def test_output_of_another_shape(func, shapes):
     with pytest.raises(RuntimeError, match=f"divergence: expected func to return .*{shapes}"):
         divergence(func)(rand(3))
+
+
+def test_output_of_another_structure():
+    with pytest.raises(RuntimeError, match="divergence: expected func to return a container like"):
+        divergence(lambda t: [t["b"], t["a"]])({"a": rand(2), "b": rand(2)})
+    with pytest.raises(RuntimeError, match="divergence: expected func to return a container like"):
+        divergence(lambda x: (x, x))(rand(3))
+
+
+def test_output_without_derivatives():
+    for output in (1.0, torch.ones(3, dtype=torch.long)):
+        with pytest.raises(RuntimeError, match=r"divergence: .*(float|torch\.int64)") as error:
+            divergence(lambda x: output)(rand(3))  # noqa: B023
+        assert "aux" not in str(error.value)
 
 
 def test_errors():
