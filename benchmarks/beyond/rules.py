@@ -17,7 +17,11 @@ from functorch_ext import (
     fixed_point,
     grad,
     implicit_root,
+    pmax,
     pmean,
+    ppermute,
+    psum,
+    stop_gradient,
     vmap,
 )
 
@@ -170,6 +174,35 @@ def normalized(peers: Peers) -> Runs:
     }
 
 
+# For one sample among others, and for the batch.
+_ACROSS: dict[str, tuple[Any, Any]] = {
+    "psum": (lambda x: x / psum(x, "batch"), lambda x: x / x.sum(0)),
+    "pmax": (lambda x: (x - pmax(x, "batch")).exp(), lambda x: (x - x.amax(0)).exp()),
+    "ppermute": (
+        lambda x: x * ppermute(x, "batch", [(i, (i + 1) % 256) for i in range(256)]),
+        lambda x: x * x.roll(1, 0),
+    ),
+}
+
+
+def across(name: str) -> Runs:
+    x = torch.rand(256, 64) + 1
+    of_sample, of_batch = _ACROSS[name]
+    total = lambda f: grad(lambda x: (f(x) ** 3).sum())
+    return {
+        PLAIN: lambda: total(of_batch)(x),
+        OURS: lambda: total(vmap(of_sample, axis_name="batch"))(x),
+    }
+
+
+def stopped(peers: Peers) -> Runs:
+    x = torch.randn(10_000)
+    return {
+        PLAIN: lambda: grad(lambda x: (x * x.sin().detach()).sum())(x),
+        OURS: lambda: grad(lambda x: (x * stop_gradient(x.sin())).sum())(x),
+    }
+
+
 def contrastive(peers: Peers) -> Runs:
     a, b = torch.randn(64, 32), torch.randn(64, 32)
 
@@ -187,6 +220,7 @@ def contrastive(peers: Peers) -> Runs:
 CASES = [
     Case("`custom_vjp`, gradient of 10,000 numbers", "`autograd.Function`", reverse_rule),
     Case("`custom_jvp`, gradient of 10,000 numbers", "without a rule", forward_rule),
+    Case("`stop_gradient`, gradient of 10,000 numbers", "`detach`", stopped),
     Case("`custom_vmap`, 64 products of 32x32", "without a rule", batching_rule),
     Case("`checkpoint`, 4 blocks of 4 layers", "without", recomputed),
     Case(
@@ -200,5 +234,13 @@ CASES = [
         lambda peers: equilibrium(peers, True),
     ),
     Case("`pmean`, gradient of batch norm, 256x64", "on the batch", normalized),
+    *(
+        Case(
+            f"`{name}`, gradient by 256 samples of 64",
+            "on the batch",
+            lambda peers, name=name: across(name),
+        )
+        for name in _ACROSS
+    ),
     Case("`all_gather`, gradient of a contrastive loss, 64", "on the batch", contrastive),
 ]

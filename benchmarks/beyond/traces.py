@@ -13,6 +13,7 @@ from benchmarks.beyond.case import JIT, OURS, PLAIN, Case, Runs, mlp
 from benchmarks.models import mlp_in_jax
 from benchmarks.peers import TORCH_FUNC, Peers, parameters_of
 from functorch_ext import (
+    divergence,
     hessian,
     hessian_diag,
     hvp,
@@ -70,6 +71,26 @@ def weighted(peers: Peers) -> Runs:
     return {
         PLAIN: lambda: vmap(lambda x: (hessian(value)(x) * weights).sum())(x),
         OURS: lambda: vmap(laplacian(value, weights=weights))(x),
+    }
+
+
+def of_a_field(peers: Peers) -> Runs:
+    model, x = mlp(16, 64, 64, 16), torch.randn(128, 16)
+    model.requires_grad_(False)
+    ours = vmap(divergence(model))
+
+    def in_jax(jax: Any) -> Any:
+        def of_one(p: Any, x: Any) -> Any:
+            return jax.numpy.trace(jax.jacfwd(lambda x: mlp_in_jax(jax, p, x))(x))
+
+        return jax.vmap(of_one, in_axes=(None, 0))
+
+    return {
+        PLAIN: lambda: vmap(lambda x: jacfwd(model)(x).trace())(x),
+        OURS: lambda: ours(x),
+        JIT: (compiled := jit(ours)) and (lambda: compiled(x)),
+        TORCH_FUNC: lambda: torch.func.vmap(lambda x: torch.func.jacfwd(model)(x).trace())(x),
+        **peers.jax(in_jax, parameters_of(model), x),
     }
 
 
@@ -167,6 +188,7 @@ CASES = [
         for inputs in (12, 30)
     ),
     Case("`laplacian(f, weights=matrix)`, d = 12, batch 64", "`sum(hessian * matrix)`", weighted),
+    Case("`divergence`, MLP 16-64-64-16, batch 128", "`vmap(trace(jacfwd))`", of_a_field),
     Case("`hessian_diag`, MLP 64-64-1", "`diagonal(hessian)`", diagonal),
     Case("`trace_estimate`, 10 samples, n = 500", "`trace(hessian)`", estimate),
     Case("`jet`, order 4, MLP 16-64-64-1", "nested `jvp`", series),
