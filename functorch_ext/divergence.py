@@ -54,7 +54,10 @@ def divergence(
     """
     chunking = checked_chunk_size("divergence", chunk_size)
 
-    def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    @functools.wraps(func)
+    def of_point(*args: Any, **kwargs: Any) -> Any:
+        if not EAGER:
+            return call_transform("divergence", func, (argnums, chunk_size), args, kwargs)
         leaves, structure = flatten(selected("divergence", argnums, args))
         check_differentiable("divergence", "the argument at argnums", leaves)
         same = _C.Randomness.SAME
@@ -67,21 +70,10 @@ def divergence(
             outputs, returned, columns, _ = push_columns(
                 same, "divergence", field, leaves, basis, count, False
             )
-            if returned != structure:
-                raise RuntimeError(
-                    "functorch_ext.divergence: expected func to return a container like its input, "
-                    f"{structure}, but got {returned}."
-                )
-            _check_shapes(outputs, leaves)
+            _check_alike((structure, leaves), (returned, outputs))
             return functools.reduce(torch.add, _diagonals(columns, leaves, start))
 
         return functools.reduce(torch.add, each_chunk(share, leaves, chunking))
-
-    @functools.wraps(func)
-    def of_point(*args: Any, **kwargs: Any) -> Any:
-        if not EAGER:
-            return call_transform("divergence", func, (argnums, chunk_size), args, kwargs)
-        return compute(args, kwargs)
 
     return of_point
 
@@ -97,8 +89,14 @@ def _diagonals(columns: list[Tensor], inputs: list[Tensor], start: int) -> list[
     return sums
 
 
-def _check_shapes(outputs: list[Tensor], inputs: list[Tensor]) -> None:
-    expected, got = ([tuple(x.shape) for x in each] for each in (inputs, outputs))
+def _check_alike(given: tuple[Any, list[Tensor]], returned: tuple[Any, list[Tensor]]) -> None:
+    """Raises unless the output has the structure of the input, and its tensors those shapes."""
+    if returned[0] != given[0]:
+        raise RuntimeError(
+            "functorch_ext.divergence: expected func to return a container like its input, "
+            f"{given[0]}, but got {returned[0]}."
+        )
+    expected, got = ([tuple(x.shape) for x in tensors] for _, tensors in (given, returned))
     if expected != got:
         raise RuntimeError(
             "functorch_ext.divergence: expected func to return tensors of the shapes of its "

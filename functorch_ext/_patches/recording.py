@@ -32,7 +32,7 @@ _QUESTIONS = (_aten.is_same_size.default, _aten._has_same_storage_numel.default)
 # What must return another tensor than its argument: autograd gives the two different derivatives.
 _ALIASES = (_aten.alias.default, _aten.detach.default)
 
-
+# The key of zeros without memory.
 _ZEROS = torch._C.DispatchKey.ZeroTensor
 
 

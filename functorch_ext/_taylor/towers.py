@@ -73,7 +73,7 @@ def by_polynomial(name: str) -> Any:
     def result(expansion: Expansion, x: Series, y: Tensor) -> Series:
         slope = _evaluated(first, y)
         if expansion.order == 2:
-            return _of_second_order(expansion, y, slope, factors(2)[0], *x[1:])
+            return _polynomial_to_second_order(expansion, y, slope, factors(2)[0], *x[1:])
         tower: Series = [y, slope]
         for polynomial in factors(expansion.order):
             factor = _evaluated(polynomial, y)
@@ -127,7 +127,7 @@ def power(
     return Taylor(expansion, faa_di_bruno(expansion, tower, series))
 
 
-def _of_second_order(
+def _polynomial_to_second_order(
     expansion: Expansion,
     y: Any,
     slope: Any,

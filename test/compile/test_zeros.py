@@ -8,7 +8,6 @@ from functorch_ext import grad, hessian, jacfwd, jvp, vmap
 
 MODES = pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
 I = torch.tensor([0, 2, 0])  # noqa: E741
-V = torch.ones(3)
 
 
 def rand(*shape):
