@@ -2,8 +2,8 @@
 
 Times vary with the machine and with what else runs on it; the number of instructions hardly does.
 Valgrind counts them (its tool callgrind). A chain of 40 operators less a chain of 20 gives the
-instructions of one operator, its derivative included where there is one; what a call costs besides
-is its entry.
+instructions of one operator, its derivative included where there is one. A chain of none, summed
+where there is a gradient, gives those of the entry, less what counting a call takes.
 
 python -m benchmarks.instructions [--output build/benchmarks/instructions.json]
 """
@@ -85,6 +85,9 @@ def _by_hand() -> dict[str, Callable[[Function], Function]]:
     }
 
 
+NOTHING = ("", "", "", 0)  # a call that does nothing, to take off
+
+
 def cases() -> Iterator[tuple[tuple[str, str, str, int], Callable[[], Any]]]:
     """What is counted: (operator, transform, who, length of the chain), and the call to count."""
     x = torch.rand(2, 2, 4)
@@ -93,35 +96,38 @@ def cases() -> Iterator[tuple[tuple[str, str, str, int], Callable[[], Any]]]:
         OURS: _with_library(functorch_ext),
         TORCH_FUNC: _with_library(torch.func),
     }
-    for operator_name, operator in OPERATORS.items():
-        for side, transforms in sides.items():
-            for name, transform in transforms.items():
+    yield NOTHING, lambda: None
+    for side, transforms in sides.items():
+        for name, transform in transforms.items():
+            run = transform(_chain(torch.sin, 0))
+            yield ("", name, side, 0), lambda run=run: run(x)
+            for operator_name, operator in OPERATORS.items():
                 for length in (SHORT, LONG):
                     run = transform(_chain(operator, length))
                     yield (operator_name, name, side, length), lambda run=run: run(x)
 
 
 def measure() -> dict[str, Any]:
-    """Instructions of each operator and of the entry, by operator, transform and side.
+    """Instructions of each operator and of the entry.
 
     Returns:
-        A dict from "operator, transform" to sides to ``per_operator`` and ``entry``; or a dict of a
-        ``note`` alone, where there is no Valgrind.
+        ``per_operator``, a dict from "operator, transform" to sides to counts, and ``entry``, one
+        from transforms to sides to counts; or a ``note`` alone, where there is no Valgrind.
     """
     if not is_available():
         return {"note": "Left out: no Valgrind, or a PyTorch that was built without it."}
     keys = [key for key, _ in cases()]
     counted = counts_of("benchmarks.instructions", ["--count"], len(keys))
     counts = dict(zip(keys, counted, strict=True))
-    results: dict[str, Any] = {}
-    for operator, transform, side, length in counts:
-        if length == SHORT:
-            short = counts[operator, transform, side, SHORT]
-            per_operator = (counts[operator, transform, side, LONG] - short) / (LONG - SHORT)
-            results.setdefault(f"{operator}, {transform}", {})[side] = {
-                "per_operator": round(per_operator),
-                "entry": round(short - SHORT * per_operator),
-            }
+    results: dict[str, Any] = {"per_operator": {}, "entry": {}}
+    for (operator, transform, side, length), total in counts.items():
+        if length == LONG:
+            one = (total - counts[operator, transform, side, SHORT]) / (LONG - SHORT)
+            row = results["per_operator"].setdefault(f"{operator}, {transform}", {})
+            row[side] = round(one)
+        elif length == 0 and transform:
+            row = results["entry"].setdefault(transform, {})
+            row[side] = total - counts[NOTHING]
     return results
 
 
@@ -133,12 +139,18 @@ def tables(results: dict[str, Any]) -> str:
     parts = []
     for what, title in (("per_operator", "Per operator"), ("entry", "Entry")):
         rows = [
-            [name, *(f"{of[side][what]:,}" for side in sides)]
-            + [f"{of[TORCH_FUNC][what] / of[OURS][what]:.2f}"]
-            for name, of in results.items()
+            [name, *(f"{of[side]:,}" for side in sides)]
+            + [f"{of[OURS] / of[BY_HAND]:.2f}", f"{of[TORCH_FUNC] / of[OURS]:.2f}"]
+            for name, of in sorted(results[what].items(), key=_order)
         ]
-        parts.append(table([f"{title}, instructions", *sides, f"{TORCH_FUNC} / {OURS}"], rows))
+        heads = [*sides, f"{OURS} / {BY_HAND}", f"{TORCH_FUNC} / {OURS}"]
+        parts.append(table([f"{title}, instructions", *heads], rows))
     return "\n\n".join(parts)
+
+
+def _order(row: tuple[str, dict[str, int]]) -> int:
+    operators = [name for name in OPERATORS if row[0].startswith(name)]
+    return list(OPERATORS).index(operators[0]) if operators else 0
 
 
 if __name__ == "__main__":

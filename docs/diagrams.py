@@ -142,7 +142,7 @@ def route() -> str:
 def state() -> str:
     """Who changes which state."""
     call = Box(
-        220, 15, 300, "Python hands over a function\n_C.run_batch(body, ...), _C.call_mapped(...)"
+        220, 15, 300, "Python hands over a function\n_C.run_batch(body, ...), _C.mapped_call(...)"
     )
     batch = Box(15, 110, 170, "BatchFrame,\nFunctionalFrame")
     forward = Box(200, 110, 170, "ForwardFrame,\nReverseFrame,\nBackwardPass")

@@ -155,22 +155,21 @@ def run_outside_inference_mode(function: Callable[..., _T], *args: Any) -> _T: .
 def run_with_grad_mode(enabled: bool, function: Callable[..., _T], *args: Any) -> _T: ...
 def call_on_plane_of(tensors: tuple[Any, ...], function: Callable[..., _T], *args: Any) -> _T: ...
 def call_outside_rules(function: Callable[..., _T], *args: Any) -> _T: ...
-def call_mapped(
+def mapped_call(
     function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    dims: tuple[Any, int],
+    in_dims: Any,
+    out_dim: int,
     randomness: Randomness,
     finish: Callable[[Level, Any], Any],
-) -> Any: ...
-def call_differentiated(
+    otherwise: Callable[[tuple[Any, ...], dict[str, Any]], Any],
+) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]: ...
+def differentiated_call(
     function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
     argnum: int,
     check: Callable[[Any], None],
     with_value: bool,
-) -> Any: ...
+    otherwise: Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, Tensor | None, Any]],
+) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, Tensor | None, Any]]: ...
 def call_forward(
     function: Callable[..., Any],
     primals: Any,

@@ -116,16 +116,9 @@ def gradient_function(
     transform: str, func: Callable[..., Any], argnums: Argnums, has_aux: bool, with_value: bool
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Tree, Tensor | None, Any]]:
     """Of (gradient, value, aux); the value may be missing where it isn't asked for."""
-    # All of it in one call to the engine, where the argument turns out to be made of tensors.
-    plain = type(argnums) is int and abs(argnums) <= _MOST_ARGUMENTS and not has_aux
-    argnum: Any = argnums
     check = functools.partial(check_number, transform)
 
     def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tree, Tensor | None, Any]:
-        if plain:
-            result = _C.call_differentiated(func, args, kwargs, argnum, check, with_value)
-            if result is not NotImplemented:
-                return (*result, None)
         leaves, structure = flatten(selected(transform, argnums, args))
         check_differentiable(transform, "the argument at argnums", leaves)
 
@@ -141,6 +134,9 @@ def gradient_function(
 
         return _C.run_reverse(body)
 
+    if type(argnums) is int and abs(argnums) <= _MOST_ARGUMENTS and not has_aux:
+        # All of it in one call to the engine, where the argument turns out to be made of tensors.
+        return _C.differentiated_call(func, argnums, check, with_value, compute)
     return compute
 
 

@@ -102,11 +102,6 @@ def vmap(
                 "across samples takes all of them at once."
             )
         func = named(func, axis_name)
-    # All of it in one call to the engine, where the arguments turn out to be made of tensors.
-    plain = type(in_dims) in (int, tuple) and type(out_dims) is int and abs(out_dims) <= _MOST_DIMS
-    plain = plain and not kwarg_dims and chunk_size is None and chunking is None
-    plain = plain and axis_size is None
-    dims = (in_dims, out_dims)
 
     def run(inputs: MappedInputs) -> Any:
         def body(level: _C.Level) -> Any:
@@ -118,15 +113,7 @@ def vmap(
     def finish(level: _C.Level, outputs: Any) -> Any:
         return _unwrap_outputs(level, outputs, out_dims)
 
-    @functools.wraps(func)
-    def mapped(*args: _Params.args, **kwargs: _Params.kwargs) -> Any:
-        if not EAGER:
-            options = (in_dims, out_dims, randomness, chunk_size, axis_size, kwarg_dims)
-            return call_transform("vmap", func, options, args, kwargs)
-        if plain:
-            result = _C.call_mapped(func, args, kwargs, dims, mode, finish)
-            if result is not NotImplemented:
-                return result
+    def call_in_python(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         inputs = MappedInputs(args, kwargs, in_dims, kwarg_dims, axis_size)
         leaves = tuple(inputs.leaves)
         samples = inputs.batch_size
@@ -137,6 +124,19 @@ def vmap(
         run_chunk = functools.partial(chunked.call, run)
         chunks, same_draws = inputs.chunks(chunked), randomness == "same"
         return _C.call_on_plane_of(leaves, call_in_chunks, run_chunk, chunks, out_dims, same_draws)
+
+    call: Callable[[tuple[Any, ...], dict[str, Any]], Any] = call_in_python
+    whole_batches = chunk_size is None and chunking is None and axis_size is None
+    if whole_batches and not kwarg_dims and type(out_dims) is int and abs(out_dims) <= _MOST_DIMS:
+        # All of it in one call to the engine, where the arguments turn out to be made of tensors.
+        call = _C.mapped_call(func, in_dims, out_dims, mode, finish, call_in_python)
+
+    @functools.wraps(func)
+    def mapped(*args: _Params.args, **kwargs: _Params.kwargs) -> Any:
+        if not EAGER:
+            options = (in_dims, out_dims, randomness, chunk_size, axis_size, kwarg_dims)
+            return call_transform("vmap", func, options, args, kwargs)
+        return call(args, kwargs)
 
     return mapped
 

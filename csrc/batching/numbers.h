@@ -36,7 +36,9 @@ template <class Op, class... More>
 at::Tensor redispatch_with_numbers(c10::DispatchKeySet keys, const at::Tensor& self,
                                    const at::Tensor& other, const More&... more) {
   const auto below = below_derivatives(keys);
-  if (!keys.has(c10::DispatchKey::Python)) {
+  const bool any_number = self.unsafeGetTensorImpl()->is_wrapped_number() ||
+                          other.unsafeGetTensorImpl()->is_wrapped_number();
+  if (C10_UNLIKELY(any_number) && !keys.has(c10::DispatchKey::Python)) {
     if (is_number_to_cast(other, self)) {
       return Op::redispatch(below, self, cast_number(other), more...);
     }

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "engine/wrapper.h"
@@ -73,10 +74,18 @@ struct Rewritten<const OptionalTensors&> {
   using type = OptionalTensors;
 };
 
+// The same for a change that gives a reference to a tensor, which needs no copy unless it is to be
+// written to.
+template <class Parameter, class Change>
+using RewrittenBy = std::conditional_t<
+    std::is_same_v<Parameter, const at::Tensor&> &&
+        std::is_lvalue_reference_v<std::invoke_result_t<Change&, const at::Tensor&>>,
+    const at::Tensor&, typename Rewritten<Parameter>::type>;
+
 // rewrite<Parameter>(argument, change): the argument with each defined tensor t replaced by
 // change(t).
 template <class Parameter, class Change>
-inline typename Rewritten<Parameter>::type rewrite(Parameter argument, Change&& change) {
+inline RewrittenBy<Parameter, Change> rewrite(Parameter argument, Change&& change) {
   using Type = std::remove_cv_t<std::remove_reference_t<Parameter>>;
   if constexpr (std::is_same_v<Type, at::Tensor>) {
     return argument.defined() ? change(argument) : argument;
@@ -113,7 +122,7 @@ inline typename Rewritten<Parameter>::type rewrite(Parameter argument, Change&& 
 template <class Return, class... Parameters, class Function, class Change>
 inline Return call_rewritten(Function&& function, Change&& change, Parameters... arguments) {
   // Braces: the elements are made from left to right.
-  std::tuple<typename Rewritten<Parameters>::type...> rewritten{
+  std::tuple<RewrittenBy<Parameters, Change>...> rewritten{
       rewrite<Parameters>(std::forward<Parameters>(arguments), change)...};
   return std::apply(
       [&](auto&... argument) -> Return { return function(static_cast<Parameters>(argument)...); },

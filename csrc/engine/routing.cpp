@@ -58,14 +58,11 @@ OperatorTraits OperatorTraits::of(const c10::OperatorHandle& op) {
   return traits;
 }
 
-bool routes_through_autograd(const OperatorTraits& traits, c10::DispatchKeySet keys,
-                             const Level& level) {
-  if (keys.has_any(c10::autocast_dispatch_keyset)) {
-    return true;
-  }
-  if (!differentiates_at_all(keys, level)) {
-    return false;
-  }
+bool differentiates_at_all(c10::DispatchKeySet keys, const Level& level) {
+  return keys.has_any(c10::autograd_dispatch_keyset) && thread_state().computing != &level;
+}
+
+bool transform_records(const OperatorTraits& traits, const Level& level) {
   if (level.forward_running.load(std::memory_order_relaxed) > 0) {
     return true;
   }
@@ -78,12 +75,8 @@ bool routes_through_autograd(const OperatorTraits& traits, c10::DispatchKeySet k
          ((traits.view || traits.mutates) && !in_backward_without_graph(level));
 }
 
-bool differentiates_at_all(c10::DispatchKeySet keys, const Level& level) {
-  return keys.has_any(c10::autograd_dispatch_keyset) && thread_state().computing != &level;
-}
-
-bool is_differentiated(const at::Tensor& tensor) {
-  return (c10::GradMode::is_enabled() && tensor.requires_grad()) || has_tangent(tensor);
+bool has_derivative(const at::Tensor& tensor) {
+  return (tensor.requires_grad() && c10::GradMode::is_enabled()) || has_tangent(tensor);
 }
 
 bool needs_lift(const at::Tensor& tensor, const Level& level) {

@@ -42,17 +42,25 @@ inline c10::DispatchKeySet below_entry(c10::DispatchKeySet keys) {
   return keys & kept;
 }
 
-// The part of the decision that doesn't need the arguments: is autocast on, or does this plane
-// differentiate?
-bool routes_through_autograd(const OperatorTraits& traits, c10::DispatchKeySet keys,
-                             const Level& level);
-
 // Can an operator with these keys be differentiated on this plane? Not if autograd is excluded, nor
 // if it is a part of a rule for the same plane.
 bool differentiates_at_all(c10::DispatchKeySet keys, const Level& level);
 
+// Does a transform that runs on this plane record all its operators, or this one at least?
+bool transform_records(const OperatorTraits& traits, const Level& level);
+inline bool is_recorded(const OperatorTraits& traits, const Level& level) {
+  return (level.forward_running.load(std::memory_order_relaxed) |
+          level.reverse_running.load(std::memory_order_relaxed)) != 0 &&
+         transform_records(traits, level);
+}
+
 // Does a derivative flow through this tensor on its own plane?
-bool is_differentiated(const at::Tensor& tensor);
+bool has_derivative(const at::Tensor& tensor);
+inline bool is_differentiated(const at::Tensor& tensor) {
+  // What autograd keeps of a tensor, both modes of it.
+  const auto* impl = tensor.unsafeGetTensorImpl();
+  return C10_UNLIKELY(impl->autograd_meta() != nullptr) && has_derivative(tensor);
+}
 
 // A tensor of a lower plane that autograd of `level`'s plane must not look into: it takes part
 // as a constant, wrapped.
@@ -76,7 +84,7 @@ inline bool any_differentiated_at(const Level& level, const Each& each) {
   return any_tensor(each, [&](const at::Tensor& tensor) {
     const auto* wrapper = wrapper_at(tensor, level);
     return wrapper && (is_differentiated(tensor) ||
-                       (c10::GradMode::is_enabled() && is_differentiated_by_its_base(*wrapper)));
+                       (is_differentiated_by_its_base(*wrapper) && c10::GradMode::is_enabled()));
   });
 }
 
@@ -84,8 +92,9 @@ inline bool any_differentiated_at(const Level& level, const Each& each) {
 template <class Each>
 inline bool differentiates(const OperatorTraits& traits, c10::DispatchKeySet keys,
                            const Level& level, const Each& each) {
-  return routes_through_autograd(traits, keys, level) ||
-         (differentiates_at_all(keys, level) && any_differentiated_at(level, each));
+  return keys.has_any(c10::autocast_dispatch_keyset) ||
+         (differentiates_at_all(keys, level) &&
+          (is_recorded(traits, level) || any_differentiated_at(level, each)));
 }
 
 // Where an operator goes that comes to one of our kernels.

@@ -10,11 +10,11 @@ namespace functorch_ext {
 
 namespace {
 
-// The constructor of TensorImpl adds the autograd keys.
 c10::DispatchKeySet wrapper_keys(const at::Tensor& value, const Level& level) {
-  constexpr c10::DispatchKeySet always({entry_key, landing_key, wrapper_key,
-                                        c10::DispatchKey::AutogradOther,
-                                        c10::DispatchKey::ADInplaceOrView});
+  constexpr auto always =
+      c10::DispatchKeySet({entry_key, landing_key, wrapper_key, c10::DispatchKey::AutogradOther,
+                           c10::DispatchKey::ADInplaceOrView}) |
+      c10::DispatchKeySet(subclass_mark);
   const auto keys = C10_LIKELY(level.layers == 0) ? always : always.add(ahead_key);
   switch (value.device().type()) {
     case c10::DeviceType::CPU:
@@ -29,7 +29,7 @@ c10::DispatchKeySet wrapper_keys(const at::Tensor& value, const Level& level) {
 }  // namespace
 
 WrapperImpl::WrapperImpl(at::Tensor value, int64_t bdim, LevelPtr level)
-    : c10::TensorImpl(wrapper_keys(value, *level), value.dtype(), value.device()),
+    : c10::TensorImpl(c10::DispatchKeySet(), value.dtype(), value.device()),
       value_(std::move(value)),
       level_(std::move(level)),
       bdim_(bdim) {
@@ -37,8 +37,13 @@ WrapperImpl::WrapperImpl(at::Tensor value, int64_t bdim, LevelPtr level)
               "functorch_ext: a tensor of layout ", value_.layout(),
               " can't be batched, nor differentiated inside vmap. Use to_sparse_coo() or "
               "to_dense() of it.");
-  // Not given to TensorImpl's constructor, which would add the autograd key of the backend.
-  key_set_ = key_set_ | c10::DispatchKeySet(subclass_mark);
+  // Not given to TensorImpl's constructor, which would add the autograd key of the mark's backend,
+  // and in inference mode take those of autograd away: there, too, a transform inside can
+  // differentiate wrappers.
+  key_set_ = wrapper_keys(value_, *level_);
+  if (C10_UNLIKELY(!version_counter_.enabled())) {
+    version_counter_ = c10::VariableVersion(0);
+  }
   set_storage_access_should_throw();
   refresh();
 }
@@ -76,16 +81,34 @@ void WrapperImpl::refresh() {
   }
   const auto sizes = impl->sizes();
   const auto strides = impl->strides();
-  const auto rank = static_cast<int64_t>(sizes.size()) - (bdim_ >= 0 ? 1 : 0);
+  // All dimensions but that of the samples.
+  const auto rank = sizes.size() - (bdim_ >= 0 ? 1 : 0);
+  const auto before = bdim_ >= 0 ? static_cast<size_t>(bdim_) : rank;
   sizes_and_strides_.resize(rank);
-  for (int64_t dim = 0; dim < rank; ++dim) {
-    const auto physical = bdim_ >= 0 && dim >= bdim_ ? dim + 1 : dim;
-    sizes_and_strides_.size_at_unchecked(dim) = sizes[physical];
-    sizes_and_strides_.stride_at_unchecked(dim) = strides[physical];
+  int64_t* const own_sizes = sizes_and_strides_.sizes_data();
+  int64_t* const own_strides = sizes_and_strides_.strides_data();
+  int64_t numel = 1;
+  const auto take = [&](size_t dim, size_t physical) {
+    own_sizes[dim] = sizes[physical];
+    own_strides[dim] = strides[physical];
+    numel *= sizes[physical];
+  };
+  for (size_t dim = 0; dim < before; ++dim) {
+    take(dim, dim);
   }
+  for (size_t dim = before; dim < rank; ++dim) {
+    take(dim, dim + 1);
+  }
+  numel_ = numel;
   storage_offset_ = impl->storage_offset();
-  refresh_numel();
-  refresh_contiguous();
+  // Samples one after the other, as nearly all are, and too few dimensions to end in channels.
+  if (C10_LIKELY(bdim_ <= 0 && rank < 4 && numel > 0 && impl->is_contiguous())) {
+    is_contiguous_ = is_non_overlapping_and_dense_ = true;
+    is_channels_last_ = is_channels_last_contiguous_ = false;
+    is_channels_last_3d_ = is_channels_last_3d_contiguous_ = false;
+  } else {
+    refresh_contiguous();
+  }
 }
 
 void WrapperImpl::set_own(bool readable) {
@@ -219,11 +242,6 @@ const char* WrapperImpl::tensorimpl_type_name() const {
 }
 
 at::Tensor wrap(at::Tensor value, int64_t bdim, const Level& level) {
-  // In inference mode, too, wrappers are what a transform inside can differentiate.
-  std::optional<c10::InferenceMode> normal_mode;
-  if (C10_UNLIKELY(c10::InferenceMode::is_enabled())) {
-    normal_mode.emplace(false);
-  }
   auto level_ptr = LevelPtr::reclaim_copy(const_cast<Level*>(&level));
   return at::Tensor(c10::make_intrusive<WrapperImpl>(std::move(value), bdim, std::move(level_ptr)));
 }

@@ -113,6 +113,10 @@ struct WrapperImpl final : c10::TensorImpl {
       c10::VariableVersion&& version_counter, bool allow_tensor_metadata_change) const override;
   void shallow_copy_from(const c10::intrusive_ptr<c10::TensorImpl>& impl) override;
   void release_resources() override;
+  // Gives up the value, of a wrapper that nobody can reach any more.
+  void let_go() {
+    value_.reset();
+  }
 
  private:
   const char* tensorimpl_type_name() const override;

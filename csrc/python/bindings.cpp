@@ -233,8 +233,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("own_tensor", &own_tensor);
   module.def("has_storage", [](const at::Tensor& tensor) { return tensor.has_storage(); });
   module.def("below_all_levels", [](const at::Tensor& tensor) { return below_all_levels(tensor); });
-  module.def("call_mapped", &call_mapped);
-  module.def("call_differentiated", &call_differentiated);
+  module.def("mapped_call", &mapped_call);
+  module.def("differentiated_call", &differentiated_call);
   module.def("call_forward", &call_forward);
   bind_jitted_calls(module);
   bind_module_state(module);

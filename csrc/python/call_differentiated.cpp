@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "autodiff/reverse.h"
+#include "python/bound_calls.h"
 #include "python/noted_errors.h"
 #include "python/objects.h"
 #include "python/plain_trees.h"
@@ -12,9 +13,15 @@ namespace py = pybind11;
 
 namespace functorch_ext {
 
-py::object call_differentiated(const py::object& func, const py::tuple& args,
-                               const py::dict& kwargs, int64_t argnum, const py::object& check,
-                               bool with_value) {
+namespace {
+
+py::object call_differentiated(const py::tuple& bound, const py::tuple& args,
+                               const py::dict& kwargs) {
+  const auto func = bound_part(bound, 0);
+  const auto argnum = PyLong_AsLongLong(bound_part(bound, 1).ptr());
+  const auto check = bound_part(bound, 2);
+  const bool with_value = bound_part(bound, 3).ptr() == Py_True;
+  const auto otherwise = bound_part(bound, 4);
   const auto count = static_cast<int64_t>(args.size());
   const auto position = argnum < 0 ? argnum + count : argnum;
   std::vector<at::Tensor> inputs;
@@ -29,7 +36,7 @@ py::object call_differentiated(const py::object& func, const py::tuple& args,
                           return inputs.back().is_floating_point() || inputs.back().is_complex();
                         });
   if (!fits || inputs.empty() || records_before_dispatch()) {
-    return py::reinterpret_borrow<py::object>(Py_NotImplemented);
+    return otherwise(args, kwargs);
   }
   if (!thread_state().plane) {
     refuse_torchscript();
@@ -58,8 +65,17 @@ py::object call_differentiated(const py::object& func, const py::tuple& args,
       }
     }
     return py::make_tuple(with_leaves(structure, gradients),
-                          with_value ? python_tensor(frame.release(value)) : py::none());
+                          with_value ? python_tensor(frame.release(value)) : py::none(),
+                          py::none());
   });
+}
+
+}  // namespace
+
+py::object differentiated_call(const py::object& func, int64_t argnum, const py::object& check,
+                               bool with_value, const py::object& otherwise) {
+  return bound_call<&call_differentiated>(
+      py::make_tuple(func, argnum, check, with_value, otherwise));
 }
 
 }  // namespace functorch_ext

@@ -23,7 +23,7 @@ inline std::vector<at::Tensor> tensors_in(const pybind11::tuple& arguments) {
 }
 
 // func(*args, **kwargs), without copies of the two.
-inline pybind11::object called(const pybind11::object& func, const pybind11::tuple& args,
+inline pybind11::object called(const pybind11::handle& func, const pybind11::tuple& args,
                                const pybind11::dict& kwargs) {
   auto result = pybind11::reinterpret_steal<pybind11::object>(
       PyObject_Call(func.ptr(), args.ptr(), kwargs.empty() ? nullptr : kwargs.ptr()));

@@ -115,3 +115,33 @@ def test_a_graph_that_nobody_asked_for_is_not_kept():
     assert vmap(grad(lambda x: (x * w).sin().sum()))(x).requires_grad
     with torch.no_grad():
         assert not vmap(grad(lambda x: (x * w).sin().sum()))(x).requires_grad
+
+
+@pytest.mark.parametrize("transform", [vmap, grad, jacrev, jacfwd, hessian])
+def test_a_function_that_holds_its_own_transform_is_collected(transform):
+    class Function:
+        def __call__(self, x):
+            return x.sum()
+
+    func = Function()
+    func.transformed = transform(func)
+    func.transformed(rand(4, 3))
+    kept = weakref.ref(func)
+    del func
+    gc.collect()
+    assert kept() is None
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["gone", "kept"])
+def test_an_argument_stands_for_its_value_for_as_long_as_somebody_has_it(keep):
+    kept, x = [], rand(4, 3)
+
+    def func(sample):
+        if keep:
+            kept.append(sample.sum)  # a method holds its tensor
+        return sample
+
+    assert vmap(func)(x) is not None
+    for method in kept:
+        with pytest.raises(RuntimeError, match="outlived its vmap"):
+            method()
