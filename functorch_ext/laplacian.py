@@ -18,8 +18,8 @@ from functorch_ext._arguments import (
 from functorch_ext._basis import each_chunk
 from functorch_ext._chunk_sizes import ChunkSize, checked_chunk_size
 from functorch_ext._dynamo.entry import EAGER
-from functorch_ext._pytree import flatten, unflatten
-from functorch_ext._taylor.carrier import NotPropagated, Taylor, series_of
+from functorch_ext._pytree import flatten, leaves_of, unflatten
+from functorch_ext._taylor.carrier import NotPropagated, Taylor, primals, series_of
 from functorch_ext._taylor.series import CollapsedExpansion
 from functorch_ext.diagonals import Seconds, second_derivatives
 from functorch_ext.taylor import check_plain
@@ -100,8 +100,8 @@ def laplacian(
                     for x, rows in zip(leaves, basis, strict=True)
                 ]
                 outputs = evaluate(unflatten(structure, carriers))
-                found = check_outputs("laplacian", outputs)
-                series = [series_of(leaf, expansion) for leaf in found]
+                check_outputs("laplacian", primals(outputs))
+                series = [series_of(leaf, expansion) for leaf in leaves_of(outputs)]
                 last = [torch.zeros_like(x[0]) if x[2] is None else x[2] for x in series]
                 return [_same_for_all(level, x) for x in last], flatten(outputs)[1]
 
@@ -109,17 +109,17 @@ def laplacian(
 
         def nested(start: int, count: int) -> Seconds:
             basis, scales = directions(start, count)
-            outputs, structure = second(basis)
+            second = second_derivatives(evaluate, leaves, structure, can_write=bool(EAGER))
+            outputs, output_structure = second(basis)
             if scales is not None:
                 outputs = [each * scales for each in outputs]
-            return [each.sum(-1) for each in outputs], structure
+            return [each.sum(-1) for each in outputs], output_structure
 
         def along(chunk: Callable[[int, int], Seconds]) -> Any:
             chunks = each_chunk(chunk, leaves, chunking)
             columns = zip(*(outputs for outputs, _ in chunks), strict=True)
             return unflatten(chunks[0][1], [functools.reduce(torch.add, x) for x in columns])
 
-        second = second_derivatives(evaluate, leaves, structure, can_write=bool(EAGER))
         if not EAGER:
             return along(nested)
         try:

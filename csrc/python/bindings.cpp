@@ -48,6 +48,7 @@
 #include "python/rules.h"
 #include "python/saved_tensors_hooks.h"
 #include "python/switch.h"
+#include "taylor/collapsed.h"
 
 namespace py = pybind11;
 
@@ -204,6 +205,7 @@ PYBIND11_MODULE(_C, module) {
 
   module.def("as_view_of", &as_view_of);
   module.def("standard_basis", &standard_basis);
+  module.def("scaled_and_squared", &scaled_and_squared, py::call_guard<py::gil_scoped_release>());
   module.def("set_subclass_makers",
              [](decltype(SubclassMakers::seed) seed, decltype(SubclassMakers::basis) basis) {
                set_subclass_makers({std::move(seed), std::move(basis)});

@@ -1,6 +1,6 @@
 """The tensor that holds a series."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -8,6 +8,9 @@ from torch import Tensor
 
 from functorch_ext._pytree import flatten, unflatten
 from functorch_ext._taylor.series import Expansion, Series
+
+# What most arguments are that aren't series.
+_NO_CONTAINERS = {bool, float, int, str, Tensor, torch.nn.Parameter, torch.dtype, type(None)}
 
 # Takes the expansion, and an operator with its arguments; NotImplemented if it isn't for these.
 Rule = Callable[[Expansion, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -42,9 +45,6 @@ class Taylor(Tensor):
         made.expansion = expansion
         made.series = series
         return made
-
-    def __init__(self, expansion: Expansion, series: Series) -> None:
-        super().__init__()
 
     @classmethod
     def __torch_function__(
@@ -81,6 +81,11 @@ def _expansion_of(args: Any, kwargs: Any) -> Expansion:
 def carriers_in(tree: Any) -> list[Taylor]:
     """The series among the leaves of a tree."""
     return [leaf for leaf in flatten(tree)[0] if type(leaf) is Taylor]
+
+
+def any_carriers(args: Iterable[Any]) -> bool:
+    """Are there series among arguments, or in containers among them?"""
+    return any(type(arg) not in _NO_CONTAINERS and carriers_in(arg) != [] for arg in args)
 
 
 def primals(tree: Any) -> Any:

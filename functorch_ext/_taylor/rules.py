@@ -11,7 +11,7 @@ from functorch_ext._taylor import composites, nested, towers
 from functorch_ext._taylor.carrier import (
     Rule,
     Taylor,
-    carriers_in,
+    any_carriers,
     fitted,
     primals,
     series_of,
@@ -76,7 +76,9 @@ def linear(
 ) -> Any:
     """Applies the operator to each derivative."""
     x, *others = args
-    if type(x) is not Taylor or "out" in kwargs or carriers_in((others, kwargs)):
+    if type(x) is not Taylor or "out" in kwargs:
+        return NotImplemented
+    if any_carriers(others) or any_carriers(kwargs.values()):
         return NotImplemented
     return _mapped(expansion, x.series, lambda each: func(each, *others, **kwargs))
 
@@ -101,10 +103,9 @@ def multilinear(positions: tuple[int, ...]) -> Rule:
         kwargs: dict[str, Any],
     ) -> Any:
         held = [i for i, arg in enumerate(args) if type(arg) is Taylor]
-        count = sum(1 for arg in args if type(arg) is not Taylor and carriers_in(arg))
-        if not held or count or kwargs.keys() & {"out"} or carriers_in(kwargs):
+        if not held or "out" in kwargs or any(i not in positions for i in held):
             return NotImplemented
-        if any(i not in positions for i in held):
+        if any_carriers(x for x in args if type(x) is not Taylor) or any_carriers(kwargs.values()):
             return NotImplemented
 
         def call(*values: Any) -> Any:
@@ -149,7 +150,9 @@ def joint(
     """Applies the operator to all derivatives of one order."""
     first, *others = args
     tensors = first if isinstance(first, list | tuple) else None
-    if tensors is None or "out" in kwargs or carriers_in((others, kwargs)):
+    if tensors is None or "out" in kwargs:
+        return NotImplemented
+    if any_carriers(others) or any_carriers(kwargs.values()):
         return NotImplemented
     rows = [series_of(x, expansion) for x in tensors]
     value = func([row[0] for row in rows], *others, **kwargs)

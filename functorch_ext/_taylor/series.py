@@ -29,6 +29,10 @@ class Expansion:
         """The share of the last derivative that a product of lower ones has."""
         return term
 
+    def scaled_and_squared(self, first: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """The first derivative times a slope, and the share of its square in the last one."""
+        return slope * first, self.collapse(first * first)
+
 
 class CollapsedExpansion(Expansion):
     """Sums the last derivative over directions, which are the samples of a level."""
@@ -47,6 +51,12 @@ class CollapsedExpansion(Expansion):
         if dim is None:
             return term * self._level.batch_size
         return _C.run_below(self._level, Tensor.sum, value, dim)
+
+    def scaled_and_squared(self, first: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        in_one_pass = None
+        if self._weights is None:
+            in_one_pass = _C.scaled_and_squared(self._level, first, slope)
+        return in_one_pass or super().scaled_and_squared(first, slope)
 
 
 def plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
@@ -121,14 +131,12 @@ def _of_second_order(
     """The same for order 2, which Laplacians have: f' x_1, and f' x_2 + f'' x_1 x_1."""
     if slope is None:
         return [value, None, None]
-    if first is None or change is None:
-        squares = None
-    else:
-        squares = expansion.collapse(first * first)
     last = None if second is None else slope * second
-    if squares is not None:
-        last = change * squares if last is None else last.addcmul(change, squares)
-    return [value, None if first is None else slope * first, last]
+    if first is None or change is None:
+        return [value, None if first is None else slope * first, last]
+    scaled, squares = expansion.scaled_and_squared(first, slope)
+    last = change * squares if last is None else last.addcmul(change, squares)
+    return [value, scaled, last]
 
 
 @functools.cache

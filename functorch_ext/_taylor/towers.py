@@ -138,7 +138,7 @@ def _polynomial_to_second_order(
     """The series to order 2, as Laplacians need it: y' x_1, and y' (x_2 + factor(y) x_1 x_1)."""
     if first is None:
         return [y, None, None if second is None else slope * second]
-    squares = expansion.collapse(first * first)
+    scaled, squares = expansion.scaled_and_squared(first, slope)
     if second is None:
         inner = _evaluated(factor, y) * squares
     elif len(factor) == 1:
@@ -147,7 +147,7 @@ def _polynomial_to_second_order(
         inner = second.addcmul(y, squares, value=factor[1])
     else:
         inner = second.addcmul(_evaluated(factor, y), squares)
-    return [y, slope * first, slope * inner]
+    return [y, scaled, slope * inner]
 
 
 def _rule(result: Callable[..., Series], is_real: bool = False) -> Any:
@@ -182,7 +182,7 @@ def _evaluated(polynomial: Sequence[float], y: Tensor) -> Any:
     """The polynomial at y, by Horner's rule."""
     constant, *rest = polynomial
     if rest and constant and rest[-1] < 0:
-        return constant - _evaluated([0, *(-each for each in rest)], y)
+        return torch.rsub(_evaluated([0, *(-each for each in rest)], y), constant)
     *lower, highest = polynomial
     result: Any = highest
     for coefficient in reversed(lower):

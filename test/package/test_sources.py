@@ -16,6 +16,7 @@ LAYERS = [
     ["engine"],
     ["autodiff", "functionalization"],
     ["batching", "derivatives"],
+    ["taylor"],
     ["python"],
 ]
 RANKS = {folder: rank for rank, layer in enumerate(LAYERS) for folder in layer}
