@@ -298,14 +298,9 @@ struct Changed<Op, at::Tensor(const at::Tensor&, Rest...)> {
   }
 };
 
-template <class... Ops>
-void add_changed() {
-  (add_derivative_kernel<Ops>(&Changed<Ops, typename Ops::schema>::kernel), ...);
-}
-
-template <class... Ops>
-void add_linear_in_first() {
-  (add_derivative_kernel<Ops>(&LinearInFirst<Ops, typename Ops::schema>::kernel), ...);
+template <template <class Op, class Signature> class Family, class... Ops>
+void add_family() {
+  (add_derivative_kernel<Ops>(&Family<Ops, typename Ops::schema>::kernel), ...);
 }
 
 }  // namespace
@@ -329,11 +324,11 @@ void register_zero_tangents_derivatives() {
   add_derivative_kernel<at::_ops::vdot>(inner<at::_ops::vdot>);
   add_derivative_kernel<at::_ops::neg>(functorch_ext::neg);
   add_derivative_kernel<at::_ops::sum>(functorch_ext::sum);
-  add_linear_in_first<elu_backward, gelu_backward, log_sigmoid_backward, sigmoid_backward,
-                      tanh_backward, threshold_backward>();
+  add_family<LinearInFirst, elu_backward, gelu_backward, log_sigmoid_backward, sigmoid_backward,
+             tanh_backward, threshold_backward>();
   // (The kinds that reduce have a kernel already: PyTorch has no forward mode for them.)
-  add_changed<_unsafe_index_put, index_add, index_copy, index_fill_int_Scalar, at::_ops::index_put,
-              scatter_add, scatter_src, scatter_value>();
+  add_family<Changed, _unsafe_index_put, index_add, index_copy, index_fill_int_Scalar,
+             at::_ops::index_put, scatter_add, scatter_src, scatter_value>();
 }
 
 }  // namespace functorch_ext
