@@ -217,7 +217,10 @@ def push_columns(
     basis: list[Tensor],
     count: int,
     has_aux: bool,
+    in_front: bool = False,
 ) -> _Pushed:
+    """The columns lie in the last dimension of the tangents, or in front of all others."""
+
     # The tangents alone belong to the basis' level: the primal is computed once, as it is.
     def body(forward: _C.ForwardFrame, level: _C.Level) -> _Pushed:
         tangents = [level.wrap(part, 0) for part in basis]
@@ -231,7 +234,8 @@ def push_columns(
             primal, tangent = forward.unpack(leaf)
             if tangent is None:
                 tangent = _C.run_with_grad_mode(False, torch.zeros_like, primal)
-            columns.append(forward.strip(level.stacked(tangent, primal.dim())))
+            dim = 0 if in_front else primal.dim()
+            columns.append(forward.strip(level.stacked(tangent, dim)))
             primal_outputs.append(primal)
         return primal_outputs, flatten(outputs)[1], columns, aux
 

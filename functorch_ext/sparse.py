@@ -211,10 +211,11 @@ class SparseDerivative:
         )
 
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
-        leaves, structure = flatten((args, kwargs))
+        leaves, structure = (args, None) if _are_tensors(args, kwargs) else flatten((args, kwargs))
         key: Hashable = (structure, *map(_signature, leaves))
         made = self._plans.get(key)
         if made is None or not made[1]():
+            leaves, structure = flatten((args, kwargs))
             with _disable_current_modes():
                 made = _C.run_outside_levels(self._make_plan, leaves, structure)
             self._plans[key] = made
@@ -282,6 +283,11 @@ class SparseDerivative:
             )
 
 
+def _are_tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Are the arguments, by position, tensors alone? Then they are the leaves."""
+    return not kwargs and all(isinstance(arg, Tensor) for arg in args)
+
+
 def _signature(leaf: Any) -> Hashable:
     if isinstance(leaf, Tensor):
         return leaf.shape, leaf.dtype, leaf.device
@@ -298,10 +304,10 @@ def _push_forward(
     leaves: list[Tensor],
     seeds: Tensor,
 ) -> Tensor:
-    same = _C.Randomness.SAME
+    same, count = _C.Randomness.SAME, seeds.shape[0]
     basis = _parts(seeds, leaves)
-    _, _, products, _ = push_columns(same, transform, func, leaves, basis, len(seeds), False)
-    return _joined(products, len(seeds)).T
+    products = push_columns(same, transform, func, leaves, basis, count, False, in_front=True)[2]
+    return _joined(products, count)
 
 
 def _pull_back(
@@ -311,17 +317,24 @@ def _pull_back(
     seeds: Tensor,
 ) -> Tensor:
     outputs, pull_back = vjp(func, leaves)
-    pulled = vmap(lambda *rows: pull_back(list(rows))[0], out_dims=-1)(*_parts(seeds, outputs))
-    return _joined(pulled, len(seeds)).T
+    pulled = vmap(lambda *rows: pull_back(list(rows))[0])(*_parts(seeds, outputs))
+    return _joined(pulled, seeds.shape[0])
 
 
 def _parts(rows: Tensor, like: list[Tensor]) -> list[Tensor]:
     """Each row's elements, in the shapes of tensors."""
-    pieces = rows.split([tensor.numel() for tensor in like], 1)
-    return [x.reshape(len(rows), *t.shape).to(t.dtype) for x, t in zip(pieces, like, strict=True)]
+    sizes = [tensor.numel() for tensor in like]
+    pieces = (rows,) if len(like) == 1 else rows.split(sizes, 1)
+    return [_shaped(x, tensor) for x, tensor in zip(pieces, like, strict=True)]
+
+
+def _shaped(rows: Tensor, like: Tensor) -> Tensor:
+    shaped = rows if like.dim() == 1 else rows.reshape(rows.shape[0], *like.shape)
+    return shaped if shaped.dtype == like.dtype else shaped.to(like.dtype)
 
 
 def _joined(tensors: list[Tensor], count: int) -> Tensor:
+    """The rows of all tensors, one after the other."""
     # Not -1: it can't be inferred where there are no elements.
-    parts = [tensor.reshape(math.prod(tensor.shape[:-1]), count) for tensor in tensors]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    parts = [x if x.dim() == 2 else x.reshape(count, math.prod(x.shape[1:])) for x in tensors]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
