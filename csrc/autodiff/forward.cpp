@@ -159,7 +159,7 @@ bool have_same_memory(const at::Tensor& tensor, const at::Tensor& other) {
 
 }  // namespace
 
-ForwardFrame::ForwardFrame(const std::vector<at::Tensor>& primals)
+ForwardFrame::ForwardFrame(const std::vector<at::Tensor>& primals, Planes planes)
     : on_plane_(std::in_place, primals),
       outer_forward_mode_(c10::AutogradState::get_tls_state().get_fw_grad_mode()) {
   // What hooks of saved tensors see must not depend on who else runs: a checkpoint's function is
@@ -167,7 +167,17 @@ ForwardFrame::ForwardFrame(const std::vector<at::Tensor>& primals)
   // can't be differentiated.
   const bool inside_torch_func = torch_func_is_innermost();
   const bool alone = DualLevel::open();
-  if (!alone || inside_torch_func || !at::SavedTensorDefaultHooks::get_tls_state().stack.empty()) {
+  if (planes == Planes::AsBefore) {
+    const auto& plane = thread_state().plane;
+    if (!alone && !(plane && plane->stands_for_values())) {
+      DualLevel::close();
+      TORCH_CHECK_NOT_IMPLEMENTED(
+          false,
+          "functorch_ext: a function that was pushed forward is computed again inside "
+          "another jvp, whose tangents would mix with its own.");
+    }
+  } else if (!alone || inside_torch_func ||
+             !at::SavedTensorDefaultHooks::get_tls_state().stack.empty()) {
     try {
       pushed_.emplace(level_of_values(), /*is_plane=*/true);
     } catch (...) {

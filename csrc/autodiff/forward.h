@@ -16,7 +16,10 @@ namespace functorch_ext {
 // torch.func's, it is on a Dual level above that plane.
 class ForwardFrame {
  public:
-  explicit ForwardFrame(const std::vector<at::Tensor>& primals);
+  // Whether it may have a level of its own. Not where code runs again that ran in an earlier frame:
+  // it must record as much as then, on the plane of its tensors.
+  enum class Planes : bool { MayPush, AsBefore };
+  explicit ForwardFrame(const std::vector<at::Tensor>& primals, Planes planes = Planes::MayPush);
   ~ForwardFrame();
   ForwardFrame(const ForwardFrame&) = delete;
   ForwardFrame& operator=(const ForwardFrame&) = delete;

@@ -41,6 +41,8 @@
 #include "python/module_state.h"
 #include "python/objects.h"
 #include "python/observation.h"
+#include "python/permutations.h"
+#include "python/plain_application.h"
 #include "python/planes.h"
 #include "python/recorded_after_dispatch.h"
 #include "python/replaced_apply.h"
@@ -245,6 +247,8 @@ PYBIND11_MODULE(_C, module) {
   bind_python_functions(module);
   bind_switch(module);
   bind_saved_tensors_hooks(module);
+  bind_permutations(module);
+  bind_plain_application(module);
   bind_replaced_apply(module);
   bind_observation(module);
   bind_planes(module);
@@ -255,6 +259,10 @@ PYBIND11_MODULE(_C, module) {
   module.def("refuse_foreign_tensor", &refuse_foreign_tensor);
   module.def("foreign_tensors", [] { return thread_state().foreign_tensors; });
   module.def("describe", &describe);
+  module.def("is_like", [](const at::Tensor& derivative, const at::Tensor& tensor) {
+    return derivative.sym_sizes() == tensor.sym_sizes() && derivative.dtype() == tensor.dtype() &&
+           derivative.device() == tensor.device();
+  });
   module.def("requires_grad_here", [](const at::Tensor& tensor) { return tensor.requires_grad(); });
   module.def("replace_requires_grad", &replace_requires_grad);
   module.def("indexing_methods", &indexing_methods);

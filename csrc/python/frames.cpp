@@ -178,6 +178,14 @@ void bind_frames(py::module_& module) {
         [&] { return run_inside(std::make_shared<ForwardFrame>(primals), body); });
   });
 
+  // The same for code that runs again, which was in such a frame.
+  module.def("run_forward_again", [](const py::function& body, const Tensors& primals) {
+    return recorded_after_dispatch([&] {
+      return run_inside(std::make_shared<ForwardFrame>(primals, ForwardFrame::Planes::AsBefore),
+                        body);
+    });
+  });
+
   using FunctionalPtr = std::shared_ptr<FunctionalFrame>;
   py::class_<FunctionalFrame, FunctionalPtr>(module, "FunctionalFrame")
       .def("wrap", &FunctionalFrame::wrap)

@@ -2,7 +2,7 @@
 
 #include <c10/util/Exception.h>
 
-#include "python/switch.h"
+#include "python/plain_application.h"
 
 namespace py = pybind11;
 
@@ -16,7 +16,7 @@ PyCFunctionWithKeywords original = nullptr;
 PyObject* replacement = nullptr;
 
 PyObject* apply(PyObject* cls, PyObject* args, PyObject* kwargs) {
-  if (is_idle()) {
+  if (is_plain_application(args, kwargs)) {
     return original(cls, args, kwargs);
   }
   const auto count = PyTuple_GET_SIZE(args);

@@ -2,6 +2,8 @@
 
 #include <structmember.h>
 
+#include "python/recorded_after_dispatch.h"
+
 namespace py = pybind11;
 
 namespace functorch_ext {
@@ -11,6 +13,7 @@ namespace {
 // A type of the C interface rather than of pybind11, whose calls cost as much as a frame of Python.
 struct Switch {
   PyObject_HEAD vectorcallfunc vectorcall;
+  bool (*takes_plain)();
   PyObject* plain;
   PyObject* ours;
   PyObject* attributes;  // its __dict__: the name, docstring and __wrapped__ of `plain`
@@ -22,7 +25,7 @@ Switch* as_switch(PyObject* self) {
 
 PyObject* call_switched(PyObject* self, PyObject* const* args, size_t count, PyObject* names) {
   const auto* of = as_switch(self);
-  return PyObject_Vectorcall(is_idle() ? of->plain : of->ours, args, count, names);
+  return PyObject_Vectorcall(of->takes_plain() ? of->plain : of->ours, args, count, names);
 }
 
 PyObject* bind(PyObject* self, PyObject* object, PyObject*) {
@@ -98,12 +101,17 @@ PyObject* idle(PyObject*, PyObject*) {
 
 PyMethodDef idle_definition = {"is_idle", &idle, METH_NOARGS, nullptr};
 
-py::object make_switch(const py::function& plain, const py::function& ours) {
+bool has_no_level() {
+  return Level::count() == 0 && !(is_differentiating() && records_before_dispatch());
+}
+
+py::object make_switch(bool (*takes_plain)(), const py::function& plain, const py::function& ours) {
   auto* made = PyObject_GC_New(Switch, switch_type());
   if (!made) {
     throw py::error_already_set();
   }
   made->vectorcall = &call_switched;
+  made->takes_plain = takes_plain;
   made->plain = Py_NewRef(plain.ptr());
   made->ours = Py_NewRef(ours.ptr());
   made->attributes = PyDict_New();
@@ -118,7 +126,12 @@ void bind_switch(py::module_& module) {
   if (!switch_type()) {
     throw py::error_already_set();
   }
-  module.def("switch", &make_switch);
+  module.def("switch", [](const py::function& plain, const py::function& ours) {
+    return make_switch(&is_idle, plain, ours);
+  });
+  module.def("switch_at_levels", [](const py::function& plain, const py::function& ours) {
+    return make_switch(&has_no_level, plain, ours);
+  });
   module.attr("is_idle") =
       py::reinterpret_steal<py::object>(PyCFunction_New(&idle_definition, nullptr));
 }
