@@ -1,18 +1,30 @@
 """Solutions of ``matvec(x) = b`` for a linear map that is known by its products alone."""
 
+import math
+import operator
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from functorch_ext import _C
 
 Map = Callable[[Tensor], Tensor]
 
 
-def all_true(flag: Tensor) -> bool:
+def number(tensor: Tensor) -> Any:
+    """One of Python's where no vmap runs: to compute with it takes less."""
+    return tensor if _C.running_level() else tensor.item()
+
+
+def all_true(flag: Tensor | bool) -> bool:
     """Is it true of every sample of every vmap that runs?"""
-    return bool(_C.below_all_levels(flag).all())
+    if isinstance(flag, bool):
+        return flag
+    plain = _C.below_all_levels(flag)
+    return bool(plain if plain.dim() == 0 else plain.all())
 
 
 def gmres(matvec: Map, b: Tensor, restart: int = 30, max_restarts: int = 20) -> Tensor:
@@ -21,34 +33,100 @@ def gmres(matvec: Map, b: Tensor, restart: int = 30, max_restarts: int = 20) -> 
     Source: Y. Saad, M. Schultz, "GMRES", SIAM J. Sci. Stat. Comput. 7, 1986.
     """
     eps = torch.finfo(b.dtype).eps
-    goal = 10 * eps * b.norm()
+    scale = number(vector_norm(b))
     steps = min(restart, b.numel())
-    x, residual = torch.zeros_like(b), b
+    x, residual, size = torch.zeros_like(b), b, scale
     for _ in range(max_restarts):
-        size = residual.norm()
-        if all_true(size <= goal):
+        if all_true(size <= 10 * eps * scale):
             break
-        basis = [_unit(residual, size)]
-        columns = []
-        for step in range(steps):
-            w = matvec(basis[-1])
-            column = torch.zeros(steps + 1, dtype=b.dtype, device=b.device)
-            for _ in range(2):  # once more, against cancellation
-                known = torch.stack(basis)
-                along = known.conj() @ w
-                w = w - along @ known
-                column = column + torch.nn.functional.pad(along, (0, steps - step))
-            length = w.norm()
-            place = torch.zeros_like(column)
-            place[step + 1] = 1
-            columns.append(column + length * place)
-            basis.append(_unit(w, length))
-        hessenberg = torch.stack(columns, 1)
-        # The space may be exhausted before `steps`: then the last columns are noise, or zeros.
+        # What is less than that is rounding.
+        hessenberg, basis = _arnoldi(matvec, residual, size, steps, 4 * eps * scale)
+        # The space may be exhausted before the last step: then columns are noise, or zeros.
         weights = torch.linalg.pinv(hessenberg, rtol=10 * eps)[:, 0] * size
-        x = x + weights @ torch.stack(basis[:-1])
+        x = x + weights @ basis
         residual = b - matvec(x)
+        size = number(vector_norm(residual))
     return x
+
+
+def _arnoldi(
+    matvec: Map, vector: Tensor, size: Any, steps: int, goal: Any
+) -> tuple[Tensor, Tensor]:
+    """Orthonormal rows V, the first along the vector, and H: ``A V[i] = sum_j H[j, i] V[j]``.
+
+    There are so many steps at most. It ends once a combination of the ``A V[i]`` leaves no more
+    than the goal of the vector.
+    """
+    first = _unit(vector, size)
+    vectors = torch.empty(steps + 1, len(first), dtype=first.dtype, device=first.device)
+    vectors[0] = first
+    make = _ColumnsOfSamples if _C.running_level() else _Columns
+    columns = make(size / goal)
+    for step in range(1, steps + 1):
+        known = vectors[:step]
+        w = matvec(known[-1])
+        along = known.conj() @ w
+        w = torch.addmv(w, known.mT, along, alpha=-1)
+        again = known.conj() @ w  # against cancellation
+        w = torch.addmv(w, known.mT, again, alpha=-1)
+        length = number(vector_norm(w))
+        if columns.add(along, again, length) or step == steps:
+            break
+        vectors[step] = _unit(w, length)
+    return columns.matrix(first), known
+
+
+class _Columns:
+    """The matrix H of Arnoldi's method while it grows, on the host: its numbers are few.
+
+    It takes a vector to zero, of which each column gives one more element. The least residual is to
+    what it was in the beginning as the first element is to all of them.
+
+    Source: E. Ayachour, "A fast implementation for GMRES method", J. Comput. Appl. Math. 159, 2003.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+        self._columns: list[list[complex]] = []
+        self._null: list[complex] = [1.0]
+
+    def add(self, along: Tensor, again: Tensor, length: float) -> bool:
+        """Whether the residual is by the factor less than it was."""
+        column = [*map(operator.add, along.tolist(), again.tolist()), length]
+        self._columns.append(column)
+        product = sum(map(operator.mul, self._null, column))
+        # The space is exhausted at a length of 0.
+        self._null.append(-product / length if length else math.inf)
+        return not math.hypot(*map(abs, self._null)) < self._factor
+
+    def matrix(self, like: Tensor) -> Tensor:
+        rows = len(self._null)
+        padded = [[*column, *[0.0] * (rows - len(column))] for column in self._columns]
+        return torch.tensor(padded, dtype=like.dtype, device=like.device).mT
+
+
+class _ColumnsOfSamples:
+    """The same for the samples of vmaps, in tensors."""
+
+    def __init__(self, factor: Tensor) -> None:
+        self._factor = factor
+        self._columns: list[Tensor] = []
+        self._null: Tensor | None = None
+
+    def add(self, along: Tensor, again: Tensor, length: Tensor) -> bool:
+        """Whether the residual is by the factor less than it was, of all samples."""
+        if self._null is None:
+            self._null = torch.ones_like(along)
+        along = along + again
+        self._columns.append(torch.cat([along, length[None]]))
+        self._null = torch.cat([self._null, (self._null @ along / -length)[None]])
+        # It is infinite, or no number, of samples whose space is exhausted.
+        return all_true(~(vector_norm(self._null) < self._factor))
+
+    def matrix(self, like: Tensor) -> Tensor:
+        rows = len(self._columns) + 1
+        pad = torch.nn.functional.pad
+        return torch.stack([pad(each, (0, rows - len(each))) for each in self._columns], 1)
 
 
 def conjugate_gradients(matvec: Map, b: Tensor, max_steps: int | None = None) -> Tensor:
@@ -74,5 +152,7 @@ def conjugate_gradients(matvec: Map, b: Tensor, max_steps: int | None = None) ->
     return x
 
 
-def _unit(vector: Tensor, length: Tensor) -> Tensor:
-    return vector / torch.where(length > 0, length, 1)
+def _unit(vector: Tensor, length: Any) -> Tensor:
+    if isinstance(length, float):
+        return vector / length if length else vector
+    return vector / length.clamp(min=torch.finfo(length.dtype).tiny)

@@ -11,14 +11,16 @@ Source: M. Blondel et al., "Efficient and Modular Implicit Differentiation", 202
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.linalg import vector_norm
 
-from functorch_ext._linear_solvers import all_true, conjugate_gradients, gmres
+from functorch_ext._linear_solvers import all_true, conjugate_gradients, gmres, number
 from functorch_ext._pytree import Tree, flatten, leaves_of, map_tensors, map_tree
 from functorch_ext._rule_calls import RuleCall
 from functorch_ext.forward import jvp
@@ -134,6 +136,8 @@ def fixed_point(
 
 
 def _check_like(image: Any, x: Any) -> None:
+    if isinstance(image, Tensor) and isinstance(x, Tensor) and image.shape == x.shape:
+        return
     shapes = [[tuple(leaf.shape) for leaf in leaves_of(tree)] for tree in (image, x)]
     if flatten(image)[1] != flatten(x)[1] or shapes[0] != shapes[1]:
         raise RuntimeError(
@@ -145,10 +149,10 @@ def _check_like(image: Any, x: Any) -> None:
 def _is_close(image: Any, x: Any, tolerance: float | None) -> bool:
     def close(new: Tensor, old: Tensor) -> bool:
         relative = 10 * torch.finfo(new.dtype).eps if tolerance is None else tolerance
-        size = new.norm()
-        return all_true(((new - old).norm() <= relative * size) & size.isfinite())
+        size, change = number(vector_norm(new)), number(vector_norm(new - old))
+        return all_true(change <= relative * size) and all_true(size < math.inf)
 
-    return all(close(*pair) for pair in zip(leaves_of(image), leaves_of(x), strict=True))
+    return all(map(close, leaves_of(image), leaves_of(x)))
 
 
 def _root(
@@ -211,7 +215,11 @@ class _Call(RuleCall):
 
         def solve(x: Any, b: Any, *given: Tensor) -> tuple[Tensor, ...]:
             shapes = _Shapes(b)
-            matvec = lambda v: shapes.flat(product(shapes.parts(v), *given))
+            if adjoint:  # the same pullback for all products
+                _, apply = vjp(lambda *root: self.residual(root, given[count:]), *given[:count])
+            else:
+                apply = lambda x: product(x, *given)
+            matvec = lambda v: shapes.flat(apply(shapes.parts(v)))
             return shapes.parts(self._solve_linear(matvec, shapes.flat(b)))
 
         guess = tuple(None for _ in b)
@@ -225,9 +233,12 @@ class _Shapes:
         self._shapes = [tensor.shape for tensor in tensors]
 
     def flat(self, tensors: Any) -> Tensor:
-        return torch.cat([tensor.reshape(-1) for tensor in tensors])
+        rows = [tensor.reshape(-1) for tensor in tensors]
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
 
     def parts(self, vector: Tensor) -> tuple[Tensor, ...]:
+        if len(self._shapes) == 1:
+            return (vector.view(self._shapes[0]),)
         pieces = vector.split([shape.numel() for shape in self._shapes])
         return tuple(x.view(shape) for x, shape in zip(pieces, self._shapes, strict=True))
 

@@ -162,3 +162,23 @@ def test_a_space_that_is_exhausted_early():
     projection = torch.diag(torch.tensor([1.0, 1.0, 2.0, 2.0, 2.0], dtype=torch.float64))
     b = rand(5)
     assert_close(gmres(lambda v: projection @ v, b), b / projection.diagonal(), LOOSE)
+
+
+def test_no_more_products_than_it_takes():
+    size, calls = 200, []
+    matrix = torch.eye(size).double() + 0.01 * torch.linalg.qr(rand(size, size))[0]
+    scales = torch.cat([torch.full((100,), 3.0), torch.full((100,), 2.0)]).double()
+
+    def counted(apply):
+        return lambda v: calls.append(None) or apply(v)
+
+    for apply in (lambda v: scales * v, lambda v: matrix @ v):
+        b = rand(3, size)
+        calls.clear()
+        found = gmres(counted(apply), b[0])
+        assert_close(apply(found), b[0], LOOSE)
+        assert len(calls) < 12
+        calls.clear()
+        found = vmap(lambda b: gmres(counted(apply), b))(b)
+        assert_close(vmap(apply)(found), b, LOOSE)
+        assert len(calls) < 12
