@@ -5,6 +5,7 @@ in both modes: around the ``vmap`` it is an ordinary reduction, and inside, wher
 cotangent, it is pulled back by its adjoint across the samples.
 """
 
+import functools
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from functorch_ext import _C
-from functorch_ext._axis_names import level_named
+from functorch_ext._axis_names import level_named, mesh_named
 from functorch_ext._levels import levels_of
 from functorch_ext._pytree import map_tree
 
@@ -66,8 +67,10 @@ def pmean(tree: Any, axis_name: Names) -> Any:
         >>> vmap(lambda x: x - pmean(x, "batch"), axis_name="batch")(torch.tensor([1.0, 3.0]))
         tensor([-1.,  1.])
     """
-    size = axis_size(axis_name)
-    return map_tree(lambda total: total / size, psum(tree, axis_name))
+    size, totals = axis_size(axis_name), psum(tree, axis_name)
+    if isinstance(totals, Tensor):
+        return totals / size
+    return map_tree(lambda total: total / size, totals)
 
 
 def pmax(tree: Any, axis_name: Name) -> Any:
@@ -88,7 +91,7 @@ def pmax(tree: Any, axis_name: Name) -> Any:
         >>> vmap(lambda x: x - pmax(x, "batch"), axis_name="batch")(torch.tensor([1.0, 3.0]))
         tensor([-2.,  0.])
     """
-    return map_tree(lambda x: x.amax(0), all_gather(tree, axis_name))
+    return _each(tree, axis_name, functools.partial(_reduced, torch.amax))
 
 
 def pmin(tree: Any, axis_name: Name) -> Any:
@@ -109,7 +112,7 @@ def pmin(tree: Any, axis_name: Name) -> Any:
         >>> vmap(lambda x: x - pmin(x, "batch"), axis_name="batch")(torch.tensor([1.0, 3.0]))
         tensor([0., 2.])
     """
-    return map_tree(lambda x: x.amin(0), all_gather(tree, axis_name))
+    return _each(tree, axis_name, functools.partial(_reduced, torch.amin))
 
 
 def all_gather(tree: Any, axis_name: Name, axis: int = 0) -> Any:
@@ -135,7 +138,8 @@ def all_gather(tree: Any, axis_name: Name, axis: int = 0) -> Any:
     """
 
     def gather(x: Tensor, level: _C.Level) -> Tensor:
-        return _apply(_GATHER, level, x).movedim(0, axis)
+        gathered = _apply(_GATHER, level, x)
+        return gathered if axis == 0 else gathered.movedim(0, axis)
 
     return _each(tree, axis_name, gather)
 
@@ -162,18 +166,16 @@ def ppermute(tree: Any, axis_name: Name, perm: Sequence[tuple[int, int]]) -> Any
         >>> vmap(shifted, axis_name="batch")(torch.tensor([1.0, 2.0, 3.0]))
         tensor([0., 1., 2.])
     """
-    pairs = [(int(source), int(destination)) for source, destination in perm]
+    pairs = [*perm]
 
     def send(x: Tensor, level: _C.Level) -> Tensor:
-        for numbers in zip(*pairs, strict=True):
-            if len(set(numbers)) < len(numbers) or not all(
-                0 <= number < level.batch_size for number in numbers
-            ):
-                raise ValueError(
-                    f"functorch_ext.ppermute: perm must name each of the {level.batch_size} "
-                    f"samples at most once as source and as destination, but got {perm!r}."
-                )
-        return _apply(_permutation(pairs), level, x)
+        found = _sources(pairs, int(level.batch_size))
+        if found is None:
+            raise ValueError(
+                f"functorch_ext.ppermute: perm must name each of the {level.batch_size} "
+                f"samples at most once as source and as destination, but got {perm!r}."
+            )
+        return _apply(_permutation(found), level, x)
 
     return _each(tree, axis_name, send)
 
@@ -185,8 +187,8 @@ def axis_index(axis_name: Name) -> Tensor:
         axis_name: The name of a ``vmap`` around.
 
     Returns:
-        An int64 tensor of no dimensions, another number in each sample. It is a plain one: PyTorch
-        refuses to combine it with samples that are DTensors.
+        An int64 tensor of no dimensions, another number in each sample; a DTensor if arguments of
+        the ``vmap`` are.
 
     Raises:
         NameError: no ``vmap`` around has that name.
@@ -196,8 +198,14 @@ def axis_index(axis_name: Name) -> Tensor:
         >>> vmap(lambda x: x * axis_index("batch"), axis_name="batch")(torch.ones(3))
         tensor([0., 1., 2.])
     """
-    level = level_named(axis_name)
-    return level.wrap(_C.run_below(level, torch.arange, level.batch_size), 0)
+    level, mesh = level_named(axis_name), mesh_named(axis_name)
+
+    def numbers() -> Tensor:
+        if mesh is None:
+            return torch.arange(level.batch_size)
+        return _on_mesh(torch.arange(level.batch_size, device=mesh.device_type), mesh)
+
+    return level.wrap(_C.run_below(level, numbers), 0)
 
 
 def axis_size(axis_name: Names) -> int:
@@ -241,19 +249,43 @@ _GATHER: _Collective = _Collective(
 _SCATTER: _Collective = _Collective(_scattered, lambda: _GATHER)
 
 
-def _permutation(pairs: list[tuple[int, int]]) -> _Collective:
+# By how much all samples move on, or what each of them gets: -1 stands for zeros.
+_Sources = int | list[int]
+
+
+def _sources(pairs: list[Any], size: int) -> _Sources | None:
+    """What pairs of a source and a destination say; ``None`` if they name one that isn't, or twice.
+
+    They are read in C: there may be as many as samples.
+    """
+    found = _C.sources_of(pairs, size)
+    if found is NotImplemented:  # other numbers than Python's
+        found = _C.sources_of([(int(source), int(to)) for source, to in pairs], size)
+    return found
+
+
+def _permutation(sources: _Sources) -> _Collective:
+    if isinstance(sources, int):
+        return _Collective(
+            lambda value, dim: (value.roll(sources, dim), dim), lambda: _permutation(-sources)
+        )
+
     def across(value: Tensor, dim: int) -> tuple[Tensor, int]:
-        sent = {destination: source for source, destination in pairs}
-        sources = torch.tensor([sent.get(i, 0) for i in range(value.shape[dim])], dtype=torch.long)
-        found = value.index_select(dim, _beside(value, sources.to(value.device)))
-        if len(sent) < value.shape[dim]:
-            is_missing = torch.tensor([i not in sent for i in range(value.shape[dim])])
+        numbers = torch.tensor(sources)
+        found = value.index_select(dim, _beside(value, numbers.clamp(min=0).to(value.device)))
+        if min(sources) < 0:
             shape = [-1 if i == dim % value.dim() else 1 for i in range(value.dim())]
-            missing = is_missing.to(value.device).reshape(shape)
+            missing = (numbers < 0).to(value.device).reshape(shape)
             found = found.masked_fill(_beside(value, missing), 0)
         return found, dim
 
-    return _Collective(across, lambda: _permutation([(to, source) for source, to in pairs]))
+    def adjoint() -> _Collective:
+        pairs = [(to, source) for to, source in enumerate(sources) if source >= 0]
+        inverse = _sources(pairs, len(sources))
+        assert inverse is not None
+        return _permutation(inverse)
+
+    return _Collective(across, adjoint)
 
 
 def _beside(x: Tensor, made: Tensor) -> Tensor:
@@ -262,7 +294,12 @@ def _beside(x: Tensor, made: Tensor) -> Tensor:
     below = _C.below_all_levels(x)
     if distributed is None or not isinstance(below, distributed.DTensor):
         return made
-    return distributed.DTensor.from_local(made, below.device_mesh, run_check=False)
+    return _on_mesh(made, below.device_mesh)
+
+
+def _on_mesh(made: Tensor, mesh: Any) -> Tensor:
+    distributed: Any = sys.modules["torch.distributed.tensor"]
+    return distributed.DTensor.from_local(made, mesh, run_check=False)
 
 
 def _several(axis_name: Names) -> tuple[Name, ...]:
@@ -276,6 +313,8 @@ def _each(
     of_number: Callable[..., Any] | None = None,
 ) -> Any:
     level = level_named(axis_name)
+    if isinstance(tree, Tensor):
+        return function(tree, level)
 
     def apply(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
@@ -291,14 +330,22 @@ def _each(
 
 
 def _apply(collective: _Collective, level: _C.Level, x: Tensor) -> Tensor:
-    if all(each.depth != level.depth for each in levels_of(x)):
+    value, dim = level.unwrap(x)
+    if dim is None and all(each.depth != level.depth for each in levels_of(x)):
         make = lambda: _beside(x, torch.zeros(level.batch_size, dtype=x.dtype, device=x.device))
         x = x + level.wrap(_C.run_below(level, make), 0)
-    value, dim = level.unwrap(x)
+        value, dim = level.unwrap(x)
     if dim is None or level.differentiates((x,)):
         return _AcrossSamples.apply((collective, level), x)
     # To the planes below, which may differentiate, it is made of ordinary operators.
     return level.wrap(*_C.run_below(level, collective.across, value, dim))
+
+
+def _reduced(reduction: Callable[..., Tensor], x: Tensor, level: _C.Level) -> Tensor:
+    value, dim = level.unwrap(x)
+    if dim is None or level.differentiates((x,)):
+        return reduction(_apply(_GATHER, level, x), 0)
+    return level.wrap(_C.run_below(level, reduction, value, dim), None)
 
 
 class _AcrossSamples(Function):

@@ -45,6 +45,14 @@ FUNCTIONS = {
     "all_gather": (lambda x: all_gather(x, "b") @ x, lambda x: (x @ x.mT).mT),
     "all_gather, last": (lambda x: x @ all_gather(x, "b", -1), lambda x: x @ x.mT),
     "ppermute": (lambda x: x.sin() * ppermute(x, "b", PERM), lambda x: x.sin() * permuted(x)),
+    "ppermute, in a circle": (
+        lambda x: x.sin() * ppermute(x, "b", [[2, 1], (1, torch.tensor(0)), (0, 2)]),
+        lambda x: x.sin() * x.roll(-1, 0),
+    ),
+    "ppermute, two exchanged": (
+        lambda x: x * ppermute(x.sin(), "b", [(0, 1), (1, 0), (2, 2)]),
+        lambda x: x * x.sin()[[1, 0, 2]],
+    ),
     "axis_index": (lambda x: x * axis_index("b"), lambda x: x * torch.arange(3)[:, None]),
     "axis_size": (lambda x: x * axis_size("b") * psum(2, "b"), lambda x: x * 3 * 6),
     "of a constant": (lambda x: x * psum(torch.ones(4), "b"), lambda x: x * 3),
@@ -172,8 +180,9 @@ def test_errors():
         vmap(lambda x: psum(x, "b"), axis_name="c")(X)
     with pytest.raises(NameError, match="those that are: none"):
         psum(X, "c")
-    with pytest.raises(ValueError, match="perm must name each of the 3 samples at most once"):
-        vmap(lambda x: ppermute(x, "b", [(0, 3)]), axis_name="b")(X)
+    for perm in ([(0, 3)], [(0, -1)], [(0, 1), (0, 2)], [(0, 1), (2, 1)], [(2**70, 0)]):
+        with pytest.raises(ValueError, match="perm must name each of the 3 samples at most once"):
+            vmap(lambda x: ppermute(x, "b", perm), axis_name="b")(X)
     with pytest.raises(TypeError, match="expected tensors to combine across 'b', but got str"):
         vmap(lambda x: all_gather("x", "b"), axis_name="b")(X)
     with pytest.raises(ValueError, match="chunk_size and axis_name exclude each other"):
