@@ -1,7 +1,8 @@
 """Functions that are called again, after a functional_call, with the tensors that it had in place.
 
 A checkpoint's function runs once more in the backward pass. By then the modules that it reads have
-their own parameters back. So what was in place is noted at the first call, and put there again.
+their own parameters back, and its arguments have lost their tangents, which end with the jvp. So
+what was in place is noted at the first call, and put there again.
 """
 
 import functools
@@ -11,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from functorch_ext import _C
+from functorch_ext._pytree import flatten, unflatten
 from functorch_ext._stand_ins import given_here
 from functorch_ext.nn import _entries, _Entry, _submodule, running
 
@@ -39,6 +41,47 @@ def with_state_of_running_calls(function: Callable[..., Any]) -> Callable[..., A
     ]
     reader = _Reader(function, [root for root, _ in calls])
     return functools.partial(_call_again, reader, entries)
+
+
+def with_tangents_of(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[..., Any]:
+    """The function, which pushes the tangents of these arguments forward again.
+
+    It is the function itself if they have none, or some on planes below their own.
+    """
+    # By the number of the tensor: PyTorch's options are among the arguments here, and not later.
+    tangents: dict[int, Tensor] = {}
+    tensors = [leaf for leaf in flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+    for number, tensor in enumerate(tensors):
+        tangent = _C.tangent_of(tensor)
+        if tangent is not None:
+            tangents[number] = tangent
+        while (described := _C.describe(tensor)) is not None:
+            tensor = described[0]
+            if _C.tangent_of(tensor) is not None:
+                return function
+    return functools.partial(_push_again, function, tangents) if tangents else function
+
+
+def _push_again(
+    function: Callable[..., Any], tangents: dict[int, Tensor], *args: Any, **kwargs: Any
+) -> Any:
+    leaves, structure = flatten((args, kwargs))
+    tensors = [place for place, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    places = [tensors[number] for number in tangents]
+    primals = [leaves[place] for place in places]
+    if all(_C.tangent_of(primal) is not None for primal in primals):  # the jvp still runs
+        return function(*args, **kwargs)
+
+    def body(frame: _C.ForwardFrame) -> Any:
+        duals = frame.make_dual(primals, [*tangents.values()])
+        for place, dual in zip(places, duals, strict=True):
+            leaves[place] = dual
+        args, kwargs = unflatten(structure, leaves)
+        return function(*args, **kwargs)
+
+    return _C.run_forward_again(body, primals)
 
 
 class _Reader(nn.Module):

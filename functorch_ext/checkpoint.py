@@ -33,8 +33,10 @@ def checkpoint(
 
     As JAX's ``jax.checkpoint``. Between evaluation and backward pass the arguments are kept, and of
     what the operators of the function return, what the policy says. It composes with every
-    transform, to any order, with one exception: reverse mode around forward mode, ``grad(jvp(f))``,
-    since tangents are gone when the function is computed again. Take ``jvp(grad(f))``.
+    transform, to any order. Of forward mode inside reverse mode, ``grad(jvp(f))``, it keeps the
+    tangents of the arguments. Other tangents are gone when the function is computed again: those of
+    tensors that it closes over, and of ``grad`` around ``jvp(jvp(f))`` or ``jvp(vmap(f))``. These
+    raise; take ``jvp(grad(f))``.
 
     Args:
         func: The function, a pure one: it must compute the same when it is called again. Random
@@ -57,7 +59,7 @@ def checkpoint(
     Raises:
         TypeError: ``func`` is no function, or the policy is something else.
         ValueError: the policy is another string.
-        torch.utils.checkpoint.CheckpointError: in the backward pass of ``grad(jvp(f))``, or if the
+        torch.utils.checkpoint.CheckpointError: in the backward pass, if tangents are gone, or the
             function computes something else when it is called again.
 
     Example::

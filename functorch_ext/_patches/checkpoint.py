@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils import checkpoint
 
 from functorch_ext import _C, _patches
-from functorch_ext._calling_again import with_state_of_running_calls
+from functorch_ext._calling_again import with_state_of_running_calls, with_tangents_of
 from functorch_ext._releases.checkpoint import GENERATOR, keep_inputs_untransformed, preparing
 from functorch_ext._stand_ins import given_here
 
@@ -88,6 +88,7 @@ def _install_recomputation() -> None:
         if _C.is_idle():
             again = _C.switch(function, functools.partial(_C.run_below_all, function))
             return again, args, kwargs
+        function = with_tangents_of(function, args, kwargs)
         level = _C.running_level()
         run = _C.run_below_all if level is None else functools.partial(_C.run_again, level)
         return functools.partial(run, function), *given_here((args, kwargs))

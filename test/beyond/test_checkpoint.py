@@ -12,6 +12,7 @@ from functorch_ext import (
     grad,
     hessian,
     hvp,
+    jacfwd,
     jacrev,
     jvp,
     vjp,
@@ -243,13 +244,46 @@ def test_memory():
     assert peak_of(chain(checkpoint(block))) < 20 * size
 
 
-def test_reverse_around_forward_raises():
+def pushed(f):
+    return lambda x: jvp(f, (x,), (x.cos(),))[1].sin().sum()
+
+
+AROUND_FORWARD = {
+    "grad(jvp)": lambda f, x: grad(pushed(f))(x),
+    "vmap(grad(jvp))": lambda f, x: vmap(grad(pushed(f)))(torch.stack([x, x.sin()])),
+    "jvp(grad(jvp))": lambda f, x: jvp(grad(pushed(f)), (x,), (x.sin(),)),
+    "grad(grad(jvp))": lambda f, x: grad(of_sum(grad(pushed(f))))(x),
+    "grad(jvp(grad))": lambda f, x: grad(pushed(grad(lambda x: f(x).sum())))(x),
+    "grad(vmap(jvp))": lambda f, x: grad(
+        of_sum(lambda x: vmap(lambda v: jvp(f, (x,), (v,))[1])(torch.stack([x.cos(), x])))
+    )(x),
+    "jacrev(jacfwd)": lambda f, x: jacrev(jacfwd(f))(x),
+    "autograd": lambda f, x: torch.autograd.grad(pushed(f)(y := x.clone().requires_grad_()), y),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", AROUND_FORWARD)
+def test_reverse_around_forward(name, policy):
+    w, x = rand(3, 3), rand(3)
+
+    def block(x, scale):
+        return torch.tanh(x @ w).sin() * (x * scale).exp().cumsum(-1)
+
+    again = checkpoint(block, policy=POLICIES[policy])
+    twice = lambda f: lambda x: f(f(x, scale=2), scale=0.5)
+    assert_close(AROUND_FORWARD[name](twice(again), x), AROUND_FORWARD[name](twice(block), x))
+
+
+@pytest.mark.parametrize("policy", [None, "dots"])
+def test_tangents_that_are_gone(policy):
     x = rand(3)
-    tangent = lambda f: lambda x: jvp(f, (x,), (x.cos(),))[1].sum()
-    assert_close(tangent(checkpoint(torch.sin))(x), tangent(torch.sin)(x))
-    for policy in (None, "dots"):
+    sin = checkpoint(torch.sin, policy=policy)
+    closing = lambda y: checkpoint(lambda x: x * y, policy=policy)(x)
+    stacked = lambda x: vmap(sin)(torch.stack([x, x]))
+    for f in (closing, stacked, lambda x: jvp(sin, (x,), (x.sin(),))[1]):
         with pytest.raises(CheckpointError, match="different number of tensors"):
-            grad(tangent(checkpoint(torch.sin, policy=policy)))(x)
+            grad(pushed(f))(x)
 
 
 def test_errors():
