@@ -9,6 +9,7 @@ from torch import Tensor
 
 from functorch_ext._describing import kind_of
 from functorch_ext._pytree import Tree, flatten, name_of_leaf, unflatten
+from functorch_ext._skeletons import Skeleton, taken_apart
 
 
 class RuleCall:
@@ -18,81 +19,73 @@ class RuleCall:
         tensors: The tensors among the leaves of the arguments.
     """
 
+    _outputs: Skeleton | None = None
+
     def __init__(self, args: tuple[Any, ...]) -> None:
-        self._leaves, self._structure = flatten(args)
-        self._places = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, Tensor)]
-        self.tensors: list[Tensor] = [self._leaves[i] for i in self._places]
-        self._leaves = [None if isinstance(x, Tensor) else x for x in self._leaves]  # no cycle
-        self._outputs: tuple[list[Any], Any] | None = None
+        self.tensors, self._arguments = taken_apart(args)
 
     def args(self, tensors: Any) -> tuple[Any, ...]:
         """The arguments with these in place of the tensors."""
-        return self.like_args(tensors, self._leaves)
+        return self._arguments.filled(tensors)
 
-    def like_args(self, values: Any, others: list[Any] | None = None) -> tuple[Any, ...]:
+    def like_args(self, values: Any) -> tuple[Any, ...]:
         """A tuple as the arguments are, with a value for each tensor, and ``None`` for the rest."""
-        leaves = [None] * len(self._leaves) if others is None else list(others)
-        for place, value in zip(self._places, values, strict=True):
-            leaves[place] = value
-        return unflatten(self._structure, leaves)
+        return self._arguments.like(values)
 
     def of_tensors(self, what: str, tree: Tree) -> list[Any]:
         """What a rule returned for each argument: one entry per tensor of the arguments.
 
         ``None`` stands for a whole argument, or for a leaf.
         """
-        if not isinstance(tree, tuple) or len(tree) != self._structure.num_children:
+        count = self._arguments.length
+        if isinstance(tree, tuple) and len(tree) == count:
+            if all([x is None or isinstance(x, Tensor) for x in tree]):
+                return list(tree)
+        structure = self._arguments.structure
+        if not isinstance(tree, tuple) or len(tree) != structure.num_children:
             raise TypeError(
-                f"functorch_ext: {what} must return a tuple of {self._structure.num_children}, one "
+                f"functorch_ext: {what} must return a tuple of {structure.num_children}, one "
                 f"entry per differentiable argument, but returned {kind_of(tree)}"
                 + (f" of {len(tree)}." if isinstance(tree, tuple) else ".")
             )
         leaves: list[Any] = []
-        for number, (part, structure) in enumerate(
-            zip(tree, self._structure.children(), strict=True)
-        ):
-            given, found = ([None] * structure.num_leaves, structure)
+        for number, (part, child) in enumerate(zip(tree, structure.children(), strict=True)):
+            given, found = ([None] * child.num_leaves, child)
             if part is not None:
                 given, found = flatten(part)
-            if found != structure:
+            if found != child:
                 raise TypeError(
                     f"functorch_ext: {what} must return a structure as the argument's for entry "
-                    f"{number}, {structure}, but returned {found}."
+                    f"{number}, {child}, but returned {found}."
                 )
             leaves += given
-        return [leaves[place] for place in self._places]
+        return [leaves[place] for place in self._arguments.places]
 
     def keep_outputs(self, outputs: Tree) -> tuple[Tensor, ...]:
         """The tensors among the outputs."""
-        leaves, structure = flatten(outputs)
-        self._outputs = [None if isinstance(x, Tensor) else (x,) for x in leaves], structure
-        return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+        tensors, self._outputs = taken_apart(outputs)
+        return tensors
 
     def outputs(self, tensors: Any) -> Tree:
         """The outputs with these in place of the tensors."""
         assert self._outputs is not None
-        others, structure = self._outputs
-        given = iter(tensors)
-        return unflatten(structure, [next(given) if x is None else x[0] for x in others])
+        return self._outputs.filled(tensors)
 
     def like_outputs(self, values: Any) -> Tree:
         """As the outputs are, with a value for each tensor, and ``None`` for the rest."""
         assert self._outputs is not None
-        others, structure = self._outputs
-        given = iter(values)
-        return unflatten(structure, [next(given) if x is None else None for x in others])
+        return self._outputs.like(values)
 
     def tensor_outputs(self, what: str, tree: Tree) -> list[Any]:
         """What a rule returned in the structure of the outputs: one entry per tensor of theirs."""
         assert self._outputs is not None
-        others, structure = self._outputs
-        leaves, found = flatten(tree)
-        if found != structure:
+        values = self._outputs.values_of(tree)
+        if values is None:
             raise TypeError(
                 f"functorch_ext: {what} must return the structure that the function returns, "
-                f"{structure}, but returned {found}."
+                f"{self._outputs.structure}, but returned {flatten(tree)[1]}."
             )
-        return [leaf for leaf, other in zip(leaves, others, strict=True) if other is None]
+        return values
 
 
 def output_and(other: str, rule: str, returned: Any) -> tuple[Any, Any]:
@@ -107,22 +100,13 @@ def output_and(other: str, rule: str, returned: Any) -> tuple[Any, Any]:
 
 def apart(outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The outputs, none of which is an input or a view: their tangents needn't be views either."""
-    given = {id(tensor) for tensor in inputs}
-    return tuple(x.data if id(x) in given or x._is_view() else x for x in outputs)
+    given = [*map(id, inputs)]
+    return tuple([x.data if id(x) in given or x._is_view() else x for x in outputs])
 
 
 def name_of(func: Callable[..., Any]) -> str:
     """How messages call a function."""
     return getattr(func, "__name__", repr(func))
-
-
-def is_like(derivative: Tensor, tensor: Tensor) -> bool:
-    """Can it be a tangent or cotangent of the tensor?"""
-    return (
-        derivative.shape == tensor.shape
-        and derivative.dtype == tensor.dtype
-        and derivative.device == tensor.device
-    )
 
 
 def words(tensor: Tensor, other: Any) -> str:
@@ -131,6 +115,9 @@ def words(tensor: Tensor, other: Any) -> str:
     if isinstance(other, Tensor) and other.device != tensor.device:
         text += f" on device {tensor.device}"
     return text
+
+
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Bound:
@@ -154,8 +141,12 @@ class Bound:
         return inspect.signature(self._func)
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        if not kwargs and not self._has_defaults:
-            return args
+        if not kwargs:
+            if not self._has_defaults:
+                return args
+            missing = self._count - len(args)
+            if 0 <= missing <= len(self._defaults):
+                return args + self._defaults[len(self._defaults) - missing :]
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         if bound.kwargs:
@@ -166,17 +157,30 @@ class Bound:
         return bound.args
 
     @functools.cached_property
-    def _has_defaults(self) -> bool:
+    def _parameters(self) -> list[inspect.Parameter]:
         try:
-            parameters = self._signature.parameters.values()
+            return list(self._signature.parameters.values())
         except ValueError:  # a builtin without a signature
-            return False
-        return any(each.default is not inspect.Parameter.empty for each in parameters)
+            return []
+
+    @functools.cached_property
+    def _has_defaults(self) -> bool:
+        return any(each.default is not inspect.Parameter.empty for each in self._parameters)
+
+    @functools.cached_property
+    def _defaults(self) -> tuple[Any, ...]:
+        """Those of the last parameters, if all can be given by position."""
+        if not all(each.kind in _BY_POSITION for each in self._parameters):
+            return ()
+        values = (each.default for each in self._parameters)
+        return tuple(value for value in values if value is not inspect.Parameter.empty)
+
+    @functools.cached_property
+    def _count(self) -> int:
+        return len(self._parameters)
 
     def split(self, args: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Those not differentiated by, and the others."""
-        if not self.nondiff:
-            return (), args
         others = tuple(arg for i, arg in enumerate(args) if i not in self.nondiff)
         return tuple(args[i] for i in self.nondiff), others
 
@@ -184,11 +188,7 @@ class Bound:
         """The name of one of those differentiated by."""
         places = range(number + len(self.nondiff) + 1)
         position = [i for i in places if i not in self.nondiff][number]
-        try:
-            parameters = list(self._signature.parameters.values())
-        except ValueError:  # a builtin without a signature
-            parameters = []
-        for index, each in enumerate(parameters):
+        for index, each in enumerate(self._parameters):
             if each.kind is inspect.Parameter.VAR_POSITIONAL:
                 return f"{each.name}[{position - index}]"
             if index == position:
@@ -206,43 +206,50 @@ class Bound:
 class BoundCall(RuleCall):
     """A call of a function, some of whose arguments aren't differentiated by."""
 
+    nondiff: tuple[Any, ...] = ()
+
     def __init__(
-        self,
-        func: Callable[..., Any],
-        bound: Bound,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        self, ruled: "Ruled", rules: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self.nondiff, others = bound.split(bound(args, kwargs))
-        super().__init__(others)
-        self._func, self._bound = func, bound
+        self._ruled, self._rules = ruled, rules
+        args = ruled.bound(args, kwargs)
+        if ruled.bound.nondiff:
+            self.nondiff, args = ruled.bound.split(args)
+        self.tensors, self._arguments = taken_apart(args)
 
     def all_args(self, tensors: Any) -> tuple[Any, ...]:
         """All arguments, with these in place of the tensors."""
-        return self._bound.joined(self.nondiff, self.args(tensors))
+        others = self._arguments.filled(tensors)
+        return self._ruled.bound.joined(self.nondiff, others) if self.nondiff else others
 
     def plain(self, tensors: Any) -> Any:
         """What the function itself returns."""
-        return self._func(*self.all_args(tensors))
+        return self._ruled.func(*self.all_args(tensors))
+
+    @property
+    def name(self) -> str:
+        """How messages call the function."""
+        return name_of(self._ruled.func)
 
     def name_of_tensor(self, index: int) -> str:
         """How the function would write a tensor of its arguments: ``x``, or ``tree['a']``."""
-        number, inside = 0, self._places[index]
-        children = self._structure.children()
+        number, inside = 0, self._arguments.places[index]
+        children = self._arguments.structure.children()
         while inside >= children[number].num_leaves:
             inside -= children[number].num_leaves
             number += 1
         tree = unflatten(children[number], list(range(children[number].num_leaves)))
-        return name_of_leaf(self._bound.name_of_argument(number), tree, inside)
+        return name_of_leaf(self._ruled.bound.name_of_argument(number), tree, inside)
 
 
 class Ruled:
     """What stands for a function that has a rule of its own, as a function or a method."""
 
     def __init__(self, name: str, func: Callable[..., Any], nondiff_argnums: Any = ()) -> None:
-        self._name, self._func = name, func
-        self._bound = Bound(name, func, nondiff_argnums)
+        bound = Bound(name, func, nondiff_argnums)
         functools.update_wrapper(self, func)
+        # Afterwards: the function may be one with a rule itself, whose attributes these are too.
+        self._name, self.func, self.bound = name, func, bound
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -253,7 +260,7 @@ class Ruled:
 
     def no_rule(self, definition: str) -> AttributeError:
         """The error of a call that comes before the rule."""
-        name = name_of(self._func)
+        name = name_of(self.func)
         return AttributeError(
             f"functorch_ext.{self._name}: {name} has no rule yet. Call {name}.{definition}."
         )

@@ -7,19 +7,16 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from functorch_ext import _C
 from functorch_ext._describing import kind_of
 from functorch_ext._pytree import map_tensors
 from functorch_ext._rule_calls import (
-    Bound,
     BoundCall,
     Ruled,
     apart,
-    is_like,
-    name_of,
     output_and,
     words,
 )
-from functorch_ext.reverse import vjp
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -73,7 +70,7 @@ class custom_jvp(Ruled, Generic[_Params, _Result]):  # noqa: N801  (a decorator)
 
         They take functions of tensors with one tensor as output, and no ``nondiff_argnums``.
         """
-        if self._bound.nondiff:
+        if self.bound.nondiff:
             raise TypeError("functorch_ext.custom_jvp: defjvps takes no nondiff_argnums.")
 
         def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -88,39 +85,29 @@ class custom_jvp(Ruled, Generic[_Params, _Result]):  # noqa: N801  (a decorator)
         """The function; see the class."""
         if self._rule is None:
             raise self.no_rule("defjvp(rule)")
-        call = _Call(self._func, self._bound, args, kwargs, self._rule)
+        call = _Call(self, self._rule, args, kwargs)
         return call.outputs(_Pushforward.apply(call, *call.tensors))
 
 
 class _Call(BoundCall):
     """A call, with the rule that it is differentiated by."""
 
-    def __init__(
-        self,
-        func: Callable[..., Any],
-        bound: Bound,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        rule: Callable[..., Any],
-    ) -> None:
-        super().__init__(func, bound, args, kwargs)
-        self._rule = rule
-
     def tangents(self, primals: Any, tangents: Any) -> list[Any]:
         filled = [
             torch.zeros_like(x) if t is None else t for x, t in zip(primals, tangents, strict=True)
         ]
-        returned = self._rule(*self.nondiff, self.args(primals), self.like_args(filled))
+        rule = self._rules
+        returned = rule(*self.nondiff, self.args(primals), self.like_args(filled))
         output, pushed = output_and("its tangent", "custom_jvp: the rule", returned)
         values = self.tensor_outputs("the rule of a custom_jvp", output)
         found = self.tensor_outputs("the rule of a custom_jvp", pushed)
-        return [self._checked(*pair) for pair in zip(values, found, strict=True)]
+        return [*map(self._checked, values, found)]
 
     def _checked(self, value: Any, tangent: Any) -> Tensor | None:
         """The tangent of an output, or ``None`` if that has none."""
         if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex()):
             return None
-        if not isinstance(tangent, Tensor) or not is_like(tangent, value):
+        if not isinstance(tangent, Tensor) or not _C.is_like(tangent, value):
             raise self._misfit(value, tangent)
         return tangent
 
@@ -128,8 +115,8 @@ class _Call(BoundCall):
         is_tensor = isinstance(tangent, Tensor)
         found = f"one of {words(tangent, value)}" if is_tensor else kind_of(tangent)
         return (ValueError if is_tensor else TypeError)(
-            f"functorch_ext.custom_jvp: the rule of {name_of(self._func)} must return a tangent of "
-            f"{words(value, tangent)}, as the output is, but returned {found}."
+            f"functorch_ext.custom_jvp: the rule of {self.name} must return a tangent "
+            f"of {words(value, tangent)}, as the output is, but returned {found}."
         )
 
 
@@ -148,23 +135,22 @@ class _Pushforward(Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
         call, primals = ctx.call, ctx.saved_tensors
-        places: list[int] = []  # of outputs that have a tangent
+        if not (torch.is_grad_enabled() or _C.tangent_flows(primals)):
+            primals = tuple([x.detach() for x in primals])  # constants of the linear map
         wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
 
-        def linear(*some: Tensor) -> tuple[Any, ...]:
+        def transposed(frame: _C.ReverseFrame) -> list[Tensor]:
+            # At 0, as good as any other point.
+            zeros = frame.differentiable([torch.zeros_like(primals[i]) for i in wanted])
             tangents: list[Any] = [None] * len(primals)
-            for position, tangent in zip(wanted, some, strict=True):
+            for position, tangent in zip(wanted, zeros, strict=True):
                 tangents[position] = tangent
-            pushed = call.tangents(primals, tangents)
-            places[:] = [i for i, tangent in enumerate(pushed) if tangent is not None]
-            return tuple(pushed[i] for i in places)
+            pairs = zip(call.tangents(primals, tangents), cotangents, strict=True)
+            pushed, given = zip(*[pair for pair in pairs if pair[0] is not None], strict=True)
+            return [*map(frame.strip, frame.pull_back(pushed, given, False))]
 
-        # At 0, as good as any other point.
-        _, pull_back = vjp(linear, *[torch.zeros_like(primals[i]) for i in wanted])
         pulled: list[Any] = [None] * len(primals)
-        for position, cotangent in zip(
-            wanted, pull_back(tuple(cotangents[i] for i in places)), strict=True
-        ):
+        for position, cotangent in zip(wanted, _C.run_reverse(transposed), strict=True):
             pulled[position] = cotangent
         return None, *pulled
 

@@ -9,8 +9,8 @@ from torch.autograd import Function
 
 from functorch_ext import _C
 from functorch_ext._describing import kind_of
-from functorch_ext._pytree import flatten, unflatten
-from functorch_ext._rule_calls import Bound, BoundCall, Ruled, is_like, name_of, output_and, words
+from functorch_ext._rule_calls import BoundCall, Ruled, output_and, words
+from functorch_ext._skeletons import taken_apart
 
 _Params = ParamSpec("_Params")
 _Result = TypeVar("_Result")
@@ -67,30 +67,21 @@ class custom_vjp(Ruled, Generic[_Params, _Result]):  # noqa: N801  (a decorator)
         """The function; see the class."""
         if self._rules is None:
             raise self.no_rule("defvjp(fwd, bwd)")
-        call = _Call(self._func, self._bound, args, kwargs, self._rules)
+        call = _Call(self, self._rules, args, kwargs)
         return call.outputs(_Pullback.apply(call, *call.tensors))
 
 
 class _Call(BoundCall):
     """A call, with the rules that it is differentiated by."""
 
-    def __init__(
-        self,
-        func: Callable[..., Any],
-        bound: Bound,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        rules: tuple[Callable[..., Any], Callable[..., Any]],
-    ) -> None:
-        super().__init__(func, bound, args, kwargs)
-        self._fwd, self._bwd = rules
-
     def forward(self, tensors: Any) -> tuple[Any, Any]:
-        returned = self._fwd(*self.all_args(tensors))
+        fwd, _ = self._rules
+        returned = fwd(*self.all_args(tensors))
         return output_and("the residuals", "custom_vjp: fwd", returned)
 
     def backward(self, primals: Any, residuals: Any, cotangents: Any) -> list[Any]:
-        returned = self._bwd(*self.nondiff, residuals, self.like_outputs(cotangents))
+        _, bwd = self._rules
+        returned = bwd(*self.nondiff, residuals, self.like_outputs(cotangents))
         pulled = self.of_tensors("bwd of a custom_vjp", returned)
         for index, (primal, cotangent) in enumerate(zip(primals, pulled, strict=True)):
             if cotangent is not None and not _fits(cotangent, primal):
@@ -101,7 +92,7 @@ class _Call(BoundCall):
         is_tensor = isinstance(cotangent, Tensor)
         found = f"one of {words(cotangent, primal)}" if is_tensor else kind_of(cotangent)
         return (ValueError if is_tensor else TypeError)(
-            f"functorch_ext.custom_vjp: bwd of {name_of(self._func)} must return a cotangent of "
+            f"functorch_ext.custom_vjp: bwd of {self.name} must return a cotangent of "
             f"{words(primal, cotangent)} for {self.name_of_tensor(index)}, as the argument is, or "
             f"None for zeros, but returned {found}."
         )
@@ -111,7 +102,7 @@ def _fits(cotangent: Any, primal: Tensor) -> bool:
     """Can it be the argument's? Autograd itself would sum, expand or convert it."""
     if not isinstance(cotangent, Tensor):
         return False
-    if is_like(cotangent, primal):
+    if _C.is_like(cotangent, primal):
         return True
     return not (primal.is_floating_point() or primal.is_complex())  # it is dropped
 
@@ -123,9 +114,7 @@ class _Pullback(Function):
             return call.keep_outputs(call.plain(tensors))
         # fwd may call the function itself, which is then evaluated.
         outputs, residuals = call.forward([x.detach() for x in tensors])
-        leaves, ctx.structure = flatten(residuals)
-        ctx.others = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
-        kept = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        kept, ctx.residuals = taken_apart(residuals)
         ctx.call = call
         ctx.save_for_backward(*tensors, *kept)
         return call.keep_outputs(outputs)
@@ -133,11 +122,10 @@ class _Pullback(Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
         call, saved = ctx.call, ctx.saved_tensors
-        tensors, kept = saved[: len(call.tensors)], iter(saved[len(call.tensors) :])
+        count = len(call.tensors)
+        tensors = saved[:count]
         if torch.is_grad_enabled() or _C.tangent_flows(tensors):
             residuals = call.forward(tensors)[1]  # so that they are differentiated too
         else:
-            residuals = unflatten(
-                ctx.structure, [next(kept) if x is None else x[0] for x in ctx.others]
-            )
+            residuals = ctx.residuals.filled(saved[count:])
         return None, *call.backward(tensors, residuals, cotangents)

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from functorch_ext import _C
 from functorch_ext._pytree import flatten, leaves_of
 from functorch_ext._rule_calls import RuleCall, Ruled, apart, output_and
+from functorch_ext._taylor.carrier import Taylor
 from functorch_ext.forward import jvp
 from functorch_ext.reverse import vjp
 
@@ -62,8 +65,9 @@ class custom_vmap(Ruled, Generic[_Params, _Result]):  # noqa: N801  (a decorator
 
     def __call__(self, *args: _Params.args, **kwargs: _Params.kwargs) -> _Result:
         """The function; see the class."""
-        call = _Call(self, self._bound(args, kwargs))
-        return call.outputs(_Mapped.apply(call, *call.tensors))
+        call = _Call(self, self.bound(args, kwargs))
+        mapped = _mapped_alone(call)
+        return call.outputs(_Mapped.apply(call, *call.tensors) if mapped is None else mapped)
 
 
 class _Call(RuleCall):
@@ -74,7 +78,7 @@ class _Call(RuleCall):
         self._ruled = ruled
 
     def plain(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return self.keep_outputs(self._ruled._func(*self.args(tensors)))
+        return self.keep_outputs(self._ruled.func(*self.args(tensors)))
 
     def mapped(
         self, axis_size: int, dims: tuple[int | None, ...], tensors: tuple[Tensor, ...]
@@ -100,6 +104,26 @@ class _Call(RuleCall):
             pairs = zip(leaves_of(outputs), leaves_of(out_batched), strict=True)
             flags = [bool(flag) for output, flag in pairs if isinstance(output, Tensor)]
         return kept, tuple(0 if flag else None for flag in flags)
+
+
+def _mapped_alone(call: _Call) -> list[Tensor] | None:
+    """The rule's outputs where a vmap is all that sees the call; ``None`` if others may."""
+    tensors = call.tensors
+    level = _C.level_of(tensors)
+    if level is None or not level.has_samples or level.differentiates(tensors):
+        return None
+    if torch._C._len_torch_function_stack() > 0 or any([type(x) is Taylor for x in tensors]):
+        return None
+    pairs = [level.unwrap(x) for x in tensors]
+    dims = tuple([dim for _, dim in pairs])
+    if all([dim is None for dim in dims]):
+        return None
+    values = tuple([value for value, _ in pairs])
+    outputs, out_dims = _C.run_below(level, call.mapped, level.batch_size, dims, values)
+    # A value that the rule returns as it is, perhaps written to, is that of the tensor itself.
+    given = dict(zip(map(id, values), tensors, strict=True))
+    found = zip(outputs, out_dims, strict=True)
+    return [given[id(each)] if id(each) in given else level.wrap(each, dim) for each, dim in found]
 
 
 class _Mapped(Function):

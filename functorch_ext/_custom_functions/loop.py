@@ -51,11 +51,12 @@ def install() -> None:
         return _as_view(pushed, given)
 
     why = "custom Functions run on the plane of what flows through them, in NumPy sample by sample"
-    _patches.replace(BackwardCFunction, "apply", apply, why)
+    at_levels = _C.switch_at_levels
+    _patches.replace(BackwardCFunction, "apply", apply, why, switch=at_levels)
     _patches.replace(BackwardCFunction, "apply_jvp", apply_jvp, why)
     if HAS_BOXED_BACKWARD:
         plain_boxed = BackwardCFunction.apply_boxed
-        _patches.replace(BackwardCFunction, "apply_boxed", apply_boxed, why)
+        _patches.replace(BackwardCFunction, "apply_boxed", apply_boxed, why, switch=at_levels)
 
 
 def _version(tangent: Any) -> int:

@@ -74,7 +74,14 @@ def add(patch: Patch) -> None:
     _registry.append(patch)
 
 
-def replace(owner: Any, name: str, replacement: Any, why: str, always: str | None = None) -> None:
+def replace(
+    owner: Any,
+    name: str,
+    replacement: Any,
+    why: str,
+    always: str | None = None,
+    switch: Callable[..., Any] = _C.switch,
+) -> None:
     """Replaces a function of a module or class, and lists that.
 
     Args:
@@ -84,6 +91,7 @@ def replace(owner: Any, name: str, replacement: Any, why: str, always: str | Non
             of a level, or a derivative on this thread.
         why: What goes wrong without it.
         always: Why it is to be called even where nothing of the engine is in play yet: its cost.
+        switch: What tells whether anything is.
     """
     missing = object()
     # As it is stored: a static or class method would come bound from getattr.
@@ -92,7 +100,7 @@ def replace(owner: Any, name: str, replacement: Any, why: str, always: str | Non
     if always is None:
         plain = getattr(owner, name)
         ours = replacement.__func__ if is_static else replacement
-        replacement = functools.update_wrapper(_C.switch(plain, ours), plain)
+        replacement = functools.update_wrapper(switch(plain, ours), plain)
         replacement = staticmethod(replacement) if is_static else replacement
 
     def put_on() -> None:

@@ -67,12 +67,12 @@ else:  # one of Python
 
     # The names are globals of the function that gets this code.
     _CHECK = """
-if not _functorch_ext_is_idle():
+if not _functorch_ext_is_plain_application(args, kwargs):
     return _functorch_ext_apply(cls, *args, **kwargs)
 """
 
     def _code_with_check() -> types.CodeType:
-        """PyTorch's own code of ``apply``, behind a check whether anything of the engine runs."""
+        """PyTorch's own code of ``apply``, behind a check whether that is all there is to do."""
         lines, first = inspect.getsourcelines(_apply)
         source = ast.parse(textwrap.dedent("".join(lines)))
         ast.increment_lineno(source, first - 1)
@@ -94,8 +94,9 @@ if not _functorch_ext_is_idle():
 
     def replacing_apply(replacement: Callable[..., Any]) -> tuple[Change, Change]:
         """What puts a replacement of ``Function.apply`` on, and what takes it off."""
-        _apply.__globals__["_functorch_ext_is_idle"] = _C.is_idle
-        _apply.__globals__["_functorch_ext_apply"] = replacement
+        globals_of_apply = _apply.__globals__
+        globals_of_apply["_functorch_ext_is_plain_application"] = _C.is_plain_application
+        globals_of_apply["_functorch_ext_apply"] = replacement
         return (
             functools.partial(setattr, _apply, "__code__", _code_with_check()),
             functools.partial(setattr, _apply, "__code__", plain_apply.__code__),

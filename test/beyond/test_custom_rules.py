@@ -239,6 +239,29 @@ def test_a_batching_rule_decides():
     assert_close(vmap(grad(lambda x: f(x, {"w": w})[0].sum()))(X), w.expand(3, 4))
 
 
+def test_a_function_with_rules_of_two_kinds():
+    by_five = scaled(5.0)[0]
+    both = custom_vmap(by_five)
+    both.def_vmap(lambda size, batched, x: (by_five(x), True))
+    assert_close(grad(lambda x: both(x).sum())(X), torch.full_like(X, 5.0))
+    assert_close(vmap(grad(lambda x: both(x).sum()))(X), torch.full_like(X, 5.0))
+
+
+def test_defaults_and_keywords():
+    def func(x, y=2.0, *, scale=None):
+        return x * y
+
+    plain = custom_vjp(lambda x, y=2.0, z=3.0: x * y * z)
+    plain.defvjp(lambda x, y, z: (x * y * z, y * z), lambda r, c: (7 * r * c, None, None))
+    for args, expected in (((), 42.0), ((5.0,), 105.0), ((5.0, 1.0), 35.0)):
+        assert_close(grad(lambda x: plain(x, *args))(torch.tensor(1.0)), torch.tensor(expected))
+    assert_close(grad(lambda x: plain(x, z=1.0))(torch.tensor(1.0)), torch.tensor(14.0))
+    with pytest.raises(TypeError, match="takes no keyword-only arguments, but got scale"):
+        custom_vmap(func)(X)
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        plain(X, 1.0, 2.0, 3.0)
+
+
 @pytest.mark.parametrize("make", [custom_vjp, custom_jvp, custom_vmap])
 def test_without_a_rule(make):
     f = make(torch.sin)
