@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 
+#include "batching/large_memory.h"
 #include "batching/physical.h"
 #include "engine/below_all_levels.h"
 #include "engine/frames.h"
@@ -124,7 +125,7 @@ Pair on_plane_0(const at::Tensor& first, const at::Tensor& slope, int64_t dim) {
   if (stack.columns < fewest_columns || slope.sizes() != at::IntArrayRef(sizes)) {
     return by_operators(first, slope, dim);
   }
-  const auto scaled = at::empty(first.sizes(), first.options());
+  const auto scaled = empty_in_large_pages(first.sizes(), first.options());
   const auto squares = at::empty(slope.sizes(), slope.options());
   if (type == at::kFloat) {
     fill<float>(stack, first, slope, scaled, squares);

@@ -120,7 +120,7 @@ def test_recorded():
 
 def test_threads():
     network = layers(torch.tanh, 30, 64, 64)
-    x = rand(100, 30)
+    x = rand(300, 30)  # more than large pages are taken for
     threads = torch.get_num_threads()
     results = []
     try:
