@@ -25,8 +25,8 @@ const std::unordered_set<std::string_view> alike_in_both_modes = {
     "TanhBackward0", "ThresholdBackward0", "ToCopyBackward0", "WhereBackward0",
     // Products of matrices
     "AddmmBackward0", "AddmvBackward0", "BaddbmmBackward0", "BmmBackward0", "ConvolutionBackward0",
-    "DotBackward0", "functorch_ext::LinearBackward", "functorch_ext::WeightOfSteps", "MmBackward0",
-    "MvBackward0",
+    "DotBackward0", "functorch_ext::LinearBackward", "functorch_ext::ProductOfStacksBackward",
+    "functorch_ext::WeightOfSteps", "MmBackward0", "MvBackward0",
     // Views
     "AliasBackward0", "ExpandBackward0", "PermuteBackward0", "ReshapeAliasBackward0",
     "SelectBackward0", "SliceBackward0", "SqueezeBackward0", "SqueezeBackward1", "TBackward0",

@@ -1,8 +1,12 @@
 // Layer and group normalisation: the statistics lie inside one sample, so the samples are just more
 // of N. Weights that differ between samples scale the normalised result afterwards.
+#include <ATen/ExpandUtils.h>
+#include <ATen/ops/addcmul.h>
+
 #include "autodiff/plane.h"
 #include "batching/channels.h"
 #include "batching/families.h"
+#include "batching/layer_norm_gradients.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 
@@ -12,9 +16,18 @@ namespace {
 
 using Three = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
-// The normalised value with weight and bias, which line up with it already.
+// The normalised value, which nobody else holds, with weight and bias, which line up with it.
 at::Tensor scale_and_shift(const at::Tensor& normalized, const at::Tensor& weight,
                            const at::Tensor& bias, const Level& level) {
+  const auto fits = [&](const at::Tensor& tensor) {
+    return tensor.defined() && is_readable(tensor) &&
+           tensor.scalar_type() == normalized.scalar_type() &&
+           at::is_expandable_to(tensor.sizes(), normalized.sizes());
+  };
+  if (is_readable(normalized) && fits(weight) && fits(bias)) {
+    auto result = normalized;
+    return wrap(at::addcmul_out(result, bias, normalized, weight), 0, level);
+  }
   auto result = weight.defined() ? at::mul(normalized, weight) : normalized;
   if (bias.defined()) {
     result = at::add(result, bias);
@@ -68,6 +81,44 @@ at::Tensor times_normalized(const at::Tensor& grad, const at::Tensor& input, con
   return fits ? centred.mul_(rstd).mul_(grad) : at::mul(grad, at::mul(centred, rstd));
 }
 
+// In one pass, where that may read memory; undefined where not.
+Three gradients_in_one_pass(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
+                            c10::SymIntArrayRef normalized_shape, const at::Tensor& mean,
+                            const at::Tensor& rstd, const OptionalTensor& weight,
+                            std::array<bool, 3> output_mask) {
+  const bool has_weight = weight && weight->defined();
+  const auto type = input.scalar_type();
+  const auto fits = [&](const at::Tensor& tensor) {
+    return tensor.scalar_type() == type && is_readable(value_of(tensor, level));
+  };
+  const auto kept = input.dim() - static_cast<int64_t>(normalized_shape.size());
+  if ((type != at::kFloat && type != at::kDouble) || !is_batched_at(grad_output, level) ||
+      !is_batched_at(input, level) || !is_batched_at(mean, level) || !is_batched_at(rstd, level) ||
+      !fits(grad_output) || !fits(input) || !fits(mean) || !fits(rstd) || kept < 0 ||
+      input.sym_sizes().slice(kept) != normalized_shape ||
+      (has_weight && (!fits(*weight) || weight->sym_sizes() != normalized_shape))) {
+    return {};
+  }
+  const auto size = c10::multiply_integers(input.sizes().slice(kept));
+  const auto rows = input.numel() / size;
+  if (mean.numel() != rows || rstd.numel() != rows) {
+    return {};
+  }
+  auto [input_gradient, weight_gradient, bias_gradient] =
+      layer_norm_gradients(at_front(grad_output, level), at_front(input, level),
+                           at_front(mean, level), at_front(rstd, level),
+                           !has_weight                 ? at::Tensor()
+                           : is_batched(weight, level) ? at_front(*weight, level).flatten(1)
+                                                       : value_of(*weight, level).flatten(),
+                           size, output_mask[0]);
+  const auto of_size = [&](const at::Tensor& gradient, bool wanted) {
+    return wanted ? wrap(gradient.view_symint(physical_sizes(normalized_shape, level)), 0, level)
+                  : at::Tensor();
+  };
+  return {wrap_if(input_gradient, true, level), of_size(weight_gradient, output_mask[1]),
+          of_size(bias_gradient, output_mask[2])};
+}
+
 Three layer_norm_backward_rule(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
                                c10::SymIntArrayRef normalized_shape, const at::Tensor& mean,
                                const at::Tensor& rstd, const OptionalTensor& weight,
@@ -77,10 +128,17 @@ Three layer_norm_backward_rule(Level& level, const at::Tensor& grad_output, cons
   TORCH_CHECK(rank >= normalized_rank && grad_output.sym_sizes() == input.sym_sizes(),
               "layer_norm: expected an input and a gradient of shape [*, ", normalized_shape,
               "], but got ", input.sym_sizes(), " and ", grad_output.sym_sizes());
+  Three gradients;
+  if (output_mask[1] || output_mask[2]) {
+    gradients = gradients_in_one_pass(level, grad_output, input, normalized_shape, mean, rstd,
+                                      weight, output_mask);
+    if (std::get<1>(gradients).defined() || std::get<2>(gradients).defined()) {
+      return gradients;
+    }
+  }
   const bool batched_grad = is_batched_at(grad_output, level);
   const bool batched_input = is_batched_at(input, level);
   const auto grad = at_front(grad_output, level);
-  Three gradients;
   if (output_mask[0]) {
     // A weight that differs between samples is multiplied into the output's gradient.
     const bool scales = is_batched(weight, level);

@@ -7,6 +7,7 @@
 #include "batching/operators.h"
 #include "batching/rules.h"
 #include "batching/sparse.h"
+#include "batching/stacked_products.h"
 #include "derivatives/linear.h"
 
 namespace functorch_ext {
@@ -20,12 +21,13 @@ at::Tensor stacked_product(const at::Tensor& left, const at::Tensor& right) {
     return at::mul(left, right);
   }
   const auto numbers = left.sym_size(0) * left.sym_size(1) * right.sym_size(2);
-  if (numbers > (1 << 20) && is_readable(left) && is_readable(right)) {
-    auto product =
+  if (numbers > (1 << 18) && is_readable(left) && is_readable(right)) {
+    const auto product =
         empty_in_large_pages({left.size(0), left.size(1), right.size(2)}, left.options());
-    return at::bmm_out(product, left, right);
+    multiply_stacks(product, left, right);
+    return product;
   }
-  return at::bmm(left, right);
+  return product_of_stacks(left, right);
 }
 
 at::Tensor mm_rule(Level& level, const at::Tensor& self, const at::Tensor& other) {

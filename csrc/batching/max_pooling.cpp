@@ -7,6 +7,7 @@
 #include "batching/families.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
+#include "batching/vectorized.h"
 
 namespace functorch_ext {
 
@@ -42,13 +43,6 @@ struct Windows {
   }
 };
 
-// Lets GCC take several numbers at a time; comparisons needn't report what isn't a number.
-#if defined(__GNUC__) && !defined(__clang__)
-#define FUNCTORCH_EXT_VECTORIZED __attribute__((optimize("O3", "no-trapping-math")))
-#else
-#define FUNCTORCH_EXT_VECTORIZED
-#endif
-
 // Outputs whose windows start at `start` and go on along a row: the largest number of each and its
 // place in the plane. Not a number counts as larger than any. Masks instead of branches, which
 // nothing could predict.
@@ -74,8 +68,6 @@ FUNCTORCH_EXT_VECTORIZED void pool_run(const Number* __restrict plane, int64_t s
     }
   }
 }
-
-#undef FUNCTORCH_EXT_VECTORIZED
 
 // Pools planes one after another.
 template <class Number>

@@ -2,7 +2,6 @@
 #include "batching/patches.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <utility>
 
 #include "batching/large_memory.h"
+#include "batching/stacked_products.h"
 
 namespace functorch_ext {
 
@@ -153,12 +153,12 @@ at::Tensor weight_gradient_of_patches(const at::Tensor& grad, const at::Tensor& 
   Numbers sizes = {samples, channels, input.size(2)};
   sizes.insert(sizes.end(), patches.kernel.begin(), patches.kernel.end());
   const auto gradient = empty_in_large_pages(sizes, grad.options());
-  auto stack = gradient.view({samples, channels, -1});
+  const auto stack = gradient.view({samples, channels, -1});
   const auto rows = grad.transpose(1, 2).flatten(2);
   const auto is_0 = [](int64_t number) { return number == 0; };
   if (c10::multiply_integers(patches.kernel) == 1 &&
       std::all_of(patches.padding.begin(), patches.padding.end(), is_0)) {
-    at::bmm_out(stack, rows, points(input, outputs, patches).mT());
+    multiply_stacks(stack, rows, points(input, outputs, patches).mT());
     return gradient;
   }
   const auto pattern = pattern_of(input, outputs, patches);
@@ -170,8 +170,7 @@ at::Tensor weight_gradient_of_patches(const at::Tensor& grad, const at::Tensor& 
     const auto count = std::min(step, samples - start);
     const auto some = columns.narrow(0, 0, count);
     copy_patches(some, input.narrow(0, start, count), pattern);
-    auto result = stack.narrow(0, start, count);
-    at::bmm_out(result, rows.narrow(0, start, count), some.mT());
+    multiply_stacks(stack.narrow(0, start, count), rows.narrow(0, start, count), some.mT());
   }
   return gradient;
 }

@@ -1,8 +1,10 @@
 // Pointwise operators: every one that native_functions.yaml tags `pointwise`, in the table that
 // codegen makes of it.
 #include <ATen/ExpandUtils.h>
+#include <ATen/ops/pow.h>
 
 #include "batching/families.h"
+#include "batching/large_memory.h"
 #include "batching/operators.h"
 #include "batching/rules.h"
 #include "pointwise_includes.inc"
@@ -39,6 +41,22 @@ struct OfOneShape<at::Tensor(Parameters...)> {
   }
 };
 
+// Squares for the norms of all samples' gradients, large tensors that are freed at once: as large
+// as the next ones.
+template <class Signature>
+struct Power : Pointwise<Signature> {
+  static at::Tensor rule(const Operator<Signature>& op, Level& level, const at::Tensor& self,
+                         const at::Scalar& exponent) {
+    const auto& value = value_of(self, level);
+    if (is_readable(value) && at::isFloatingType(value.scalar_type()) && !exponent.isComplex() &&
+        value.numel() > (1 << 20) && value.is_contiguous()) {
+      auto result = empty_in_large_pages(value.sizes(), value.options());
+      return wrap(at::pow_out(result, value, exponent), bdim_of(self, level), level);
+    }
+    return Pointwise<Signature>::rule(op, level, self, exponent);
+  }
+};
+
 }  // namespace
 
 void register_pointwise_rules() {
@@ -65,6 +83,7 @@ void register_pointwise_rules() {
   add<hardswish_, Pointwise>();
   add<_prelu_kernel, OfOneShape>();  // its result is made in the shape of its first argument
   add<fake_quantize_per_tensor_affine_cachemask, Pointwise>();
+  add<pow_Tensor_Scalar, Power>();
 
   // In-place forms that lack the tag.
   add<abs_, Pointwise>();

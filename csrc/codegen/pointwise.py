@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from torchgen.model import NativeFunction, SchemaKind
 
-# Memory formats: see factories.cpp. A kernel of oneDNN: see pointwise.cpp.
-OTHER_RULES = {"clone", "gelu_backward"}
+# Memory formats: see factories.cpp. A kernel of oneDNN, and large results: see pointwise.cpp.
+OTHER_RULES = {"clone", "gelu_backward", "pow.Tensor_Scalar"}
 
 # Releases of PyTorch before 2.13 have these without the tag.
 TAGGED_LATER = {
@@ -30,7 +30,7 @@ def is_pointwise(function: NativeFunction) -> bool:
     """Whether the pointwise rule applies: Tensors in, Tensors out, not a decomposing operator."""
     return (
         ("pointwise" in function.tags or str(function.func.name) in TAGGED_LATER)
-        and function.root_name not in OTHER_RULES
+        and not OTHER_RULES & {function.root_name, str(function.func.name)}
         and function.func.kind() in (SchemaKind.functional, SchemaKind.inplace)
         and not function.has_composite_implicit_autograd_kernel
         and any(argument.type.is_tensor_like() for argument in function.func.arguments.flat_all)

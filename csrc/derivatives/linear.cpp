@@ -97,7 +97,7 @@ class LinearBackward final : public torch::autograd::Node {
                                           : tensor.reshape_symint({-1, tensor.sym_size(-1)});
   }
   at::Tensor product(const at::Tensor& left, const at::Tensor& right) const {
-    return is_stack_ ? at::bmm(left, right) : at::mm(left, right);
+    return is_stack_ ? product_of_stacks(left, right) : at::mm(left, right);
   }
 
   const std::vector<c10::SymInt> sizes_;
@@ -105,6 +105,65 @@ class LinearBackward final : public torch::autograd::Node {
   WeightOfSteps* const weight_of_steps_;  // kept alive by the edge to it
   SavedVariable input_;
   SavedVariable weight_;
+};
+
+// Do the columns of each matrix lie in one piece of memory, and not its rows?
+bool is_transposed(const at::Tensor& stack) {
+  return stack.sym_stride(1) == 1 && stack.sym_stride(2) != 1;
+}
+
+class ProductOfStacksBackward final : public torch::autograd::Node {
+ public:
+  ProductOfStacksBackward(torch::autograd::edge_list&& edges, const at::Tensor& left,
+                          const at::Tensor& right)
+      : Node(std::move(edges)),
+        left_is_transposed_(is_transposed(left)),
+        right_is_transposed_(is_transposed(right)) {
+    if (next_edge(for_left).is_valid()) {
+      right_ = SavedVariable(right, /*is_output=*/false);
+    }
+    if (next_edge(for_right).is_valid()) {
+      left_ = SavedVariable(left, /*is_output=*/false);
+    }
+  }
+
+  std::string name() const override {
+    return "functorch_ext::ProductOfStacksBackward";
+  }
+
+  void release_variables() override {
+    const std::lock_guard lock(mutex_);
+    left_.reset_data();
+    right_.reset_data();
+  }
+
+  variable_list apply(variable_list&& cotangents) override {
+    const std::lock_guard lock(mutex_);
+    variable_list gradients(2);
+    const auto& cotangent = cotangents[0];
+    if (!cotangent.defined()) {
+      return gradients;
+    }
+    if (task_should_compute_output(for_left)) {
+      const auto right = right_.unpack();
+      gradients[for_left] = left_is_transposed_ ? product_of_stacks(right, cotangent.mT()).mT()
+                                                : product_of_stacks(cotangent, right.mT());
+    }
+    if (task_should_compute_output(for_right)) {
+      const auto left = left_.unpack();
+      gradients[for_right] = right_is_transposed_ ? product_of_stacks(cotangent.mT(), left).mT()
+                                                  : product_of_stacks(left.mT(), cotangent);
+    }
+    return gradients;
+  }
+
+ private:
+  enum : size_t { for_left, for_right };
+
+  const bool left_is_transposed_;
+  const bool right_is_transposed_;
+  SavedVariable left_;
+  SavedVariable right_;
 };
 
 bool is_cast_automatically(c10::DeviceType device) {
@@ -221,6 +280,21 @@ at::Tensor linear_of_stacks(const at::Tensor& input, const at::Tensor& weight,
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
     return compute();
   });
+}
+
+at::Tensor product_of_stacks(const at::Tensor& left, const at::Tensor& right) {
+  if (any_wrapper(left, right, std::nullopt) || !is_recorded(left, right, std::nullopt) ||
+      !are_numbers(left, right, std::nullopt) || left.dim() != 3 || right.dim() != 3) {
+    return at::bmm(left, right);
+  }
+  const auto node = make_node<ProductOfStacksBackward>(
+      torch::autograd::collect_next_edges(left, right), left, right);
+  const auto product = [&] {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    return at::bmm(left, right);
+  }();
+  torch::autograd::set_history(product, node);
+  return product;
 }
 
 void register_linear_derivatives() {

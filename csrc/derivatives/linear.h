@@ -21,6 +21,10 @@ std::optional<at::Tensor> linear_in_one_node(LinearRule rule, Level& level, cons
 at::Tensor linear_of_stacks(const at::Tensor& input, const at::Tensor& weight,
                             const at::Tensor& bias);
 
+// The product of two stacks of matrices. Its gradients lie in memory as the factors do: PyTorch's,
+// by a transposed factor, are transposed, and what is pointwise then takes many times as long.
+at::Tensor product_of_stacks(const at::Tensor& left, const at::Tensor& right);
+
 // What the steps of a sequence use in place of a layer's `weight`, so that its gradient is one
 // product for all of them (derivatives/weight_of_steps.h); `weight` itself where none is recorded.
 at::Tensor weight_of_steps(const at::Tensor& weight);
