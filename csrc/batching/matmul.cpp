@@ -212,16 +212,17 @@ at::Tensor linear_rule(Level& level, const at::Tensor& input, const at::Tensor& 
     const auto plain_bias = has_bias ? std::optional(value_of(*bias, level)) : std::nullopt;
     return wrap(at::linear(at_front(input, level), value_of(weight, level), plain_bias), 0, level);
   }
-  if (has_bias && weight.dim() == 2 && is_vector_or_none(bias)) {
-    if (input.dim() == 1) {
+  if (weight.dim() == 2 && is_vector_or_none(bias)) {
+    if (has_bias && input.dim() == 1) {
       return addmv_rule(level, *bias, weight, input, 1, 1);
     }
-    if (is_batched_at(weight, level)) {
+    if (is_batched_at(weight, level) && input.dim() > 1) {
       const auto inputs = expanded_at_front(input, level);
       const auto rows = inputs.dim() == 3 ? inputs : inputs.flatten(1, -2);
       const auto weights = at_front(weight, level);
-      const auto output = bias_batched && bias->dim() == 1
-                              ? linear_of_stacks(rows, weights, at_front(*bias, level))
+      const auto output = !has_bias ? product_of_stacks(rows, weights.mT())
+                          : bias->dim() == 1
+                              ? linear_of_stacks(rows, weights, expanded_at_front(*bias, level))
                               : at::baddbmm(aligned(*bias, 2, level), rows, weights.mT());
       if (inputs.dim() == 3) {
         return wrap(output, 0, level);

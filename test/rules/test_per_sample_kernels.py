@@ -112,16 +112,18 @@ def test_powers_of_large_tensors(exponent, dtype):
     assert found.dtype == (x**exponent).dtype
 
 
-def test_derivatives_of_weights_gradients():
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_derivatives_of_weights_gradients(has_bias):
     """By inputs and by weights of each member's own, which lie in memory as those do."""
     x, weight = torch.randn(3, 6, 4).double(), torch.randn(3, 5, 4).double()
+    bias = torch.randn(5).double() if has_bias else None
 
     def slope(weight, x):
-        return grad(lambda weight: linear(x, weight).sin().sum())(weight).cos().sum()
+        return grad(lambda weight: linear(x, weight, bias).sin().sum())(weight).cos().sum()
 
     def plain_slope(weight, x):
         leaf = weight.requires_grad_()
-        loss = linear(x, leaf).sin().sum()
+        loss = linear(x, leaf, bias).sin().sum()
         return torch.autograd.grad(loss, leaf, create_graph=True)[0].cos().sum()
 
     found = grad(lambda *args: vmap(slope)(*args).sum(), (0, 1))(weight, x)
