@@ -5,6 +5,7 @@ returned. Its norm follows from these two, so where that takes less, the backwar
 cotangents of activations alone. ``GhostNorms`` watches the functions that get parameters.
 """
 
+import contextlib
 import functools
 import operator
 import types
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.overrides import TorchFunctionMode
 
 from functorch_ext import _C
@@ -97,6 +99,8 @@ class GhostNorms(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if not (self._may_hold_one(args) or (kwargs and self._may_hold_one(kwargs.values()))):
+            return func(*args, **kwargs)
         used = [*self._parameters_in(args), *self._parameters_in(kwargs.values())]
         if not used or Taylor.rules.get(func) is constant:
             return func(*args, **kwargs)
@@ -114,6 +118,14 @@ class GhostNorms(TorchFunctionMode):
                 return found
         args = tuple(map(self._differentiable, args))
         return func(*args, **{key: self._differentiable(each) for key, each in kwargs.items()})
+
+    def _may_hold_one(self, values: Any) -> bool:
+        """Is a parameter among them, or a list? Most calls get neither."""
+        names = self._names
+        for value in values:
+            if id(value) in names or type(value) is tuple or type(value) is list:
+                return True
+        return False
 
     def _parameters_in(self, values: Any) -> Iterator[str]:
         for value in values:
@@ -186,7 +198,7 @@ class GhostNorms(TorchFunctionMode):
         parts = [squares(each) for each in gradients.values()]
         for layer, (source, cotangent) in zip(self.layers, layers, strict=True):
             pair = accurate(source), accurate(cotangent)
-            with torch.autocast(cotangent.device.type, enabled=False):
+            with outside_autocast(cotangent):
                 parts += [layer.formula.squares[key](*pair) for key in layer.names]
         return OfSample(_total(parts), gradients, layers)
 
@@ -197,9 +209,29 @@ class GhostNorms(TorchFunctionMode):
         return source.to(dtype) if source.is_floating_point() else source, cotangent.to(dtype)
 
 
-def with_gradients(gradients: dict[str, Tensor]) -> OfSample:
-    """What is known if all gradients are."""
-    return OfSample(_total([squares(each) for each in gradients.values()]), gradients, [])
+def rows_of(gradient: Tensor) -> Tensor:
+    """A matrix with a row for each sample, of a gradient of any shape."""
+    return gradient.unsqueeze(-1).flatten(1)
+
+
+def norm_of(gradients: dict[str, Tensor]) -> Tensor:
+    """Of one sample, that of all its gradients together."""
+    return norms_of({name: each[None] for name, each in gradients.items()}, 1)[0]
+
+
+def norms_of(gradients: dict[str, Tensor], samples: int) -> Tensor:
+    """Of each sample, that of all its gradients together."""
+    parts = [vector_norm(rows_of(accurate(each)), dim=1) for each in gradients.values()]
+    return vector_norm(torch.stack(parts), dim=0) if parts else torch.zeros(samples)
+
+
+_NOTHING = contextlib.nullcontext()
+
+
+def outside_autocast(tensor: Tensor) -> Any:
+    """A context that turns autocast off for the tensor's device, where it is on."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else _NOTHING
 
 
 def _total(parts: list[Tensor]) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from functorch_ext import _C
+from functorch_ext import _ghost_norms as ghost
 from functorch_ext._chunk_sizes import Chunking, ChunkSize, checked_chunk_size
 from functorch_ext._dynamo.entry import EAGER, call_transform
-from functorch_ext._ghost_norms import Layer, OfSample, of_sample, with_gradients
+from functorch_ext._module_walk import Walk, split_parameters, walk
 from functorch_ext._pytree import leaves_of, map_tensors
 from functorch_ext.nn import functional_call
 from functorch_ext.reverse import check_number, grad
@@ -62,7 +63,7 @@ def per_sample_grads(
     chunking = checked_chunk_size("per_sample_grads", chunk_size, progress)
 
     def gradients(batch: Any, targets: Any) -> _Parameters:
-        trained, rest = _parameters(model)
+        trained, rest = split_parameters(model, walk(model))
         loss = _sample_loss(model, loss_fn, rest)
         of_samples = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=chunking)
         return of_samples(trained, batch, targets)
@@ -181,7 +182,9 @@ def clipped_grad_sum(
         chunks = chunking.of_call(leaves[0].shape[0], leaves)
         for start, count in chunks:
             piece = operator.itemgetter(slice(start, start + count))
-            sums = chunks.call(clipped_sum, *map_tensors(piece, (batch, targets)))
+            is_all = count == leaves[0].shape[0]
+            data = (batch, targets) if is_all else map_tensors(piece, (batch, targets))
+            sums = chunks.call(clipped_sum, *data)
             total = {name: total[name] + sums[name] if total else sums[name] for name in sums}
         return total
 
@@ -218,16 +221,19 @@ class _Samples:
         return self._reduced("clipped_sum_of", max_norm, batch, targets)
 
     def _reduced(self, name: str, option: Any, batch: Any, targets: Any) -> Any:
-        trained, rest = _parameters(self._model)
+        modules = walk(self._model)
+        trained, rest = split_parameters(self._model, modules)
         loss = _sample_loss(self._model, self._loss_fn, rest)
         if not EAGER:
             return call_transform(name, loss, (option,), (trained, batch, targets), {})
         known = self._known
-        if not self._compared(loss, trained, (batch, targets)):
+        if not self._compared(loss, trained, (batch, targets), modules):
             known = _Known(set(trained), set(), set())
         return REDUCTIONS[name](loss, option, known)(trained, batch, targets)
 
-    def _compared(self, loss: Callable[..., Tensor], trained: _Parameters, data: Any) -> bool:
+    def _compared(
+        self, loss: Callable[..., Tensor], trained: _Parameters, data: Any, modules: Walk
+    ) -> bool:
         """Whether formulas give what differentiation does, once for each kind of call.
 
         Code that isn't a function of PyTorch, as a custom ``autograd.Function``, gets parameters
@@ -237,11 +243,12 @@ class _Samples:
         if known.explicit.issuperset(trained):
             return True
         tensors = [x for x in leaves_of(data) if isinstance(x, Tensor)]
-        lowered = any(torch.is_autocast_enabled(x.device.type) for x in trained.values())
+        devices = {x.device.type for x in trained.values()}
+        lowered = any(map(torch.is_autocast_enabled, devices))
         kind = (
             *((x.shape[1:], x.dtype) for x in tensors if x.dim()),
             *((name, each.dtype) for name, each in trained.items()),
-            *(module.training for module in self._model.modules()),
+            *[module.training for _, module in modules],
             lowered,
         )
         if kind in known.compared:
@@ -286,9 +293,16 @@ def _norms_of(
     """The norms of the gradients of ``loss(trained, sample, target)`` by all that is trained."""
 
     def norms(trained: _Parameters, batch: Any, targets: Any) -> Tensor:
-        one = _of_sample(loss, trained, (batch, targets), known, explicit)[0]
-        of_one = lambda sample, target: one(sample, target).squared_norm
-        found = vmap(of_one, chunk_size=chunking)(batch, targets).sqrt()
+        if chunking is None and _has_no_formula(trained, (batch, targets), known):
+            gradients = vmap(grad(loss), in_dims=(None, 0, 0))(trained, batch, targets)
+            found = ghost.norms_of(gradients, leaves_of(batch)[0].shape[0])
+        elif _has_no_formula(trained, (batch, targets), known):
+            of_one = lambda *sample: ghost.norm_of(grad(loss)(trained, *sample))
+            found = vmap(of_one, chunk_size=chunking)(batch, targets)
+        else:
+            one = _of_sample(loss, trained, (batch, targets), known, explicit)[0]
+            of_one = lambda *sample: one(*sample).squared_norm
+            found = vmap(of_one, chunk_size=chunking)(batch, targets).sqrt()
         return found.to(_common_dtype(trained, found.dtype))
 
     return norms
@@ -303,19 +317,28 @@ def _clipped_sum_of(
     """The sum of those gradients, each scaled down to ``max_norm`` if it is longer."""
 
     def clipped_sum(trained: _Parameters, batch: Any, targets: Any) -> _Parameters:
-        one, layers = _of_sample(loss, trained, (batch, targets), known, explicit)
-        found = vmap(one)(batch, targets)
-        scales = (max_norm / found.squared_norm.sqrt()).clamp(max=1.0)
+        layers: list[ghost.Layer] = []
+        if _has_no_formula(trained, (batch, targets), known):
+            gradients = vmap(grad(loss), in_dims=(None, 0, 0))(trained, batch, targets)
+            norms, pairs = ghost.norms_of(gradients, leaves_of(batch)[0].shape[0]), []
+        else:
+            one, layers = _of_sample(loss, trained, (batch, targets), known, explicit)
+            # To vmap a tuple is what needs no walk in Python.
+            found = vmap(lambda *sample: tuple(one(*sample)))(batch, targets)
+            squared_norms, gradients, pairs = found
+            norms = squared_norms.sqrt()
+        scales = (max_norm / norms).clamp(max=1.0)
         sums = {}
-        for name, each in found.gradients.items():
-            with torch.autocast(each.device.type, enabled=False):
-                sums[name] = torch.tensordot(scales.to(each.dtype), each, 1)
-        for layer, (source, cotangent) in zip(layers, found.layers, strict=True):
+        for name, each in gradients.items():
+            with ghost.outside_autocast(each):
+                total = scales.to(each.dtype) @ ghost.rows_of(each)
+                sums[name] = total.reshape(each.shape[1:])
+        for layer, (source, cotangent) in zip(layers, pairs, strict=True):
             factors = scales.reshape(-1, *[1] * (cotangent.dim() - 1))
             scaled = cotangent * factors.to(cotangent.dtype)
             # Each sample was a batch.
             pair = source.flatten(0, 1), scaled.flatten(0, 1)
-            with torch.autocast(cotangent.device.type, enabled=False):
+            with ghost.outside_autocast(cotangent):
                 sums |= {layer.names[k]: layer.formula.gradient[k](*pair) for k in layer.names}
         return {
             name: sums[name] if name in sums else torch.zeros_like(each)
@@ -325,26 +348,32 @@ def _clipped_sum_of(
     return clipped_sum
 
 
+def _kind_of_sample(trained: _Parameters, data: Any) -> tuple[Any, ...]:
+    return (*(x.shape[1:] for x in leaves_of(data) if isinstance(x, Tensor)), *trained)
+
+
+def _has_no_formula(trained: _Parameters, data: Any, known: _Known | None) -> bool:
+    """Has an earlier call shown that no layer has one, for samples like these?"""
+    return known is not None and _kind_of_sample(trained, data) in known.without_formulas
+
+
 def _of_sample(
     loss: Callable[..., Tensor],
     trained: _Parameters,
     data: Any,
     known: _Known | None,
     given: set[str] | None,
-) -> tuple[Callable[..., OfSample], list[Layer]]:
+) -> tuple[Callable[..., ghost.OfSample], list[ghost.Layer]]:
     """Of one sample, and the layers that were met."""
-    layers: list[Layer] = []
+    layers: list[ghost.Layer] = []
     check = functools.partial(check_number, "per_sample_grad_norms")
     explicit = set(given or ()) if known is None else known.explicit
-    shapes = (*(x.shape[1:] for x in leaves_of(data) if isinstance(x, Tensor)), *trained)
-    if known is not None and shapes in known.without_formulas:
-        return lambda *sample: with_gradients(grad(loss)(trained, *sample)), layers
 
-    def one(sample: Any, target: Any) -> OfSample:
+    def one(sample: Any, target: Any) -> ghost.OfSample:
         evaluate = lambda parameters: loss(parameters, sample, target)
-        found, layers[:] = of_sample(evaluate, trained, explicit, check)
+        found, layers[:] = ghost.of_sample(evaluate, trained, explicit, check)
         if known is not None and not layers:
-            known.without_formulas.add(shapes)
+            known.without_formulas.add(_kind_of_sample(trained, data))
         return found
 
     return one, layers
@@ -355,19 +384,6 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
     "norms_of": _norms_of,
     "clipped_sum_of": _clipped_sum_of,
 }
-
-
-def _parameters(model: nn.Module) -> tuple[_Parameters, _Parameters]:
-    """What is differentiated by, and what isn't; without links to the model's own parameters."""
-
-    def plain(parameter: Tensor) -> Tensor:
-        # One that isn't a Parameter belongs to functional_call, inside another transform.
-        return parameter.detach() if isinstance(parameter, nn.Parameter) else parameter
-
-    named = dict(model.named_parameters())
-    trained = {n: plain(each) for n, each in named.items() if each.requires_grad}
-    rest = {n: plain(each) for n, each in named.items() if not each.requires_grad}
-    return trained, rest
 
 
 def _sample_loss(model: nn.Module, loss_fn: _Loss, rest: _Parameters) -> Callable[..., Tensor]:

@@ -218,6 +218,26 @@ def test_rounding_makes_no_norm_of_nan():
     assert norms(batch, cotangents).max() < 1
 
 
+def test_a_parameter_without_dimensions():
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.temperature = nn.Linear(3, 2), nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x):
+            return self.layer(x).tanh() / self.temperature
+
+    model, x, y = Tempered().double(), rand(5, 3), rand(5, 2)
+    norms, clip = per_sample_grad_norms(model, F.mse_loss), clipped_grad_sum(model, F.mse_loss, 0.1)
+    each = per_sample_grads(model, F.mse_loss)(x, y)
+    expected = sum(grads.reshape(5, -1).square().sum(1) for grads in each.values()).sqrt()
+    scales = (0.1 / expected).clamp(max=1)
+    for _ in range(2):  # the second call knows of the first
+        assert_close(norms(x, y), expected)
+        sums = {name: torch.tensordot(scales, grads, 1) for name, grads in each.items()}
+        assert_close(clip(x, y), sums)
+
+
 def test_frozen_parameters_are_left_out():
     model, batch, targets = made("mlp")
     model[0].weight.requires_grad_(False)
