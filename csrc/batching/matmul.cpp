@@ -246,6 +246,10 @@ at::Tensor matmul_rule(Level& level, const at::Tensor& self, const at::Tensor& o
   TORCH_CHECK(self.dim() > 0 && other.dim() > 0,
               "both arguments to matmul need to be at least 1D, but they are ", self.dim(),
               "D and ", other.dim(), "D");
+  if (self.dim() == 2 && other.dim() == 1 && !is_batched_at(self, level) &&
+      !has_sparse_layout(self)) {
+    return at::mv(self, other);  // one matrix for all samples: a product of two matrices
+  }
   if (other.dim() == 1) {
     return self.dim() == 1 ? at::dot(self, other)
                            : at::matmul(self, other.unsqueeze(1)).squeeze(-1);
