@@ -106,10 +106,14 @@ def test_products_that_are_larger_than_the_cache(rows, inputs, outputs, threads)
 @pytest.mark.parametrize("exponent", [2, -1, 0.5, 3.0, True, 1j])
 def test_powers_of_large_tensors(exponent, dtype):
     x = torch.rand(3, 700, 600).add_(0.5).to(dtype)
+    try:
+        expected = x**exponent
+    except NotImplementedError:  # complex bfloat16, which PyTorch has from 2.14 on
+        pytest.skip("PyTorch itself has no such power")
     for axis in (0, 2):
         found = vmap(lambda x: x**exponent, axis, axis)(x)
-        torch.testing.assert_close(found, x**exponent)
-    assert found.dtype == (x**exponent).dtype
+        torch.testing.assert_close(found, expected)
+    assert found.dtype == expected.dtype
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
