@@ -40,7 +40,7 @@ def implicit_root(
         residual: ``residual(x, *args)`` is zero at the solution, and has the structure and the
             shapes of ``x``.
         linear_solver: How linear equations with the derivative of ``residual`` by ``x`` are solved:
-            ``"gmres"``, ``"cg"`` where that derivative is symmetric and positive definite, or
+            ``"gmres"``, ``"cg"`` where that derivative is symmetric and definite, or
             ``solver(matvec, b)`` that takes and returns vectors.
 
     Returns:
@@ -50,7 +50,8 @@ def implicit_root(
 
     Raises:
         ValueError: ``linear_solver`` has another name.
-        RuntimeError: ``residual`` returns another structure than ``x`` has.
+        RuntimeError: ``residual`` returns another structure than ``x`` has, or, where it is
+            differentiated, the linear equations aren't solved to the precision of the dtype.
 
     Example::
 
@@ -105,7 +106,7 @@ def fixed_point(
         The fixed point.
 
     Raises:
-        RuntimeError: no fixed point was found in ``max_steps``.
+        RuntimeError: no fixed point was found in ``max_steps``, or as for :func:`implicit_root`.
 
     Example::
 

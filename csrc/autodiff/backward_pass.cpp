@@ -3,6 +3,8 @@
 #include <ATen/ops/add.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <pybind11/pybind11.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
@@ -132,6 +134,27 @@ struct LastNode final : Node {
   }
 };
 
+// Python's error, which the engine has set, kept from code that runs before it gets to Python: that
+// would take it for its own.
+class ErrorAside {
+ public:
+  ErrorAside() {
+    const pybind11::gil_scoped_acquire gil;
+    PyErr_Fetch(&type_, &value_, &traceback_);
+  }
+  ErrorAside(const ErrorAside&) = delete;
+  ErrorAside& operator=(const ErrorAside&) = delete;
+  ~ErrorAside() {
+    const pybind11::gil_scoped_acquire gil;
+    PyErr_Restore(type_, value_, traceback_);
+  }
+
+ private:
+  PyObject* type_ = nullptr;
+  PyObject* value_ = nullptr;
+  PyObject* traceback_ = nullptr;
+};
+
 // Runs a backward pass. After an error PyTorch's queue holds what was still to run, and tensors of
 // the transform with it, until the thread's next pass. So that follows at once.
 template <class Run>
@@ -139,6 +162,10 @@ auto clearing_queue(const Run& run) {
   try {
     return run();
   } catch (...) {
+    const ErrorAside error;
+    // Dispatch modes, such as a tracer's, don't see what the program hasn't called.
+    const c10::impl::ExcludeDispatchKeyGuard no_modes(
+        c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot}));
     const torch::autograd::edge_list roots = {{make_node<LastNode>(), 0}};
     torch::autograd::Engine::get_default_engine().execute(
         roots, {at::zeros({})}, /*keep_graph=*/false, /*create_graph=*/false,

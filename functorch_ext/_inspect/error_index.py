@@ -30,6 +30,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "different-models": ("from each model to have the same",),
     "jit-values": ("the function reads the value of a tensor",),
     "no-fixed-point": ("no fixed point was found",),
+    "unsolved-equations": ("the linear equations of an implicit derivative have no solution",),
     "functionalize-outside": ("would write to a tensor from outside the function",),
 }
 
