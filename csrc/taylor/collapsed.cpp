@@ -14,6 +14,7 @@
 
 #include "batching/large_memory.h"
 #include "batching/physical.h"
+#include "batching/vectorized.h"
 #include "engine/below_all_levels.h"
 #include "engine/frames.h"
 
@@ -28,18 +29,6 @@ Pair by_operators(const at::Tensor& first, const at::Tensor& slope, int64_t dim)
   return {at::mul(first, slope.unsqueeze(dim)), at::sum(at::mul(first, first), dim)};
 }
 
-// Lets GCC take several numbers at a time: as many as the processor takes, where that is known when
-// the library is loaded. The numbers are the same.
-#if defined(__GNUC__) && !defined(__clang__)
-#if defined(__x86_64__) && defined(__GLIBC__)
-#define FUNCTORCH_EXT_VECTORIZED __attribute__((optimize("O3"), target_clones("avx2", "default")))
-#else
-#define FUNCTORCH_EXT_VECTORIZED __attribute__((optimize("O3")))
-#endif
-#else
-#define FUNCTORCH_EXT_VECTORIZED
-#endif
-
 template <class Number>
 FUNCTORCH_EXT_VECTORIZED void scale_and_square(const Number* __restrict numbers,
                                                const Number* __restrict slope,
@@ -51,8 +40,6 @@ FUNCTORCH_EXT_VECTORIZED void scale_and_square(const Number* __restrict numbers,
     squares[i] += number * number;
   }
 }
-
-#undef FUNCTORCH_EXT_VECTORIZED
 
 // Numbers at a time, whose sums stay in the fastest cache; and directions, whose sums are added to
 // those of others, so that rounding errors don't grow with the number of all.
