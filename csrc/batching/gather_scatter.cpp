@@ -11,13 +11,14 @@ namespace functorch_ext {
 namespace {
 
 // These operators take a number for a tensor with one element: here it gets a dimension for it.
+at::Tensor vectors_at_least(const at::Tensor& samples) {
+  return samples.dim() == 1 ? samples.unsqueeze(1) : samples;
+}
 at::Tensor with_dimension(const at::Tensor& tensor, const Level& level) {
-  auto value = expanded_at_front(tensor, level);
-  return tensor.dim() == 0 ? value.unsqueeze(1) : value;
+  return vectors_at_least(expanded_at_front(tensor, level));
 }
 at::Tensor to_change(const at::Tensor& self, const Level& level) {
-  auto value = expanded_to_change(self, level);
-  return self.dim() == 0 ? value.unsqueeze(1) : value;
+  return vectors_at_least(expanded_to_change(self, level));
 }
 
 int64_t physical_dim_of(int64_t dim, const at::Tensor& self) {
