@@ -102,7 +102,14 @@ def faa_di_bruno(expansion: Expansion, tower: Series, x: Series) -> Series:
         f(x)_k = sum over partitions f^(number of blocks) prod over blocks x_(size of the block)
     """
     if expansion.order == 2:
-        return _of_second_order(expansion, *tower, *x[1:])
+        value, slope, change = tower
+
+        def curved(squares: Tensor, second: Tensor | None) -> Tensor:
+            if second is None:
+                return change * squares
+            return (slope * second).addcmul(change, squares)
+
+        return second_order(expansion, value, slope, x, None if change is None else curved)
     series: Series = [tower[0]]
     for k in range(1, expansion.order + 1):
         total: Tensor | None = None
@@ -125,18 +132,24 @@ def faa_di_bruno(expansion: Expansion, tower: Series, x: Series) -> Series:
     return series
 
 
-def _of_second_order(
-    expansion: Expansion, value: Any, slope: Any, change: Any, first: Any, second: Any
+def second_order(
+    expansion: Expansion,
+    value: Any,
+    slope: Any,
+    x: Series,
+    curved: Callable[[Tensor, Tensor | None], Tensor] | None,
 ) -> Series:
-    """The same for order 2, which Laplacians have: f' x_1, and f' x_2 + f'' x_1 x_1."""
+    """The series of f(x) to order 2, which Laplacians have: f' x_1, and f' x_2 + f'' x_1 x_1.
+
+    ``curved(squares, second)`` is the latter of the squares and of x_2; None where f'' is zero.
+    """
+    _, first, second = x
     if slope is None:
         return [value, None, None]
-    last = None if second is None else slope * second
-    if first is None or change is None:
-        return [value, None if first is None else slope * first, last]
+    if first is None or curved is None:
+        return [value, *(None if each is None else slope * each for each in (first, second))]
     scaled, squares = expansion.scaled_and_squared(first, slope)
-    last = change * squares if last is None else last.addcmul(change, squares)
-    return [value, scaled, last]
+    return [value, scaled, curved(squares, second)]
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from functorch_ext._taylor.carrier import Taylor, variable
-from functorch_ext._taylor.series import Expansion, Series, faa_di_bruno, times
+from functorch_ext._taylor.series import Expansion, Series, faa_di_bruno, second_order, times
 
 # Functions y(x) whose derivative is a polynomial in y: its coefficients, constant first.
 POLYNOMIALS: dict[str, tuple[float, ...]] = {
@@ -73,7 +73,13 @@ def by_polynomial(name: str) -> Any:
     def result(expansion: Expansion, x: Series, y: Tensor) -> Series:
         slope = _evaluated(first, y)
         if expansion.order == 2:
-            return _polynomial_to_second_order(expansion, y, slope, factors(2)[0], *x[1:])
+            # f'' is the slope times a polynomial of y, so the slope multiplies both terms at once.
+            factor = factors(2)[0]
+
+            def curved(squares: Tensor, second: Tensor | None) -> Tensor:
+                return slope * _plus_product(second, factor, y, squares)
+
+            return second_order(expansion, y, slope, x, curved)
         tower: Series = [y, slope]
         for polynomial in factors(expansion.order):
             factor = _evaluated(polynomial, y)
@@ -127,27 +133,15 @@ def power(
     return Taylor(expansion, faa_di_bruno(expansion, tower, series))
 
 
-def _polynomial_to_second_order(
-    expansion: Expansion,
-    y: Any,
-    slope: Any,
-    factor: Sequence[float],
-    first: Tensor | None,
-    second: Tensor | None,
-) -> Series:
-    """The series to order 2, as Laplacians need it: y' x_1, and y' (x_2 + factor(y) x_1 x_1)."""
-    if first is None:
-        return [y, None, None if second is None else slope * second]
-    scaled, squares = expansion.scaled_and_squared(first, slope)
-    if second is None:
-        inner = _evaluated(factor, y) * squares
-    elif len(factor) == 1:
-        inner = second.add(squares, alpha=factor[0])
-    elif len(factor) == 2 and not factor[0]:
-        inner = second.addcmul(y, squares, value=factor[1])
-    else:
-        inner = second.addcmul(_evaluated(factor, y), squares)
-    return [y, scaled, slope * inner]
+def _plus_product(a: Tensor | None, polynomial: Sequence[float], y: Tensor, b: Tensor) -> Tensor:
+    """a + polynomial(y) b, in few operators."""
+    if a is None:
+        return _evaluated(polynomial, y) * b
+    if len(polynomial) == 1:
+        return a.add(b, alpha=polynomial[0])
+    if len(polynomial) == 2 and not polynomial[0]:
+        return a.addcmul(y, b, value=polynomial[1])
+    return a.addcmul(_evaluated(polynomial, y), b)
 
 
 def _rule(result: Callable[..., Series], is_real: bool = False) -> Any:
