@@ -159,7 +159,11 @@ bool call_without_ended_layers(const c10::OperatorHandle& op, c10::DispatchKeySe
   return true;
 }
 
-void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+// Calls `compute` with the deepest level among the arguments, if an operator that has come to one
+// of the engine's keys belongs there.
+template <class Compute>
+void arrive(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack,
+            Compute&& compute) {
   const auto [way, deepest] = arrival_of(keys, each_on(op, *stack));
   if (way != Way::OnLevel) {
     go_elsewhere(way, op, keys, stack);
@@ -170,6 +174,11 @@ void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack*
   if (deepest.any_own) {
     lock.acquire(level);
   }
+  compute(level);
+}
+
+void enter_boxed(const c10::OperatorHandle& op, c10::DispatchKeySet keys, const Level& level,
+                 Stack* stack) {
   const auto traits = OperatorTraits::of(op);
   const auto step = entry_step(traits, /*has_rule=*/false, keys, level, each_on(op, *stack));
   if (step == EntryStep::Record) {
@@ -191,19 +200,15 @@ void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack*
   }
 }
 
+void boxed_entry(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
+  arrive(op, keys, stack, [&](const Level& level) { enter_boxed(op, keys, level, stack); });
+}
+
 void boxed_landing(const c10::OperatorHandle& op, c10::DispatchKeySet keys, Stack* stack) {
-  const auto [way, deepest] = arrival_of(keys, each_on(op, *stack));
-  if (way != Way::OnLevel) {
-    go_elsewhere(way, op, keys, stack);
-    return;
-  }
-  const Level& level = *deepest.level;
-  OwnMemoryLock lock;
-  if (deepest.any_own) {
-    lock.acquire(level);
-  }
-  PlaneBelow below(level);
-  compute_boxed(op, level, stack);
+  arrive(op, keys, stack, [&](const Level& level) {
+    PlaneBelow below(level);
+    compute_boxed(op, level, stack);
+  });
 }
 
 void after_boxed_write(const c10::OperatorHandle& op, c10::ArrayRef<c10::IValue> arguments,
