@@ -7,18 +7,15 @@
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/csrc/autograd/functions/utils.h>
-#include <torch/csrc/autograd/saved_variable.h>
 
 #include <algorithm>
-#include <memory>
-#include <numeric>
 #include <unordered_set>
 #include <utility>
 
 #include "autodiff/backward_pass.h"
 #include "autodiff/graph.h"
-#include "autodiff/layers.h"
 #include "autodiff/plane.h"
+#include "autodiff/reevaluated.h"
 #include "engine/below_all_levels.h"
 #include "engine/layout.h"
 #include "releases/nodes.h"
@@ -28,7 +25,6 @@ namespace functorch_ext {
 namespace {
 
 using torch::autograd::Node;
-using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 
 // Reverse mode on a plane, for as long as this lives.
@@ -77,112 +73,6 @@ at::Tensor private_alias(const at::Tensor& input, const LevelPtr& plane, bool li
 bool has_tangent_on(const at::Tensor& tensor, const LevelPtr& plane) {
   return tensor.defined() && on_plane(tensor, plane) && tensor._fw_grad(/*level=*/0).defined();
 }
-
-bool is_recorded_on(const at::Tensor& tensor, const LevelPtr& plane) {
-  return tensor.defined() && on_plane(tensor, plane) && tensor.requires_grad();
-}
-
-// The node of results whose tangents came by reverse mode. PyTorch's own node would have saved the
-// inputs without their tangents, and a tangent that flows through the backward pass would be lost.
-// So this one saves the inputs as they are and evaluates the pullback anew.
-class Reevaluated final : public Node {
- public:
-  Reevaluated(TensorFunction function, const std::vector<at::Tensor>& inputs, LevelPtr plane,
-              std::string function_name)
-      : function_(std::move(function)),
-        plane_(std::move(plane)),
-        function_name_(std::move(function_name)) {
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      inputs_.emplace_back(inputs[i], /*is_output=*/false);
-      if (is_recorded_on(inputs[i], plane_)) {
-        recorded_.push_back(i);
-        add_next_edge(torch::autograd::impl::gradient_edge(inputs[i]));
-      }
-    }
-  }
-
-  std::string name() const override {
-    return "functorch_ext::Reevaluated";
-  }
-
-  const std::vector<size_t>& recorded() const {
-    return recorded_;
-  }
-
-  // The outputs that have a cotangent each, in the order of the node's own.
-  void set_outputs(std::vector<size_t> outputs) {
-    outputs_ = std::move(outputs);
-  }
-
-  void release_variables() override {
-    const std::lock_guard lock(mutex_);
-    for (auto& input : inputs_) {
-      input.reset_data();
-    }
-  }
-
-  variable_list apply(variable_list&& cotangents) override {
-    std::vector<at::Tensor> all;
-    {
-      const std::lock_guard lock(mutex_);
-      for (const auto& input : inputs_) {
-        all.push_back(input.unpack());
-      }
-    }
-    const auto input_count = all.size();
-    std::vector<size_t> given;
-    std::vector<Layers> layers;
-    for (size_t k = 0; k < cotangents.size(); ++k) {
-      if (cotangents[k].defined()) {
-        given.push_back(outputs_[k]);
-        all.push_back(layers.emplace_back().peel(cotangents[k], plane_));
-      }
-    }
-    if (given.empty()) {
-      return variable_list(recorded_.size());
-    }
-    const OnPlane on_plane(all);
-    // The pullback as a function of the inputs and the cotangents, all of this plane. It may be
-    // called again in another backward pass, when a basis among the layers is gone.
-    const auto found = std::make_shared<std::vector<Layers>>();
-    const TensorFunction pullback =
-        [function = function_, plane = plane_, recorded = recorded_, given, layers, input_count,
-         found = std::weak_ptr(found)](const std::vector<at::Tensor>& tensors) {
-          const FreshLevels levels(layers);
-          const auto middle = tensors.begin() + static_cast<int64_t>(input_count);
-          std::vector<at::Tensor> cotangents(middle, tensors.end());
-          for (size_t k = 0; k < cotangents.size(); ++k) {
-            cotangents[k] = layers[k].restore(cotangents[k], &levels);
-          }
-          auto gradients =
-              pull_back(function, {tensors.begin(), middle}, recorded, cotangents, given, plane);
-          std::vector<Layers> layers_of_gradients(gradients.size());
-          for (size_t i = 0; i < gradients.size(); ++i) {
-            gradients[i] = layers_of_gradients[i].peel(gradients[i], plane);
-          }
-          if (const auto first = found.lock()) {
-            *first = std::move(layers_of_gradients);
-          }
-          return gradients;
-        };
-    auto gradients =
-        any_tangent_on(all, plane_)
-            ? push_forward_by_reverse(pullback, all, plane_, "the backward of " + function_name_)
-            : pullback(all);
-    for (size_t i = 0; i < gradients.size(); ++i) {
-      gradients[i] = (*found)[i].restore(std::move(gradients[i]));
-    }
-    return gradients;
-  }
-
- private:
-  const TensorFunction function_;
-  const LevelPtr plane_;
-  const std::string function_name_;
-  std::vector<SavedVariable> inputs_;
-  std::vector<size_t> recorded_;  // which inputs have a gradient
-  std::vector<size_t> outputs_;
-};
 
 [[noreturn]] void raise_not_differentiable(const std::string& name, const std::string& why) {
   TORCH_CHECK_NOT_IMPLEMENTED(
@@ -289,6 +179,10 @@ std::vector<at::Tensor> tangents_of(const std::vector<at::Tensor>& outputs,
 
 }  // namespace
 
+bool is_recorded_on(const at::Tensor& tensor, const LevelPtr& plane) {
+  return tensor.defined() && on_plane(tensor, plane) && tensor.requires_grad();
+}
+
 bool any_tangent_on(const std::vector<at::Tensor>& tensors, const LevelPtr& plane) {
   return std::any_of(tensors.begin(), tensors.end(),
                      [&](const at::Tensor& tensor) { return has_tangent_on(tensor, plane); });
@@ -321,22 +215,6 @@ std::vector<at::Tensor> pull_back(const TensorFunction& function,
   }
   return gradients_of(roots, seeds, sources, plane, /*keep_graph=*/linked, /*record=*/linked,
                       /*allow_unused=*/true);
-}
-
-std::vector<at::Tensor> reevaluated_gradients(const TensorFunction& function,
-                                              const std::vector<at::Tensor>& inputs,
-                                              std::vector<at::Tensor> cotangents,
-                                              const LevelPtr& plane, const std::string& name) {
-  Reevaluated node(function, inputs, plane, name);
-  std::vector<size_t> outputs(cotangents.size());
-  std::iota(outputs.begin(), outputs.end(), 0);
-  node.set_outputs(std::move(outputs));
-  auto found = node.apply(std::move(cotangents));
-  std::vector<at::Tensor> gradients(inputs.size());
-  for (size_t i = 0; i < found.size(); ++i) {
-    gradients[node.recorded()[i]] = std::move(found[i]);
-  }
-  return gradients;
 }
 
 std::vector<at::Tensor> push_forward_by_reverse(const TensorFunction& function,

@@ -19,6 +19,9 @@ namespace functorch_ext {
 // tensors among them; it is called again in a backward pass.
 using TensorFunction = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>&)>;
 
+// Is the tensor one of the plane, and does reverse mode follow it there?
+bool is_recorded_on(const at::Tensor& tensor, const LevelPtr& plane);
+
 // Does one of the tensors have a tangent on the plane?
 bool any_tangent_on(const std::vector<at::Tensor>& tensors, const LevelPtr& plane);
 

@@ -1,18 +1,12 @@
 #include "python/observation.h"
 
 #include <ATen/SequenceNumber.h>
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/core/enum_tag.h>
 #include <ATen/record_function.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/util/ThreadLocalDebugInfo.h>
 #include <pybind11/stl.h>
-#include <torch/csrc/profiler/orchestration/observer.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <exception>
 #include <map>
 #include <memory>
@@ -20,10 +14,9 @@
 #include <utility>
 #include <vector>
 
-#include "engine/stack.h"
 #include "engine/thread_state.h"
-#include "engine/wrapper.h"
-#include "python/planes.h"
+#include "python/observed_costs.h"
+#include "python/observed_event.h"
 #include "releases/debug_info.h"
 
 namespace py = pybind11;
@@ -31,81 +24,6 @@ namespace py = pybind11;
 namespace functorch_ext {
 
 namespace {
-
-// A call of an operator, a node of autograd's graph that runs backward, or a custom function.
-struct Event {
-  std::string name;
-  bool is_operator = false;
-  bool is_node = false;
-  int64_t parent = -1;  // the event inside which it happens
-  Plane plane;          // the deepest among its arguments and results
-  bool batched = false;
-  bool in_rule = false;    // part of the rule for an operator of the same level
-  bool inherits = false;   // no other code of Python runs than when `parent` began
-  py::object where;        // what locate() returned; of an event that inherits, None
-  int64_t forward = -1;    // of a node: the event that recorded it
-  std::string loop;        // what was said of a loop over samples
-  double seconds = 0;      // with all that happens inside
-  int64_t allocated = -1;  // bytes; -1 if that isn't known
-  bool failed = false;
-
-  // While it lasts: Python's frame, which is compared alone, and what had been allocated before.
-  const void* frame = nullptr;
-  int64_t allocated_before = 0;
-};
-
-// A clock that stands still while an observer works.
-class Clock {
- public:
-  static double now() {
-    return running() - paused;
-  }
-  class Pause {
-   public:
-    Pause() : start_(running()) {}
-    ~Pause() {
-      paused += running() - start_;
-    }
-    Pause(const Pause&) = delete;
-    Pause& operator=(const Pause&) = delete;
-
-   private:
-    const double start_;
-  };
-
- private:
-  static double running() {
-    const auto time = std::chrono::steady_clock::now().time_since_epoch();
-    return std::chrono::duration<double>(time).count();
-  }
-  static thread_local double paused;
-};
-thread_local double Clock::paused = 0;
-
-// What PyTorch's allocators report, to a profiler that is off otherwise.
-struct Memory final : torch::profiler::impl::ProfilerStateBase {
-  Memory()
-      : ProfilerStateBase(
-            torch::profiler::impl::ProfilerConfig(torch::profiler::impl::ProfilerState::Disabled)) {
-  }
-  torch::profiler::impl::ActiveProfilerType profilerType() override {
-    return torch::profiler::impl::ActiveProfilerType::NONE;
-  }
-  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
-    const auto now = live += size;
-    allocated += std::max<int64_t>(size, 0);
-    auto before = peak.load();
-    while (before < now && !peak.compare_exchange_weak(before, now)) {
-    }
-  }
-  bool memoryProfilingEnabled() const override {
-    return true;
-  }
-
-  std::atomic<int64_t> live{0};
-  std::atomic<int64_t> peak{0};
-  std::atomic<int64_t> allocated{0};
-};
 
 constexpr std::string_view slot_name = "functorch_ext::Observation";
 const c10::DebugInfoKind slot = own_debug_info(slot_name);
@@ -128,12 +46,12 @@ class Observation final : public c10::DebugInfoBase,
     std::optional<c10::DebugInfoGuard> measured;
     // A profiler that runs wants the reports for itself.
     if (!c10::ThreadLocalDebugInfo::get(c10::DebugInfoKind::PROFILER_STATE)) {
-      memory_ = std::make_shared<Memory>();
+      memory_ = std::make_shared<AllocatedMemory>();
       measured.emplace(c10::DebugInfoKind::PROFILER_STATE, memory_);
     }
-    const auto start = Clock::now();
+    const auto start = UnobservedClock::now();
     auto result = body();
-    seconds_ = Clock::now() - start;
+    seconds_ = UnobservedClock::now() - start;
     return result;
   }
 
@@ -154,14 +72,14 @@ class Observation final : public c10::DebugInfoBase,
         return;
       }
     }
-    Event event;
+    ObservedEvent event;
     event.parent = parent;
     event.where = locate_();
     event.loop = message;
     events_.push_back(std::move(event));
   }
 
-  const std::vector<Event>& events() const {
+  const std::vector<ObservedEvent>& events() const {
     return events_;
   }
   double seconds() const {
@@ -225,7 +143,7 @@ class Observation final : public c10::DebugInfoBase,
       context->outer = outer_->start(function);
     }
     {
-      const Clock::Pause pause;
+      const UnobservedClock::Pause pause;
       const py::gil_scoped_acquire gil;
       guarded([&] {
         context->index = begin(function);
@@ -239,13 +157,13 @@ class Observation final : public c10::DebugInfoBase,
     if (!context->observation) {
       return std::move(context->outer);
     }
-    context->start = Clock::now();
+    context->start = UnobservedClock::now();
     return context;
   }
 
   void end(const at::RecordFunction& function, Context& context) {
-    const auto seconds = Clock::now() - context.start;
-    const Clock::Pause pause;
+    const auto seconds = UnobservedClock::now() - context.start;
+    const UnobservedClock::Pause pause;
     const py::gil_scoped_acquire gil;
     guarded([&] { finish(function, context, seconds); });
   }
@@ -268,13 +186,13 @@ class Observation final : public c10::DebugInfoBase,
   }
 
   size_t begin(const at::RecordFunction& function) {
-    Event event;
+    ObservedEvent event;
     event.parent = innermost();
     event.is_node = function.scope() == at::RecordScope::BACKWARD_FUNCTION;
     const auto name = function.operator_name();
     event.is_operator = name.has_value();
     event.name = name ? toString(*name) : function.name();
-    look_at(event, function.inputs());
+    event.look_at(function.inputs());
     event.in_rule = event.plane.depth > 0 &&
                     reinterpret_cast<uintptr_t>(thread_state().computing) == event.plane.level;
     const auto thread = at::RecordFunction::currentThreadId();
@@ -304,61 +222,17 @@ class Observation final : public c10::DebugInfoBase,
     auto& open = open_[function.threadId()];
     open.erase(std::remove(open.begin(), open.end(), static_cast<int64_t>(context.index)),
                open.end());
-    look_at(event, function.outputs());
+    event.look_at(function.outputs());
     const auto inside = what_is_around(event);
     if (!check_.is_none() && !event.failed && event.is_operator && !inside.an_operator &&
         computes_numbers(function, context.inputs)) {
-      check_(context.index, inside.a_node, tensors_of(context.inputs),
-             tensors_of(function.outputs()));
+      check_(context.index, inside.a_node, tensors_in(context.inputs),
+             tensors_in(function.outputs()));
     }
-  }
-
-  // Views hold what was there before, and new memory holds nothing yet. Their results mustn't even
-  // become objects of Python: that of detach may be about to become an object of a subclass.
-  static bool computes_numbers(const at::RecordFunction& function,
-                               c10::ArrayRef<c10::IValue> inputs) {
-    const auto op = c10::Dispatcher::singleton().findOp(*function.operator_name());
-    if (!op) {
-      return true;
-    }
-    const auto& name = op->operator_name().name;
-    if (name == "aten::to") {
-      return !is_first(inputs, function.outputs());  // of another dtype, a number may be another
-    }
-    const bool is_new = name.rfind("aten::empty", 0) == 0 || name.rfind("aten::new_empty", 0) == 0;
-    if (is_new || op->hasTag(at::Tag::inplace_view)) {
-      return false;
-    }
-    const auto& results = op->schema().returns();
-    return std::any_of(results.begin(), results.end(), [](const c10::Argument& result) {
-      return !result.alias_info() || result.alias_info()->isWrite();
-    });
-  }
-
-  // Does an operator return its first argument as it is?
-  static bool is_first(c10::ArrayRef<c10::IValue> inputs, c10::ArrayRef<c10::IValue> outputs) {
-    return !inputs.empty() && !outputs.empty() && inputs[0].isTensor() && outputs[0].isTensor() &&
-           inputs[0].toTensor().is_same(outputs[0].toTensor());
-  }
-
-  // Takes note of the deepest plane.
-  static void look_at(Event& event, c10::ArrayRef<c10::IValue> values) {
-    for_each_tensor_in(values, [&](const at::Tensor& tensor) {
-      if (!is_wrapper(tensor) || !wrapper_of(tensor)->level().is_running()) {
-        return;
-      }
-      const auto& level = wrapper_of(tensor)->level();
-      if (level.depth > event.plane.depth) {
-        event.plane = plane_of(level);
-        event.batched = false;
-      }
-      event.batched =
-          event.batched || (level.depth == event.plane.depth && wrapper_of(tensor)->is_batched());
-    });
   }
 
   // Autograd's engine adds up gradients in the evaluation of a node, ahead of the node.
-  static bool is_of_engine(const Event& event) {
+  static bool is_of_engine(const ObservedEvent& event) {
     return event.name.rfind("autograd::engine::", 0) == 0;
   }
 
@@ -366,7 +240,7 @@ class Observation final : public c10::DebugInfoBase,
     bool an_operator = false;
     bool a_node = false;
   };
-  Around what_is_around(const Event& event) const {
+  Around what_is_around(const ObservedEvent& event) const {
     Around around;
     for (auto parent = event.parent; parent >= 0; parent = events_[parent].parent) {
       around.an_operator = around.an_operator || events_[parent].is_operator;
@@ -391,30 +265,14 @@ class Observation final : public c10::DebugInfoBase,
     return found == open_.end() || found->second.empty() ? -1 : found->second.back();
   }
 
-  static std::vector<at::Tensor> tensors_of(c10::ArrayRef<c10::IValue> values) {
-    std::vector<at::Tensor> tensors;
-    for_each_tensor_in(values, [&](const at::Tensor& tensor) { tensors.push_back(tensor); });
-    return tensors;
-  }
-
-  // Kernels of a GPU run on after the operator has returned.
-  static void wait_for_devices(const at::RecordFunction& function) {
-    for_each_tensor_in(function.outputs(), [](const at::Tensor& tensor) {
-      const auto device = tensor.device();
-      if (device.is_cuda() || device.is_xpu()) {
-        c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
-      }
-    });
-  }
-
   const py::object locate_;
   const py::object check_;
   // All of it under the GIL.
-  std::vector<Event> events_;
+  std::vector<ObservedEvent> events_;
   // Of each thread: the events that it is in, and those that began at a number of autograd's.
   std::map<uint64_t, std::vector<int64_t>> open_;
   std::map<uint64_t, std::map<int64_t, int64_t>> recorded_;
-  std::shared_ptr<Memory> memory_;
+  std::shared_ptr<AllocatedMemory> memory_;
   double seconds_ = 0;
   std::string error_;
   std::shared_ptr<Observation> outer_;
@@ -431,22 +289,23 @@ bool note_observed_loop(const std::string& message) {
 }
 
 void bind_observation(py::module_& module) {
-  py::class_<Event>(module, "Event")
-      .def_readonly("name", &Event::name)
-      .def_readonly("is_operator", &Event::is_operator)
-      .def_readonly("is_node", &Event::is_node)
-      .def_readonly("parent", &Event::parent)
-      .def_readonly("batched", &Event::batched)
-      .def_readonly("in_rule", &Event::in_rule)
-      .def_readonly("inherits", &Event::inherits)
-      .def_readonly("where", &Event::where)
-      .def_readonly("forward", &Event::forward)
-      .def_readonly("loop", &Event::loop)
-      .def_readonly("seconds", &Event::seconds)
-      .def_readonly("allocated", &Event::allocated)
-      .def_readonly("failed", &Event::failed)
-      .def_property_readonly("level", [](const Event& event) { return event.plane.level; })
-      .def_property_readonly("plane", [](const Event& event) { return described(event.plane); });
+  py::class_<ObservedEvent>(module, "Event")
+      .def_readonly("name", &ObservedEvent::name)
+      .def_readonly("is_operator", &ObservedEvent::is_operator)
+      .def_readonly("is_node", &ObservedEvent::is_node)
+      .def_readonly("parent", &ObservedEvent::parent)
+      .def_readonly("batched", &ObservedEvent::batched)
+      .def_readonly("in_rule", &ObservedEvent::in_rule)
+      .def_readonly("inherits", &ObservedEvent::inherits)
+      .def_readonly("where", &ObservedEvent::where)
+      .def_readonly("forward", &ObservedEvent::forward)
+      .def_readonly("loop", &ObservedEvent::loop)
+      .def_readonly("seconds", &ObservedEvent::seconds)
+      .def_readonly("allocated", &ObservedEvent::allocated)
+      .def_readonly("failed", &ObservedEvent::failed)
+      .def_property_readonly("level", [](const ObservedEvent& event) { return event.plane.level; })
+      .def_property_readonly("plane",
+                             [](const ObservedEvent& event) { return described(event.plane); });
   py::class_<Observation, std::shared_ptr<Observation>>(module, "Observation")
       .def(py::init([](py::object locate, py::object check) {
         // A thread of autograd's may be the last to let go of it.

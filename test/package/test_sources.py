@@ -1,7 +1,7 @@
-"""What docs/ says of the sources as a whole.
+"""What docs/ and CONTRIBUTING.md say of the sources as a whole.
 
 The folders of csrc/ lie in layers: a file includes headers of its own layer and of lower ones. What
-is of a thread is in one struct.
+is of a thread is in one struct. Files are short.
 """
 
 import re
@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import functorch_ext
+
 SOURCES = Path(__file__).parents[2] / "csrc"
+PACKAGE = Path(functorch_ext.__file__).parent
 # From the bottom.
 LAYERS = [
     ["releases"],
@@ -46,5 +49,10 @@ def test_what_is_of_a_thread_is_in_one_struct():
         "autodiff/grad_mode.cpp",
         "engine/failed_operator.cpp",
         "engine/thread_state.cpp",
-        "python/observation.cpp",
+        "python/observed_costs.h",
     ]
+
+
+def test_files_are_short():
+    files = [*SOURCES.rglob("*.cpp"), *SOURCES.rglob("*.h"), *PACKAGE.rglob("*.py")]
+    assert not [path.name for path in files if path.read_text().count("\n") > 400]
