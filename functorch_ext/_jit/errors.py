@@ -23,6 +23,8 @@ class TracingError(RuntimeError):
 def is_value_read(error: BaseException) -> bool:
     """Is this what comes of reading a value that isn't known?"""
     sizes: Any = sys.modules.get("torch.fx.experimental.symbolic_shapes")  # if they have been used
+    if str(error).startswith(".numpy() is not supported"):
+        return True
     return isinstance(error, _VALUE_READ) or (
         sizes is not None and isinstance(error, sizes.GuardOnDataDependentSymNode)
     )

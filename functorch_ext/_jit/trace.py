@@ -50,7 +50,9 @@ def trace(
             values = [x.detach().requires_grad_(x.requires_grad) for x in arguments.tensors]
             graph = record(recorder, values, dynamic)
     except RuntimeError as error:
-        recorder.closed_over.restore()
+        # The loss that .backward() was called on, say, whose graph is gone: it can't be returned.
+        if reason := recorder.closed_over.restore():
+            raise not_kept(reason) from error
         if is_value_read(error):
             raise value_read(error) from error
         if "a leaf Variable that requires grad" in str(error):

@@ -25,6 +25,11 @@ def test_control_flow_on_closed_over_values():
         jit(lambda x: x if flag else -x, backend="graph")(torch.ones(3))
 
 
+def test_an_argument_as_an_array():
+    with pytest.raises(RuntimeError, match=r"reads the value of a tensor.*\n.*in <lambda>: "):
+        jit(lambda x: torch.from_numpy(x.numpy() + 1), backend="graph")(torch.ones(3))
+
+
 def test_errors_of_the_program_stay():
     def fails(x):
         raise KeyError("mine")
@@ -86,13 +91,14 @@ def test_a_compiled_function_takes_its_signature_alone():
         compiled(torch.zeros(4))
 
 
-def test_backward_inside_leaves_no_gradients():
+@pytest.mark.parametrize("result", [torch.Tensor.detach, lambda loss: loss, torch.Tensor.item])
+def test_backward_inside_leaves_no_gradients(result):
     weight = torch.ones(3, requires_grad=True)
 
     def function(x):
         loss = (x * weight).sum()
         loss.backward()
-        return loss.detach()
+        return result(loss)
 
     with pytest.raises(RuntimeError, match=r"calls \.backward\(\)"):
         jit(function, backend="graph")(torch.ones(3))
