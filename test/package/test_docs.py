@@ -2,12 +2,14 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import functorch_ext
 from test.releases import only
 
 ROOT = Path(__file__).parents[2]
@@ -56,3 +58,9 @@ def test_the_diagrams_are_current():
     spec.loader.exec_module(diagrams)
     for name, draw in diagrams.DIAGRAMS.items():
         assert (DOCS / f"{name}.svg").read_text() == draw(), "run python docs/diagrams.py"
+
+
+def test_all_functions_are_at_a_glance():
+    tour = (DOCS / "guides" / "tour.md").read_text()
+    names = [*functorch_ext.__all__, "functorch_ext.debug"]
+    assert not [name for name in names if not re.search(rf"\b{re.escape(name)}\b", tour)]
