@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import math
 import os
+import runpy
 import subprocess
 import sys
 import sysconfig
@@ -34,7 +35,7 @@ BUILD_INFO = ROOT / "functorch_ext" / "_build_info.py"
 
 # The extension is compiled against the C++ of one release of torch, which the package then needs:
 # pip can't install what is built here beside another one.
-VERSION = "0.1.0"
+VERSION = runpy.run_path(str(ROOT / "functorch_ext" / "_version.py"))["__version__"]
 RELEASE = str(torch.__version__).split("+")[0]
 
 # Lines of a unit: it then takes about half a minute and 2 GB of memory, so ask for few at once.

@@ -6,6 +6,7 @@ each ``vmap`` is a plane of wrapper tensors, and every plane has PyTorch's nativ
 
 from functorch_ext._build_info import PYTHON_VERSION as _PYTHON_VERSION
 from functorch_ext._build_info import TORCH_VERSION as _TORCH_VERSION
+from functorch_ext._version import __version__ as __version__
 from functorch_ext._version_check import check_versions as _check_versions
 
 _check_versions(_TORCH_VERSION, _PYTHON_VERSION)

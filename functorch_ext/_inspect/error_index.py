@@ -10,6 +10,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "escaped-tensor": ("a batched tensor outlived its vmap",),
     "batch-norm": ("would write running statistics that differ between samples",),
     "randomness": ("called random operation while in randomness error mode",),
+    "memory-is-read": ("reads the memory of a batched tensor",),
     "handed-out-memory": ("whose memory was handed out",),
     "sizes-differ": ("to have the same size in the mapped dimension",),
     "in-dims": ("in_dims is not compatible with the structure", "for an input but the input is of"),

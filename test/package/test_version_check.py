@@ -1,9 +1,12 @@
 """The compiled module is for one release of torch; another one is refused before it is loaded."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from expecttest import assert_expected_inline
 
+import functorch_ext
 from functorch_ext._build_info import PYTHON_VERSION, TORCH_VERSION
 from functorch_ext._version_check import check_versions
 
@@ -41,3 +44,8 @@ def test_message(monkeypatch):
         str(caught.value),
         """functorch_ext was built for torch 2.13.0+cpu, but torch 2.14.0+cu130 is running. Build it again for this torch: run `make build` in its source folder, or `pip install --no-build-isolation .` there.""",
     )
+
+
+def test_the_version_is_one_of_the_changelog():
+    changelog = Path(__file__).parents[2] / "CHANGELOG.md"
+    assert f"\n## {functorch_ext.__version__}\n" in changelog.read_text()
