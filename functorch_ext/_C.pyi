@@ -116,7 +116,7 @@ class ReverseFrame:
         self, outputs: Sequence[Tensor], cotangents: Sequence[Tensor | None], retain_graph: bool
     ) -> list[Tensor]: ...
     def pull_back_basis(
-        self, outputs: Sequence[Tensor], first: int, count: int
+        self, outputs: Sequence[Tensor], first: int, count: int, retain_graph: bool
     ) -> list[Tensor]: ...
 
 class ForwardFrame:

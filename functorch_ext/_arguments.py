@@ -150,6 +150,19 @@ def split_aux(transform: str, func: Callable[..., Any], result: Any) -> tuple[An
     return result
 
 
+def release_aux(frame: _C.ReverseFrame, aux: Any) -> tuple[Any, bool]:
+    """``aux`` as the caller gets it, and whether it needs the graph after the backward pass."""
+    needs_graph = False
+
+    def release(tensor: Tensor) -> Tensor:
+        nonlocal needs_graph
+        released = frame.release(tensor)
+        needs_graph = needs_graph or released.requires_grad
+        return released
+
+    return map_tensors(release, aux), needs_graph
+
+
 def keeping_output(transform: str, func: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
     """The function with all that it returns, its own aux included, once more as aux."""
 

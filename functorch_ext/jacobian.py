@@ -15,6 +15,7 @@ from functorch_ext._arguments import (
     check_outputs,
     keeping_output,
     outside_inference_mode,
+    release_aux,
     replaced,
     selected,
     split_aux,
@@ -99,17 +100,19 @@ def _by_rows(
 
         def body(frame: _C.ReverseFrame) -> Any:
             aliases = unflatten(structure, frame.differentiable(leaves))
-            outputs, aux = func(*replaced(argnums, args, aliases), **kwargs), None
+            outputs, aux, keep = func(*replaced(argnums, args, aliases), **kwargs), None, False
             if has_aux:
                 outputs, aux = split_aux(transform, func, outputs)
-                aux = map_tensors(frame.release, aux)
+                aux, keep = release_aux(frame, aux)
             output_leaves = check_outputs(transform, outputs)
             if len(output_leaves) == 1 and output_leaves[0].dim() == 0:
                 # The Jacobian of a number is its gradient.
-                parts = [[*map(frame.strip, frame.pull_back(output_leaves, [None], False))]]
+                parts = [[*map(frame.strip, frame.pull_back(output_leaves, [None], keep))]]
             else:
-                pull_back = lambda *rows: [
-                    frame.strip(row) for row in frame.pull_back_basis(output_leaves, *rows)
+                keep = keep or chunking is not None
+                pull_back = lambda start, count: [
+                    frame.strip(row)
+                    for row in frame.pull_back_basis(output_leaves, start, count, keep)
                 ]
                 rows = each_chunk(pull_back, output_leaves, chunking)
                 parts = join_rows(rows, output_leaves, leaves)

@@ -12,6 +12,7 @@ from functorch_ext._arguments import (
     Argnums,
     check_differentiable,
     check_outputs,
+    release_aux,
     replaced,
     selected,
     split_aux,
@@ -124,12 +125,12 @@ def gradient_function(
 
         def body(frame: _C.ReverseFrame) -> tuple[Tree, Tensor, Any]:
             aliases = unflatten(structure, frame.differentiable(leaves))
-            output, aux = func(*replaced(argnums, args, aliases), **kwargs), None
+            output, aux, keep = func(*replaced(argnums, args, aliases), **kwargs), None, False
             if has_aux:
                 output, aux = split_aux(transform, func, output)
+                aux, keep = release_aux(frame, aux)
             check(output)
-            gradients = map(frame.strip, frame.pull_back([output], [None], False))
-            aux = map_tensors(frame.release, aux) if has_aux else None
+            gradients = map(frame.strip, frame.pull_back([output], [None], keep))
             return unflatten(structure, list(gradients)), frame.release(output), aux
 
         return _C.run_reverse(body)

@@ -168,6 +168,32 @@ void ReverseFrame::check_within_reach(const at::Tensor& output) const {
 
 namespace {
 
+// Frees what the graph behind the tangents of outputs saved, apart from that of the outputs
+// themselves. A pass from the outputs doesn't come through it; and a node that saved its result (as
+// that of tanh does) and the tangent of this result hold each other.
+void free_graph_of_tangents(const std::vector<at::Tensor>& outputs, const LevelPtr& plane) {
+  std::vector<at::Tensor> tangents;
+  for (const auto& output : outputs) {
+    if (const auto& tangent = output._fw_grad(/*level=*/0); tangent.defined()) {
+      tangents.push_back(value_on(tangent, plane));
+    }
+  }
+  if (tangents.empty()) {
+    return;
+  }
+  ska::flat_hash_set<Node*> own;
+  any_node(outputs, [&](Node* node) {
+    own.insert(node);
+    return false;
+  });
+  any_node(tangents, [&](Node* node) {
+    if (own.count(node) == 0) {
+      node->release_variables();
+    }
+    return false;
+  });
+}
+
 // The cotangent of a number.
 at::Tensor seed_of(const at::Tensor& output) {
   if (const auto* makers = subclass_makers_for(output)) {
@@ -203,7 +229,14 @@ std::vector<at::Tensor> ReverseFrame::pull_back(
   }
   std::vector<at::Tensor> gradients(inputs_.size());
   if (!roots.empty()) {
-    record = c10::GradMode::is_enabled() && (record || graph_is_used(roots));
+    if (c10::GradMode::is_enabled()) {
+      record = record || graph_is_used(roots);
+      if (!record && !keep_graph) {
+        free_graph_of_tangents(roots, plane_);
+      }
+    } else {
+      record = false;
+    }
     gradients = gradients_of(roots, seeds, inputs_, plane_, keep_graph || record, record,
                              /*allow_unused=*/true);
   }
@@ -219,7 +252,8 @@ std::vector<at::Tensor> ReverseFrame::pull_back(
 
 std::vector<at::Tensor> ReverseFrame::pull_back_basis(const std::vector<at::Tensor>& outputs,
                                                       const c10::SymInt& start,
-                                                      const c10::SymInt& count) const {
+                                                      const c10::SymInt& count,
+                                                      bool keep_graph) const {
   const BatchFrame vectors(count, Randomness::Same, /*is_plane=*/false);
   // What the program runs in the pass (hooks, backwards of custom functions) gets such vectors.
   const OnPlane on_basis(vectors.level());
@@ -228,7 +262,7 @@ std::vector<at::Tensor> ReverseFrame::pull_back_basis(const std::vector<at::Tens
   for (const auto& part : standard_basis(outputs, start, count)) {
     cotangents.emplace_back(wrap(part, 0, *vectors.level()));
   }
-  auto rows = pull_back(outputs, cotangents, /*keep_graph=*/true);
+  auto rows = pull_back(outputs, cotangents, keep_graph);
   for (auto& row : rows) {
     row = stacked(row, 0, *vectors.level());
   }

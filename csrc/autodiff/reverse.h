@@ -38,9 +38,10 @@ class ReverseFrame {
                                     bool keep_graph) const;
 
   // The same for vectors of the standard basis of the outputs' elements, `count` of them from
-  // number `start` on: rows of the Jacobian, in dimension 0 of the results. Keeps the graph.
+  // number `start` on: rows of the Jacobian, in dimension 0 of the results.
   std::vector<at::Tensor> pull_back_basis(const std::vector<at::Tensor>& outputs,
-                                          const c10::SymInt& start, const c10::SymInt& count) const;
+                                          const c10::SymInt& start, const c10::SymInt& count,
+                                          bool keep_graph) const;
 
   // What a tensor of this frame's own level, if it has one, stands for outside.
   at::Tensor strip(const at::Tensor& tensor) const;

@@ -4,7 +4,6 @@
 #include "derivatives/linear.h"
 #include "derivatives/given.h"
 
-#include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/addmv.h>
 #include <ATen/ops/baddbmm.h>
@@ -16,6 +15,7 @@
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
 
+#include "derivatives/numbers_alike.h"
 #include "derivatives/register.h"
 #include "derivatives/weight_of_steps.h"
 #include "engine/derivatives.h"
@@ -166,22 +166,9 @@ class ProductOfStacksBackward final : public torch::autograd::Node {
   SavedVariable right_;
 };
 
-bool is_cast_automatically(c10::DeviceType device) {
-  return at::autocast::is_autocast_available(device) && at::autocast::is_autocast_enabled(device);
-}
-
-// Real numbers of one type on one device. PyTorch tells what is wrong with others, and knows what
-// to do with tensors of its other kinds.
 bool are_numbers(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias) {
-  const auto alike = [&](const at::Tensor& tensor) {
-    return tensor.layout() == at::kStrided && tensor.scalar_type() == weight.scalar_type() &&
-           tensor.device() == weight.device() &&
-           !tensor.key_set().has_any(
-               c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::NestedTensor}));
-  };
-  return alike(weight) && alike(input) && (!bias || !bias->defined() || alike(*bias)) &&
-         c10::isFloatingType(weight.scalar_type()) &&
-         !is_cast_automatically(weight.device().type());
+  return is_given(bias) ? are_numbers_alike({&weight, &input, &*bias})
+                        : are_numbers_alike({&weight, &input});
 }
 
 bool is_layer(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias) {

@@ -15,6 +15,7 @@ void register_losses_derivatives();
 void register_margins_derivatives();
 void register_normalization_derivatives();
 void register_norms_derivatives();
+void register_products_derivatives();
 void register_reinterpreted_derivatives();
 void register_segments_derivatives();
 void register_softmax_derivatives();
@@ -37,6 +38,7 @@ inline void register_derivatives() {
   register_margins_derivatives();
   register_normalization_derivatives();
   register_norms_derivatives();
+  register_products_derivatives();
   register_reinterpreted_derivatives();
   register_segments_derivatives();
   register_softmax_derivatives();

@@ -3,7 +3,9 @@
 
 #include "batching/operators.h"
 #include "batching/sparse.h"
+#include "derivatives/products.h"
 #include "derivatives/register.h"
+#include "derivatives/with_tangent.h"
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
@@ -45,6 +47,14 @@ at::Tensor sum_with_product(const at::Tensor& self, const at::Tensor& left, cons
   return beta.equal(0) ? product : product + self * beta;
 }
 
+at::Tensor addmm(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& left,
+                 const at::Tensor& right, const at::Scalar& beta, const at::Scalar& alpha) {
+  using OfSparse =
+      ComputedWhen<at::_ops::addmm, has_product_with_tangent, sum_with_product<at::_ops::mm::call>>;
+  return with_tangent(tangent_of_sum(self, left, right, beta, alpha),
+                      [&] { return OfSparse::kernel(keys, self, left, right, beta, alpha); });
+}
+
 // The values of a sparse tensor, of which the gradient of one made from values consists.
 at::Tensor values(c10::DispatchKeySet keys, const at::Tensor& self) {
   // Kernels below autograd read values, too.
@@ -68,7 +78,7 @@ void register_sparse_derivatives() {
   using at::_ops::mm, at::_ops::mv;
   add_computed_when<at::_ops::_sparse_addmm, has_product_with_tangent,
                     sum_with_product<mm::call>>();
-  add_computed_when<at::_ops::addmm, has_product_with_tangent, sum_with_product<mm::call>>();
+  add_derivative_kernel<at::_ops::addmm>(functorch_ext::addmm);
   add_computed_when<at::_ops::addmv, has_product_with_tangent, sum_with_product<mv::call>>();
 }
 

@@ -9,8 +9,10 @@
 #include "batching/operators.h"
 #include "batching/sparse.h"
 #include "derivatives/given.h"
+#include "derivatives/products.h"
 #include "derivatives/register.h"
 #include "derivatives/sparse.h"
+#include "derivatives/with_tangent.h"
 #include "engine/derivatives.h"
 
 namespace functorch_ext {
@@ -153,14 +155,18 @@ at::Tensor mm(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor
       return std::move(*product);
     }
   }
-  return at::_ops::mm::redispatch(below_derivatives(keys), self, other);
+  return with_tangent(tangent_of_product(self, other), [&] {
+    return at::_ops::mm::redispatch(below_derivatives(keys), self, other);
+  });
 }
 
 at::Tensor bmm(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& other) {
   if (any_zeros(keys)) {
     return zeros({self.sym_size(0), self.sym_size(1), other.sym_size(2)}, self);
   }
-  return at::_ops::bmm::redispatch(below_derivatives(keys), self, other);
+  return with_tangent(tangent_of_product(self, other), [&] {
+    return at::_ops::bmm::redispatch(below_derivatives(keys), self, other);
+  });
 }
 
 at::Tensor mv(c10::DispatchKeySet keys, const at::Tensor& self, const at::Tensor& vector) {
@@ -215,6 +221,21 @@ struct LinearInFirst<Op, at::Tensor(const at::Tensor&, Rest...)> {
     return Op::redispatch(below_derivatives(keys), gradient, std::forward<Rest>(rest)...);
   }
 };
+
+// The point has no part in the tangent: PyTorch makes zeros of its size, and adds them. (In a vmap
+// it still does: tangents may flow on planes below.)
+at::Tensor threshold_backward(c10::DispatchKeySet keys, const at::Tensor& gradient,
+                              const at::Tensor& self, const at::Scalar& threshold) {
+  using Op = at::_ops::threshold_backward;
+  at::Tensor tangent;
+  if (!any_zeros(keys) && !is_wrapper(gradient) && !is_wrapper(self) &&
+      gradient._fw_grad(/*level=*/0).defined()) {
+    tangent = Op::call(gradient._fw_grad(/*level=*/0), self._fw_primal(/*level=*/0), threshold);
+  }
+  return with_tangent(tangent, [&] {
+    return LinearInFirst<Op, Op::schema>::kernel(keys, gradient, self, threshold);
+  });
+}
 
 // The shape of a convolution's result.
 c10::SymDimVector convolved_sizes(const at::Tensor& input, const at::Tensor& weight,
@@ -325,7 +346,8 @@ void register_zero_tangents_derivatives() {
   add_derivative_kernel<at::_ops::neg>(functorch_ext::neg);
   add_derivative_kernel<at::_ops::sum>(functorch_ext::sum);
   add_family<LinearInFirst, elu_backward, gelu_backward, log_sigmoid_backward, sigmoid_backward,
-             tanh_backward, threshold_backward>();
+             tanh_backward>();
+  add_derivative_kernel<at::_ops::threshold_backward>(functorch_ext::threshold_backward);
   // (The kinds that reduce have a kernel already: PyTorch has no forward mode for them.)
   add_family<Changed, _unsafe_index_put, index_add, index_copy, index_fill_int_Scalar,
              at::_ops::index_put, scatter_add, scatter_src, scatter_value>();

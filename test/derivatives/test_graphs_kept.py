@@ -1,6 +1,7 @@
 """Results of transforms keep autograd's graph only where somebody outside can differentiate them."""
 
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -168,3 +169,33 @@ def test_leaves_look_as_others_do():
         return x.sum()
 
     grad(func)(X)
+
+
+@pytest.mark.parametrize("number", [True, False], ids=["number", "vector"])
+@pytest.mark.parametrize("transform", [grad, grad_and_value, jacrev])
+def test_aux_that_shares_the_graph_stays_differentiable(transform, number):
+    scale = torch.tensor([1.5, 2.0], dtype=torch.float64, requires_grad=True)
+
+    def func(x):
+        shared = x.sin()
+        output = shared.sum() if number or transform is not jacrev else shared
+        return output, {"aux": (shared * scale).sum()}
+
+    found = transform(func, has_aux=True)(X)[1]
+    aux = found[1] if transform is grad_and_value else found
+    assert_close(torch.autograd.grad(aux["aux"], scale)[0], X.sin())
+
+
+@pytest.mark.parametrize("reverse", [grad, grad_and_value, jacrev])
+def test_a_backward_pass_frees_what_tangents_recorded(reverse):
+    """Among it what tanh saves, its own result, whose tangent's graph holds that again."""
+    alive = []
+
+    def func(x):
+        hidden = x.exp().tanh()
+        alive.append(weakref.ref(hidden))
+        x.register_hook(lambda _: alive.append(alive[0]() is not None))
+        return hidden.square().sum()
+
+    jvp(reverse(func), (X,), (X.cos(),))
+    assert alive[1:] == [False]
