@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, mse_loss
+from torch.nn.functional import cross_entropy, linear, mse_loss
 
 import functorch_ext
-from benchmarks.models import mlp, transformer_layer
+from benchmarks.models import CLASSES, convnet, mlp, transformer_layer
 from benchmarks.part import run_part
 from benchmarks.peers import BY_HAND, OURS, TORCH_FUNC, Peers
 from benchmarks.report import microseconds, table
@@ -22,13 +22,22 @@ from benchmarks.timing import measure
 from benchmarks.workload import Workload
 from benchmarks.workloads.ensembles import ensemble
 from benchmarks.workloads.meta_learning import maml
-from benchmarks.workloads.per_sample import of_transformer
+from benchmarks.workloads.per_sample import of_convnet, of_transformer
 
 ROUNDS = 40
+OF_THE_BATCH = "plain autograd's gradient of the whole batch"
 
 
-def gradient_of_the_batch() -> Callable[[], Any]:
+def gradient_of_images() -> Callable[[], Any]:
     """Plain autograd's one gradient of all samples' loss: not a gradient for each sample."""
+    model = convnet()
+    x, labels = torch.randn(32, 1, 28, 28), torch.randint(CLASSES, (32,))
+    leaves = list(model.parameters())
+    return lambda: torch.autograd.grad(cross_entropy(model(x), labels), leaves)
+
+
+def gradient_of_sequences() -> Callable[[], Any]:
+    """The same, of the transformer layer."""
     model = transformer_layer(width=64)
     x, goal = torch.randn(16, 32, 64), torch.randn(16, 32, 64)
     leaves = list(model.parameters())
@@ -52,7 +61,8 @@ def ensemble_of_functions() -> Callable[[], Any]:
 
 Others = dict[str, Callable[[], Callable[[], Any]]]
 BOUNDS: list[tuple[Workload, Others]] = [
-    (of_transformer, {"plain autograd's gradient of the whole batch": gradient_of_the_batch}),
+    (of_convnet, {OF_THE_BATCH: gradient_of_images}),
+    (of_transformer, {OF_THE_BATCH: gradient_of_sequences}),
     (ensemble, {"ours, without calls of modules": ensemble_of_functions}),
     (maml, {}),
 ]
