@@ -102,7 +102,10 @@ def laplacian(
                 outputs = evaluate(unflatten(structure, carriers))
                 check_outputs("laplacian", primals(outputs))
                 series = [series_of(leaf, expansion) for leaf in leaves_of(outputs)]
-                last = [torch.zeros_like(x[0]) if x[2] is None else x[2] for x in series]
+                # A sum over no directions is 0, whatever a derivative is multiplied by.
+                last = [
+                    torch.zeros_like(x[0]) if not count or x[2] is None else x[2] for x in series
+                ]
                 return [_same_for_all(level, x) for x in last], flatten(outputs)[1]
 
             return _C.run_basis(body, count)

@@ -93,8 +93,7 @@ class LinearBackward final : public torch::autograd::Node {
   }
 
   at::Tensor as_rows(const at::Tensor& tensor) const {
-    return is_stack_ || tensor.dim() == 2 ? tensor
-                                          : tensor.reshape_symint({-1, tensor.sym_size(-1)});
+    return is_stack_ || tensor.dim() == 2 ? tensor : tensor.flatten(0, -2);
   }
   at::Tensor product(const at::Tensor& left, const at::Tensor& right) const {
     return is_stack_ ? product_of_stacks(left, right) : at::mm(left, right);

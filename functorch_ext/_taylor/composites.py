@@ -95,6 +95,8 @@ def _softplus(x: Any, beta: float = 1, threshold: float = 20) -> Any:
 
 def _logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
     value = x.series[0]
+    if not value.numel():  # of no numbers: a constant
+        return torch.logsumexp(value, dim, keepdim)
     largest = value.amax(dim, keepdim=True)
     largest = torch.where(largest.isfinite(), largest, 0.0)
     shifted = (x - largest).exp().sum(dim, keepdim=keepdim).log()
@@ -105,6 +107,8 @@ def _softmax(x: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -
     if dim is None or not isinstance(_stacklevel, int):
         return NotImplemented
     x = x if dtype is None else x.to(dtype)
+    if not x.series[0].numel():
+        return torch.softmax(x.series[0], dim)
     powers = (x - x.series[0].amax(dim, keepdim=True)).exp()
     return powers / powers.sum(dim, keepdim=True)
 

@@ -92,3 +92,30 @@ def test_sparse_matrices_without_rows(chunk_size):
 
 def test_trace_of_nothing():
     assert trace_estimate(lambda x: 2 * x, torch.ones(0), samples=4).trace == 0
+
+
+@pytest.mark.parametrize("chunk_size", CHUNK_SIZES)
+def test_laplacian_of_exponents_of_nothing(chunk_size):
+    functions = {
+        (3, 0): [
+            lambda x: F.softmax(x, -1),
+            lambda x: F.log_softmax(x, -1),
+            lambda x: torch.logsumexp(x, -1),
+            lambda x: torch.logsumexp(x, (0, 1)),
+            lambda x: x.sum(-1).log(),
+        ],
+        (0, 3): [lambda x: F.softmax(x, 0), lambda x: F.softmax(x, 1)],
+    }
+    for shape, each in functions.items():
+        for function in each:
+            x = torch.ones(shape)
+            expected = torch.zeros_like(function(x))
+            assert torch.equal(laplacian(function, chunk_size=chunk_size)(x), expected)
+
+
+def test_laplacian_by_nothing_and_something():
+    def function(nothing, x):
+        return torch.logsumexp(nothing, 0).exp() + F.softmax(nothing, 0).sum() + (x**3).sum()
+
+    found = laplacian(function, argnums=(0, 1))(torch.ones(0), torch.ones(2))
+    assert found == 12

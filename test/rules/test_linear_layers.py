@@ -9,7 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import linear
 
 from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
-from test.oracle import assert_close, rand
+from test.oracle import assert_close, loop, rand
 
 SHAPES = [(3,), (4, 3), (2, 4, 3), (0, 3)]
 
@@ -32,6 +32,22 @@ def test_gradients(shape, with_bias, argnums):
         argnums = (0, 1)
     args = (rand(*shape), rand(5, 3), *([rand(5)] if with_bias else []))
     assert_close(grad(_layer, argnums)(*args), grad(_by_operators, argnums)(*args))
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (2, 4, 0), (2, 1, 4, 0), (2, 0, 0)])
+@pytest.mark.parametrize("outputs", [0, 5])
+@pytest.mark.parametrize("in_dims", [(0, None, None), (0, 0, 0), (None, 0, None)])
+def test_no_features(shape, outputs, in_dims):
+    sizes = (shape, (outputs, shape[-1]), (outputs,))
+    args = [rand(*(size if dim is None else (4, *size))) for size, dim in zip(sizes, in_dims)]
+    expected = loop(grad(_by_operators, (0, 1, 2)), in_dims)(*args)
+    assert_close(vmap(grad(_layer, (0, 1, 2)), in_dims)(*args), expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 4, 3), (2, 1, 4, 3)])
+def test_no_outputs(shape):
+    args = rand(*shape), rand(0, 3), rand(0)
+    assert_close(grad(_layer, (0, 1, 2))(*args), grad(_by_operators, (0, 1, 2))(*args))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
