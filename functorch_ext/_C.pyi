@@ -226,6 +226,14 @@ def standard_basis(tensors: Sequence[Tensor], first: int, count: int) -> list[Te
 def scaled_and_squared(
     level: Level, first: Tensor, slope: Tensor
 ) -> tuple[Tensor, Tensor] | None: ...
+def weight_gradient_of_patches(
+    grad: Tensor,
+    input: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor: ...
 def push_forward_by_reverse(
     function: Callable[..., Any], arguments: Sequence[Tensor], name: str
 ) -> list[Tensor]: ...

@@ -233,7 +233,7 @@ at::Tensor weight_gradient_by_patches(const at::Tensor& grad_output, const at::T
   const auto places = factors.size(1) * c10::multiply_integers(factors.sizes().slice(3));
   const bool of_points = c10::multiply_integers(kernel) == 1;  // which are where they are needed
   // Kernels for convolution compute by vectors of 8 channels.
-  if (!of_points && channels % 8 == 0 && !patches_are_faster(form_costs(), places, channels)) {
+  if (!of_points && channels % 8 == 0 && !patches_are_faster(places, channels)) {
     return {};
   }
   // One number stands for all dimensions.

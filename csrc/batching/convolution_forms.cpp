@@ -4,17 +4,10 @@
 
 namespace functorch_ext {
 
-namespace {
-
-// By what PyTorch's kernels, and so those that the forms are made of, use of a processor.
-constexpr FormCosts with_avx512{.patch_number = 1.0, .group_weight = 2.5};
-constexpr FormCosts others{.patch_number = 1.2, .group_weight = 2.4};
-
-}  // namespace
-
-FormCosts form_costs() {
-  static const bool has_avx512 = at::get_cpu_capability() == "AVX512";
-  return has_avx512 ? with_avx512 : others;
+double most_places_per_channel() {
+  // By what PyTorch's kernels, and so those that the forms are made of, use of a processor.
+  static const double most = at::get_cpu_capability() == "AVX512" ? 2.5 : 2.0;
+  return most;
 }
 
 }  // namespace functorch_ext

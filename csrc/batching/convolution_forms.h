@@ -6,20 +6,14 @@ namespace functorch_ext {
 
 // The gradients of a convolution's weight for each sample have two forms: products with the patches
 // of the input, whose numbers are copied for them, and one convolution with a group for each
-// sample, in which a weight costs more than its arithmetic. Nanoseconds on one core, as
-// `python -m benchmarks.forms` measures them.
-struct FormCosts {
-  double patch_number;  // to copy a number of a patch
-  double group_weight;  // a weight of a group, beyond the arithmetic
-};
-FormCosts form_costs();
+// sample, in which a weight costs more than its arithmetic. Both do the same arithmetic. Of what
+// they do beyond it there are `places` and `channels` numbers for each number of a patch, where
+// each of a weight's `channels` is multiplied with patches at `places`. So up to so many places for
+// a channel patches are the faster form; `python -m benchmarks.forms` measures both.
+double most_places_per_channel();
 
-// The faster form, where each of a weight's `channels` is multiplied with patches at `places`. Both
-// do the same arithmetic; they differ in `places` and `channels` numbers for each number of a
-// patch.
-inline bool patches_are_faster(const FormCosts& costs, int64_t places, int64_t channels) {
-  return costs.patch_number * static_cast<double>(places) <=
-         costs.group_weight * static_cast<double>(channels);
+inline bool patches_are_faster(int64_t places, int64_t channels) {
+  return static_cast<double>(places) <= most_places_per_channel() * static_cast<double>(channels);
 }
 
 // Samples with weights of their own are groups of one convolution. Of more weights a group than

@@ -16,6 +16,7 @@
 #include "autodiff/saved_planes.h"
 #include "autodiff/subclasses.h"
 #include "batching/large_memory.h"
+#include "batching/patches.h"
 #include "batching/rules.h"
 #include "derivatives/missing_forward.h"
 #include "derivatives/register.h"
@@ -252,6 +253,15 @@ PYBIND11_MODULE(_C, module) {
   bind_replaced_apply(module);
   bind_observation(module);
   bind_planes(module);
+  // For benchmarks.forms, which measures it beside the other forms.
+  module.def(
+      "weight_gradient_of_patches",
+      [](const at::Tensor& grad, const at::Tensor& input, std::vector<int64_t> kernel,
+         std::vector<int64_t> stride, std::vector<int64_t> padding, std::vector<int64_t> dilation) {
+        return weight_gradient_of_patches(
+            grad, input,
+            {std::move(kernel), std::move(stride), std::move(padding), std::move(dilation)});
+      });
   module.def("failed_operator", &failed_operator);
   module.def("register_missing_forward", &register_missing_forward);
   module.def("live_levels", &Level::count);
