@@ -11,6 +11,7 @@
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mv.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
@@ -194,9 +195,10 @@ at::Tensor recorded(const at::Tensor& input, const at::Tensor& weight, const at:
   return output;
 }
 
-// A mode of the program's that watches operators gets those that PyTorch makes a layer of.
-bool is_watched() {
-  return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::Python);
+// A mode that the program enters inside the transform sees the operators that PyTorch makes a layer
+// of. Those around it see what the rules call.
+bool is_watched(const Level& level) {
+  return c10::impl::TorchDispatchModeTLS::stack_len() > level.modes;
 }
 
 // Does autograd, in reverse mode alone, follow one of the tensors?
@@ -235,7 +237,7 @@ at::Tensor linear(c10::DispatchKeySet keys, const at::Tensor& input, const at::T
 
 std::optional<at::Tensor> linear_in_one_node(LinearRule rule, Level& level, const at::Tensor& input,
                                              const at::Tensor& weight, const OptionalTensor& bias) {
-  if (!is_layer(input, weight, bias) || is_watched()) {
+  if (!is_layer(input, weight, bias) || is_watched(level)) {
     return std::nullopt;
   }
   if (input.dim() == 1) {

@@ -1,6 +1,7 @@
 #include "engine/level.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 
 #include "engine/torch_func.h"
 
@@ -14,6 +15,7 @@ Level::Level(Kind kind, int64_t depth_, LevelPtr parent_)
       randomness(kind.randomness),
       parent(std::move(parent_)),
       layers(running_layers()),
+      modes(c10::impl::TorchDispatchModeTLS::stack_len()),
       is_basis(kind.is_basis) {
   live.fetch_add(1);
 }

@@ -41,6 +41,7 @@ struct Level : c10::intrusive_ptr_target {
   const Randomness randomness;             // of a level with samples
   const c10::intrusive_ptr<Level> parent;  // the running level around this one
   const int64_t layers;                    // how many transforms of torch.func's are around it
+  const int64_t modes;                     // how many modes that see all operators are around it
   // A Jacobian's basis: random operators don't belong to it, but to the vmap around it, and what
   // runs inside differentiates on a plane below.
   const bool is_basis;

@@ -5,8 +5,10 @@ import weakref
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import linear
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from test.oracle import assert_close, loop, rand
@@ -236,3 +238,64 @@ def test_a_trace_has_pytorchs_operators():
     args = rand(4, 3), rand(5, 3), rand(5)
     assert_close(graph(*args), grad(_by_operators, (0, 1, 2))(*args))
     assert "linear" not in graph.code
+
+
+class Seen(TorchDispatchMode):
+    """The operators that run below a transform."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "aten":  # fake tensors are asked for their device
+            self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def _per_sample(layer, in_dims=(0, None, None)):
+    return vmap(grad(lambda *args: layer(*args).sin().sum(), (0, 1, 2)), in_dims)
+
+
+def test_a_mode_around_a_transform_sees_a_layer_in_one_node():
+    """Of a vector for each sample no gradient of the bias is summed, over one row."""
+    args = rand(4, 3), rand(5, 3), rand(5)
+    with Seen() as seen:
+        found = _per_sample(linear)(*args)
+    assert seen.names.count("sum") == 1 and "addmm" in seen.names  # of the loss
+    assert_close(found, _per_sample(lambda x, w, b: w @ x + b)(*args))
+
+
+def test_a_mode_inside_a_transform_sees_what_pytorch_makes_of_a_layer():
+    """Whatever modes are around."""
+    args, inside = (rand(4, 3), rand(5, 3), rand(5)), []
+
+    def layer(x, weight, bias):
+        with Seen() as seen:
+            output = linear(x, weight, bias)
+        inside.append(seen.names)
+        return output
+
+    alone = _per_sample(layer)(*args)
+    with Seen():
+        around = _per_sample(layer)(*args)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _per_sample(layer)(*args)
+    assert_close(around, alone)
+    assert "t" in inside[0] and inside == 3 * inside[:1]
+
+
+@pytest.mark.parametrize("tracing_mode", ["real", "fake", "symbolic"])
+def test_traces_of_vectors(tracing_mode):
+    args = rand(4, 3), rand(5, 3), rand(5)
+    around = make_fx(_per_sample(linear), tracing_mode=tracing_mode)(*args)
+    targets = [node.target for node in around.graph.nodes]
+    assert targets.count(torch.ops.aten.sum.dim_IntList) <= 1
+    expected = _per_sample(lambda x, w, b: w @ x + b)(*args)
+    assert_close(around(*args), expected)
+
+    def inside(x, weight, bias):
+        traced = make_fx(linear, tracing_mode="real")(x, weight, bias)
+        return traced(x, weight, bias)
+
+    assert_close(_per_sample(inside)(*args), expected)
