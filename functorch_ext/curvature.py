@@ -192,7 +192,8 @@ def ggnvp(model: Callable[..., Any], loss: Callable[[Any], Any]) -> CurvaturePro
     descent", 2002; J. Martens, "New insights and perspectives on the natural gradient method",
     arXiv 1412.1193.
     """
-    return _gauss_newton_product("ggnvp", model, lambda output: hvp(loss).at(output))
+    curvature = _hessian_product("ggnvp", loss, 0)
+    return _gauss_newton_product("ggnvp", model, curvature.at)
 
 
 def fisher_vp(
@@ -220,7 +221,7 @@ def fisher_vp(
         NotImplementedError: PyTorch has no divergence of the family.
         RuntimeError: the vector doesn't fit the first argument, or the model returns something else
             than tensors.
-        TypeError: the vector is missing.
+        TypeError: the vector is missing, or ``distribution`` returns something else.
 
     Example::
 
@@ -236,6 +237,11 @@ def fisher_vp(
 
     def information(output: Any) -> LinearFunction:
         here = distribution(output)
+        if not isinstance(here, Distribution):
+            raise TypeError(
+                "functorch_ext.fisher_vp: distribution has to make a torch.distributions."
+                f"Distribution of the model's output, but returned a {type(here).__name__}."
+            )
 
         def divergence(output: Any) -> Tensor:
             return kl_divergence(here, distribution(output)).sum()

@@ -11,12 +11,12 @@ def call_transform(
 ) -> Any:
     """Calls a transform of a function; Dynamo makes it a node of its graph instead."""
     import functorch_ext
-    from functorch_ext import per_sample
+    from functorch_ext import _sample_gradients
 
     positional, names = _OPTIONS[transform]
     named = dict(zip(names, options[positional:], strict=True))
     name, _, method = transform.partition(".")
-    make = per_sample.REDUCTIONS.get(name) or getattr(functorch_ext, name)
+    make = _sample_gradients.REDUCTIONS.get(name) or getattr(functorch_ext, name)
     made = make(func, *options[:positional], **named)
     return (getattr(made, method) if method else made)(*args, **kwargs)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch._ops import HigherOrderOperator
 
 import functorch_ext
-from functorch_ext import per_sample
+from functorch_ext import _sample_gradients
 
 Tensors = Sequence[Any]
 SAMPLES = "samples"
@@ -131,7 +131,7 @@ def _reduced_gradients(body: Body, call: Call, inputs: Tensors) -> tuple[Any, ..
         given = {0: iter(trained.values()), SAMPLES: iter(sample)}
         return body(*(next(given[r]) if r in given else x for x, r in zip(inputs, call.roles)))[0]
 
-    reduce = per_sample.REDUCTIONS[call.transform]
+    reduce = _sample_gradients.REDUCTIONS[call.transform]
     elsewhere = _inputs_of_nodes(body, len(inputs))
     order = [i for i, role in enumerate(call.roles) if role == 0]
     explicit = {n for n, i in zip(trained, order, strict=True) if i in elsewhere}
@@ -153,7 +153,7 @@ _RUN: dict[str, Callable[[Body, Call, Tensors], tuple[Any, ...]]] = {
     "jvp": _jvp,
     "vjp": _vjp,
     "linearize": _linearize,
-    **dict.fromkeys(per_sample.REDUCTIONS, _reduced_gradients),
+    **dict.fromkeys(_sample_gradients.REDUCTIONS, _reduced_gradients),
 }
 
 transform_call = TransformCall()

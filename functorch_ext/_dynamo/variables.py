@@ -26,7 +26,7 @@ from torch.utils import _pytree as pytree
 from functorch_ext._dynamo import polyfills
 from functorch_ext._dynamo.custom_function import custom_function, outside_no_grad
 from functorch_ext._dynamo.graph_call import SAMPLES, call_linear
-from functorch_ext.per_sample import REDUCTIONS
+from functorch_ext._sample_gradients import REDUCTIONS
 
 _KEYWORDS = ("non_differentiable_idx", "saved_for_backward_idx")  # of a custom function's node
 _ATTRIBUTES = ("store_attr_mutations", "attr_mutation_kinds")  # of Dynamo's SideEffects

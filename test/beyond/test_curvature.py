@@ -204,3 +204,11 @@ def test_errors_name_the_transform(product):
         product(energy)(rand(3))
     with pytest.raises(RuntimeError, match=f"{name}: Got argnum=1"):
         product(energy, argnums=1)(rand(3), rand(3))
+
+
+def test_errors_name_what_was_called():
+    x = torch.ones(3)
+    with pytest.raises(RuntimeError, match="functorch_ext.ggnvp: Expected f.*scalar"):
+        ggnvp(torch.sin, torch.sin)(x, x)
+    with pytest.raises(TypeError, match="fisher_vp: distribution has to make .* returned a Tensor"):
+        fisher_vp(torch.sin, torch.sin)(x, x)

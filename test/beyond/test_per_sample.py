@@ -335,8 +335,16 @@ def test_errors():
         clipped_grad_sum(model, F.cross_entropy, 0)
     with pytest.raises(ValueError, match="per_sample_grads: chunk_size should be None or greater"):
         per_sample_grads(model, F.cross_entropy, chunk_size=0)
-    with pytest.raises(ValueError, match="same size"):
-        per_sample_grads(model, F.cross_entropy)(batch, targets[:2])
+    clipped = lambda model, loss: clipped_grad_sum(model, loss, 1.0)
+    for function in (per_sample_grads, per_sample_grad_norms, clipped):
+        with pytest.raises(TypeError, match="must be a torch.nn.Module, but got a function"):
+            function(F.cross_entropy, model)
+        with pytest.raises(
+            ValueError, match=r"\w+: the batch has 5 samples and the targets have 2"
+        ):
+            function(model, F.cross_entropy)(batch, targets[:2])
+        with pytest.raises(RuntimeError, match=r"\w+: Expected loss_fn .* of shape \(1,\)"):
+            function(model, lambda *args: F.cross_entropy(*args, reduction="none"))(batch, targets)
     training = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
     for function in (per_sample_grads, per_sample_grad_norms):
         with pytest.raises((RuntimeError, ValueError)):
