@@ -18,6 +18,7 @@ from functorch_ext import (
     vjp,
     vmap,
 )
+from test.modes import Seen
 from test.oracle import assert_close, rand
 
 aten = torch.ops.aten
@@ -190,19 +191,6 @@ def test_draws_are_the_same_again(policy):
     assert_close(gradient(checkpoint(f, policy=POLICIES[policy])), gradient(f))
 
 
-class Counting(torch.utils._python_dispatch.TorchDispatchMode):
-    """How often each operator runs."""
-
-    def __init__(self):
-        super().__init__()
-        self.counts = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = str(func.overloadpacket)
-        self.counts[name] = self.counts.get(name, 0) + 1
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize(
     ("policy", "products", "tanhs"),
     [(None, 2, 2), ("dots", 1, 2), ([aten.tanh], 2, 1), (lambda operator: True, 1, 1)],
@@ -215,9 +203,9 @@ def test_what_is_kept_is_not_computed_again(policy, products, tanhs):
 
     # Without a backward pass through the product: that is one more.
     def counts(run):
-        with Counting() as seen:
+        with Seen() as seen:
             run()
-        return seen.counts["aten.mm"], seen.counts["aten.tanh"]
+        return seen.names.count("mm"), seen.names.count("tanh")
 
     assert counts(lambda: grad(checkpoint(f, policy=policy))(x)) == (products + 1, tanhs)
     assert counts(lambda: grad(f)(x)) == (2, 1)

@@ -197,3 +197,22 @@ def plain_gradient(function, *args):
 def total(mapped):
     """A scalar of what `mapped` gives; nonlinear, so that the cotangents differ."""
     return lambda x: mapped(x.sin()).square().sum()
+
+
+class Adjoint(Function):
+    """Its backward differentiates `func`, which closes over the parameters, by them."""
+
+    @staticmethod
+    def forward(ctx, func, x, *parameters):
+        ctx.func = func
+        ctx.save_for_backward(x, *parameters)
+        return func(x)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        x, *parameters = ctx.saved_tensors
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            inputs = (x, *parameters)
+            found = torch.autograd.grad(ctx.func(x), inputs, cotangent, allow_unused=True)
+        return None, *found

@@ -6,27 +6,13 @@ So do adjoint solvers: the backward calls the function that the forward was give
 
 import pytest
 import torch
-from torch.autograd import Function, functional
+from torch.autograd import functional
 
 from functorch_ext import grad, jacrev, vjp, vmap
+from test.custom_functions.functions import Adjoint
 from test.oracle import assert_close, rand
 
 pytestmark = pytest.mark.filterwarnings("ignore::functorch_ext.FallbackWarning")
-
-
-class Adjoint(Function):
-    @staticmethod
-    def forward(ctx, func, x, *parameters):
-        ctx.func = func
-        ctx.save_for_backward(x, *parameters)
-        return func(x)
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        x, *parameters = ctx.saved_tensors
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            return None, *torch.autograd.grad(ctx.func(x), (x, *parameters), cotangent)
 
 
 class KeptOnCtx(Adjoint):

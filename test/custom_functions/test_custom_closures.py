@@ -9,6 +9,7 @@ import torch
 from torch.autograd import Function, functional
 
 from functorch_ext import grad, jacfwd, jacrev, jvp, vjp, vmap
+from test.custom_functions.functions import Adjoint
 from test.oracle import assert_close, loop, rand
 
 XS, WS = rand(4, 3), rand(4, 3)
@@ -88,25 +89,6 @@ def test_tangents_from_outside():
     assert_close(of_shared, WS @ XS[0])
     columns = jacfwd(lambda xs: vmap(applied)(xs, WS))(XS)
     assert_close(torch.stack([columns[i, i] for i in range(4)]), WS)
-
-
-class Adjoint(Function):
-    """Its backward differentiates `func`, which closes over the parameters, by them."""
-
-    @staticmethod
-    def forward(ctx, func, x, *parameters):
-        ctx.func = func
-        ctx.save_for_backward(x, *parameters)
-        return func(x)
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        x, *parameters = ctx.saved_tensors
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            inputs = (x, *parameters)
-            found = torch.autograd.grad(ctx.func(x), inputs, cotangent, allow_unused=True)
-        return None, *found
 
 
 class OfSaved(Adjoint):

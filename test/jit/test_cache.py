@@ -4,22 +4,7 @@ import pytest
 import torch
 
 from functorch_ext import grad, jit, vmap
-
-
-class Counted:
-    """A function that counts how often Python runs it."""
-
-    def __init__(self, function):
-        self.function, self.calls = function, 0
-
-    def __call__(self, *args, **kwargs):
-        self.calls += 1
-        return self.function(*args, **kwargs)
-
-
-def counted(function, **options):
-    function = Counted(function)
-    return function, jit(function, backend="graph", **options)
+from test.jit.counted import counted
 
 
 def test_values_make_no_difference():

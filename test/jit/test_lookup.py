@@ -9,22 +9,9 @@ import torch.autograd.forward_ad as forward_ad
 from torch import nn
 
 from functorch_ext import grad, hessian, jacrev, jit, jvp, vmap
+from test.jit.counted import counted
 
 Pair = namedtuple("Pair", "first second")
-
-
-class Counted:
-    def __init__(self, function):
-        self.function, self.calls = function, 0
-
-    def __call__(self, *args, **kwargs):
-        self.calls += 1
-        return self.function(*args, **kwargs)
-
-
-def counted(function, **options):
-    function = Counted(function)
-    return function, jit(function, backend="graph", **options)
 
 
 def test_dicts_in_another_order():

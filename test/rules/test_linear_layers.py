@@ -8,9 +8,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import linear
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from test.modes import Seen
 from test.oracle import assert_close, loop, rand
 
 SHAPES = [(3,), (4, 3), (2, 4, 3), (0, 3)]
@@ -238,19 +238,6 @@ def test_a_trace_has_pytorchs_operators():
     args = rand(4, 3), rand(5, 3), rand(5)
     assert_close(graph(*args), grad(_by_operators, (0, 1, 2))(*args))
     assert "linear" not in graph.code
-
-
-class Seen(TorchDispatchMode):
-    """The operators that run below a transform."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "aten":  # fake tensors are asked for their device
-            self.names.append(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
 
 
 def _per_sample(layer, in_dims=(0, None, None)):
