@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import linear
 
-from functorch_ext import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from functorch_ext import grad, hessian, jacfwd, jacrev, jit, jvp, vjp, vmap
 from test.modes import Seen
 from test.oracle import assert_close, loop, rand
 
@@ -286,3 +286,19 @@ def test_traces_of_vectors(tracing_mode):
         return traced(x, weight, bias)
 
     assert_close(_per_sample(inside)(*args), expected)
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        lambda f: jit(f, backend="graph"),
+        lambda f: torch.compile(f, backend="aot_eager"),
+        lambda f: torch.compile(f, backend="aot_eager", dynamic=True),
+    ],
+    ids=["jit", "torch.compile", "dynamic"],
+)
+def test_compiled_around_and_inside(compiled):
+    args = rand(4, 3), rand(5, 3), rand(5)
+    expected = _per_sample(lambda x, w, b: w @ x + b)(*args)
+    assert_close(compiled(_per_sample(linear))(*args), expected)
+    assert_close(_per_sample(compiled(linear))(*args), expected)
