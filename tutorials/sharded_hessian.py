@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     part = tuple(found.to_local().shape)
     if distributed.get_rank() == 0:
         print(
-            f"{processes} processes: Hessian {tuple(found.shape)}, of which each has {part}; "
+            f"{processes} {'process' if processes == 1 else 'processes'}: "
+            f"Hessian {tuple(found.shape)}, of which each has {part}; "
             f"{elapsed:.2f} s, {used:.2f} s of processor and {grown / 1024:.0f} MiB in one process"
         )
     result: dict[str, Any] = {"part": part, "processes": processes}
@@ -97,5 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # Without torchrun: one process.
+    for variable, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "localhost"}.items():
+        os.environ.setdefault(variable, value)
     os.environ.setdefault("MASTER_PORT", "0")
     main()

@@ -27,3 +27,11 @@ def test_transforms_of_sharded_tensors(processes):
 def test_a_hessian_whose_columns_are_divided():
     printed = launch(2, "tutorials.sharded_hessian", "--width", "8", "--samples", "16", "--check")
     assert "2 processes: Hessian (136, 136), of which each has (136, 68)" in printed
+
+
+def test_the_same_in_one_process_without_a_launcher():
+    command = [sys.executable, "-m", "tutorials.sharded_hessian", "--width", "8", "--check"]
+    printed = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=300
+    ).stdout
+    assert "1 process: Hessian (136, 136), of which each has (136, 136)" in printed
