@@ -16,10 +16,22 @@ std::tuple<at::Tensor, at::Tensor> log_sigmoid_forward_rule(Level& level, const 
   return {wrap(output, bdim, level), wrap(kept, is_kept ? bdim : no_bdim, level)};
 }
 
+// Its result is made in the shape of the cotangent.
+template <class Signature>
+struct InShapeOfFirst : Pointwise<Signature> {
+  static at::Tensor rule(const Operator<Signature>& op, Level& level, const at::Tensor& grad,
+                         const at::Tensor& self, const at::Tensor& kept) {
+    const bool varies = is_batched_at(grad, level);
+    return Pointwise<Signature>::rule(
+        op, level, varies ? grad : wrap(expanded_at_front(grad, level), 0, level), self, kept);
+  }
+};
+
 }  // namespace
 
 void register_activations_rules() {
   add<at::_ops::log_sigmoid_forward>(log_sigmoid_forward_rule);
+  add<at::_ops::log_sigmoid_backward, InShapeOfFirst>();
   add<at::_ops::_softmax, AlongDims>({"dim"});
   add<at::_ops::_softmax_backward_data, AlongDims>({"dim"});
   add<at::_ops::_log_softmax, AlongDims>({"dim"});

@@ -117,7 +117,6 @@ void register_pointwise_rules() {
   add<hardswish_backward, Pointwise>();
   add<hardtanh_backward, Pointwise>();
   add<leaky_relu_backward, Pointwise>();
-  add<log_sigmoid_backward, Pointwise>();
   add<mish_backward, Pointwise>();
   add<_prelu_kernel_backward, Pointwise>();
   add<silu_backward, Pointwise>();

@@ -8,6 +8,7 @@
 #include "python/objects.h"
 #include "python/plain_trees.h"
 #include "python/recorded_after_dispatch.h"
+#include "python/warned_by_python.h"
 
 namespace py = pybind11;
 
@@ -56,14 +57,14 @@ py::object call_differentiated(const py::tuple& bound, const py::tuple& args,
       check(output);
     }
     const at::Tensor value = THPVariable_Unpack(output.ptr());
-    std::vector<at::Tensor> gradients;
-    {
+    const auto gradients = warned_by_python([&] {
       const py::gil_scoped_release no_gil;
-      gradients = frame.pull_back({value}, {std::nullopt}, /*keep_graph=*/false);
-      for (auto& gradient : gradients) {
+      auto pulled_back = frame.pull_back({value}, {std::nullopt}, /*keep_graph=*/false);
+      for (auto& gradient : pulled_back) {
         gradient = frame.strip(gradient);
       }
-    }
+      return pulled_back;
+    });
     return py::make_tuple(with_leaves(structure, gradients),
                           with_value ? python_tensor(frame.release(value)) : py::none(),
                           py::none());

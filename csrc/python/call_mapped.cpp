@@ -102,17 +102,27 @@ bool is_simple(const py::handle& leaf) {
 // The arguments to call the function with.
 class Wrapped {
  public:
-  Wrapped(const py::tuple& args, const py::handle& in_dims, const Level& level) {
+  Wrapped(const py::tuple& args, const py::handle& in_dims, int64_t size, const Level& level) {
     arguments_.reserve(args.size());
     for (size_t i = 0; i < args.size(); ++i) {
       const auto in_dim = dim_of_argument(in_dims, i);
-      arguments_.push_back(changed_leaves(args[i], [&](const py::handle& leaf) {
+      const py::handle argument = PyTuple_GET_ITEM(args.ptr(), i);
+      BatchSize batch;
+      batch.size = size;
+      auto wrapped = changed_leaves(argument, [&](const py::handle& leaf) {
         if (!in_dim) {
           return py::reinterpret_borrow<py::object>(leaf);
         }
+        if (!leaf.is(argument) && !batch.agrees(leaf, *in_dim)) {
+          return py::object();
+        }
         const auto& tensor = THPVariable_Unpack(leaf.ptr());
         return python_tensor(wrap(tensor, *in_dim < 0 ? *in_dim + tensor.dim() : *in_dim, level));
-      }));
+      });
+      if (!wrapped) {
+        refuse_changed_tree();
+      }
+      arguments_.push_back(std::move(wrapped));
     }
   }
   // Nobody else holds an argument that dies here. What it stands for is let go while this thread
@@ -152,7 +162,7 @@ py::object call_on_samples(const Mapped& mapped, const py::tuple& args, const py
                            int64_t batch_size) {
   const BatchFrame frame(batch_size, mapped.randomness, /*is_plane=*/true);
   const auto& level = frame.level();
-  const Wrapped wrapped(args, mapped.in_dims, *level);
+  const Wrapped wrapped(args, mapped.in_dims, batch_size, *level);
   return noting_errors([&]() -> py::object {
     const auto output = wrapped.passed_to(mapped.func, kwargs);
     const auto result = changed_leaves(output, [&](const py::handle& leaf) -> py::object {

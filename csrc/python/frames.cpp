@@ -18,6 +18,7 @@
 #include "python/noted_errors.h"
 #include "python/objects.h"
 #include "python/recorded_after_dispatch.h"
+#include "python/warned_by_python.h"
 
 namespace py = pybind11;
 
@@ -52,13 +53,20 @@ py::object pull_back(const ReverseFrame& frame, const Tensors& outputs,
                      const std::vector<std::optional<at::Tensor>>& cotangents, bool keep_graph) {
   return recorded_after_dispatch([&] {
     return noting_errors([&]() -> py::object {
-      Tensors gradients;
-      {
+      const auto gradients = warned_by_python([&] {
         const py::gil_scoped_release no_gil;
-        gradients = frame.pull_back(outputs, cotangents, keep_graph);
-      }
+        return frame.pull_back(outputs, cotangents, keep_graph);
+      });
       return py::cast(gradients);
     });
+  });
+}
+
+Tensors pull_back_basis(const ReverseFrame& frame, const Tensors& outputs, const c10::SymInt& start,
+                        const c10::SymInt& count, bool keep_graph) {
+  return warned_by_python([&] {
+    const py::gil_scoped_release no_gil;
+    return frame.pull_back_basis(outputs, start, count, keep_graph);
   });
 }
 
@@ -154,8 +162,7 @@ void bind_frames(py::module_& module) {
   py::class_<ReverseFrame, ReversePtr>(module, "ReverseFrame")
       .def("differentiable", &ReverseFrame::differentiable)
       .def("pull_back", &pull_back)
-      .def("pull_back_basis", &ReverseFrame::pull_back_basis,
-           py::call_guard<py::gil_scoped_release>())
+      .def("pull_back_basis", &pull_back_basis)
       .def("strip", &ReverseFrame::strip)
       .def("release", &ReverseFrame::release);
   module.def("run_reverse", [](const py::function& body) {

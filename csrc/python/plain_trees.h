@@ -2,6 +2,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <stdexcept>
 #include <vector>
 
 #include "python/objects.h"
@@ -13,6 +14,14 @@ namespace functorch_ext {
 
 constexpr int deepest_plain_tree = 16;  // A container may hold itself.
 
+// Whatever Python allocates may run a finalizer, which may let other threads run, and a key's
+// __eq__ may do anything. So a leaf that is being looked at is held, sizes are looked at each time,
+// and what was found out in one walk is found out again in the next.
+[[noreturn]] inline void refuse_changed_tree() {
+  throw std::runtime_error(
+      "functorch_ext: a container of tensors was changed while a transform was reading it.");
+}
+
 // The tree with change(leaf) in place of each leaf, in the order of the containers; null if it is
 // null for any of them, or if the tree is too deep. Containers are always new ones.
 template <class Change>
@@ -23,18 +32,29 @@ pybind11::object changed_leaves(const pybind11::handle& tree, Change&& change, i
   }
   if (PyDict_CheckExact(tree.ptr())) {
     py::dict result;
-    for (const auto& [key, leaf] : py::reinterpret_borrow<py::dict>(tree)) {
-      const auto changed = changed_leaves(leaf, change, depth + 1);
+    const auto size = PyDict_GET_SIZE(tree.ptr());
+    PyObject *key = nullptr, *leaf = nullptr;
+    for (Py_ssize_t position = 0; PyDict_Next(tree.ptr(), &position, &key, &leaf);) {
+      const auto held_key = py::reinterpret_borrow<py::object>(key);
+      const auto held = py::reinterpret_borrow<py::object>(leaf);
+      const auto changed = changed_leaves(held, change, depth + 1);
       if (!changed) {
         return {};
       }
-      result[key] = changed;
+      result[held_key] = changed;
+      if (PyDict_GET_SIZE(tree.ptr()) != size) {
+        refuse_changed_tree();
+      }
     }
     return result;
   }
   const auto sequence = [&](auto result, auto&& get) -> py::object {
     for (size_t i = 0; i < result.size(); ++i) {
-      const auto changed = changed_leaves(get(i), change, depth + 1);
+      if (static_cast<size_t>(Py_SIZE(tree.ptr())) != result.size()) {
+        refuse_changed_tree();
+      }
+      const auto held = py::reinterpret_borrow<py::object>(get(i));
+      const auto changed = changed_leaves(held, change, depth + 1);
       if (!changed) {
         return {};
       }
@@ -64,7 +84,8 @@ bool all_leaves(const pybind11::handle& tree, Visit&& visit, int depth = 0) {
   if (PyDict_CheckExact(object)) {
     PyObject *key = nullptr, *leaf = nullptr;
     for (Py_ssize_t position = 0; PyDict_Next(object, &position, &key, &leaf);) {
-      if (!all_leaves(leaf, visit, depth + 1)) {
+      const auto held = pybind11::reinterpret_borrow<pybind11::object>(leaf);
+      if (!all_leaves(held, visit, depth + 1)) {
         return false;
       }
     }
@@ -72,7 +93,9 @@ bool all_leaves(const pybind11::handle& tree, Visit&& visit, int depth = 0) {
   }
   if (PyTuple_CheckExact(object) || PyList_CheckExact(object)) {
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(object); ++i) {
-      if (!all_leaves(PySequence_Fast_GET_ITEM(object, i), visit, depth + 1)) {
+      const auto held =
+          pybind11::reinterpret_borrow<pybind11::object>(PySequence_Fast_GET_ITEM(object, i));
+      if (!all_leaves(held, visit, depth + 1)) {
         return false;
       }
     }
@@ -102,16 +125,28 @@ bool all_pairs(const pybind11::handle& tree, const pybind11::handle& other, Visi
   if (is_dict) {
     PyObject *key = nullptr, *leaf = nullptr;
     for (Py_ssize_t position = 0; PyDict_Next(object, &position, &key, &leaf);) {
-      PyObject* partner = PyDict_GetItemWithError(other.ptr(), key);
-      if (!partner || !all_pairs(leaf, partner, visit, depth + 1)) {
+      const auto held_key = pybind11::reinterpret_borrow<pybind11::object>(key);
+      const auto held = pybind11::reinterpret_borrow<pybind11::object>(leaf);
+      const auto partner = pybind11::reinterpret_borrow<pybind11::object>(
+          PyDict_GetItemWithError(other.ptr(), held_key.ptr()));
+      if (PyErr_Occurred()) {
+        throw pybind11::error_already_set();
+      }
+      if (!partner || !all_pairs(held, partner, visit, depth + 1)) {
         return false;
       }
     }
     return true;
   }
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(object); ++i) {
-    if (!all_pairs(PySequence_Fast_GET_ITEM(object, i), PySequence_Fast_GET_ITEM(other.ptr(), i),
-                   visit, depth + 1)) {
+    if (PySequence_Fast_GET_SIZE(other.ptr()) <= i) {
+      return false;
+    }
+    const auto held =
+        pybind11::reinterpret_borrow<pybind11::object>(PySequence_Fast_GET_ITEM(object, i));
+    const auto partner =
+        pybind11::reinterpret_borrow<pybind11::object>(PySequence_Fast_GET_ITEM(other.ptr(), i));
+    if (!all_pairs(held, partner, visit, depth + 1)) {
       return false;
     }
   }
@@ -122,7 +157,13 @@ bool all_pairs(const pybind11::handle& tree, const pybind11::handle& other, Visi
 inline pybind11::object with_leaves(const pybind11::handle& tree,
                                     const std::vector<at::Tensor>& tensors) {
   auto next = tensors.begin();
-  return changed_leaves(tree, [&](const pybind11::handle&) { return python_tensor(*next++); });
+  auto result = changed_leaves(tree, [&](const pybind11::handle&) {
+    return next == tensors.end() ? pybind11::object() : python_tensor(*next++);
+  });
+  if (!result || next != tensors.end()) {
+    refuse_changed_tree();
+  }
+  return result;
 }
 
 }  // namespace functorch_ext
