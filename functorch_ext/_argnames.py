@@ -23,6 +23,11 @@ def by_names(
             f"functorch_ext.{name}: argnames must be a name or a tuple of names, but got "
             f"{argnames!r}."
         )
+    if len(set(names)) != len(names):
+        raise ValueError(
+            f"functorch_ext.{name}: argnames must be different ones, but {argnames!r} names an "
+            "argument twice."
+        )
     if argnums != 0:
         raise ValueError(
             f"functorch_ext.{name}: give argnums or argnames, not both: got argnums={argnums!r} "

@@ -1,11 +1,14 @@
 """The modules and the parameters of a model, as its own methods give them, in less time."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
 # Modules with what the names of their parameters begin with.
 Walk = list[tuple[str, nn.Module]]
+# Of parameters: what the gradient of each goes through.
+Hooks = list[tuple[str, Callable[[Tensor], Any]]]
 
 
 def walk(model: nn.Module) -> Walk:
@@ -42,12 +45,18 @@ def _named_parameters(model: nn.Module, found: Walk) -> Iterable[tuple[str, nn.P
     return pairs
 
 
-def split_parameters(model: nn.Module, found: Walk) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What is differentiated by, and what isn't; without links to the model's own parameters."""
+def split_parameters(
+    model: nn.Module, found: Walk
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Hooks]:
+    """What is differentiated by, what isn't, and hooks; without links to the model's parameters."""
     trained: dict[str, Tensor] = {}
     rest: dict[str, Tensor] = {}
+    hooks: Hooks = []
     for name, each in _named_parameters(model, found):
         # One that isn't a Parameter belongs to functional_call, inside another transform.
-        plain = each.detach() if isinstance(each, nn.Parameter) else each
+        is_parameter = isinstance(each, nn.Parameter)
+        plain = each.detach() if is_parameter else each
         (trained if each.requires_grad else rest)[name] = plain
-    return trained, rest
+        if is_parameter and each.requires_grad and each._backward_hooks:
+            hooks += [(name, hook) for hook in each._backward_hooks.values()]
+    return trained, rest, hooks

@@ -12,9 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from functorch_ext import _C
 from functorch_ext import _ghost_norms as ghost
 from functorch_ext._chunk_sizes import Chunking
+from functorch_ext._describing import kind_of
 from functorch_ext._dynamo.entry import EAGER, call_transform
-from functorch_ext._module_walk import Walk, split_parameters, walk
-from functorch_ext._pytree import leaves_of, map_tensors
+from functorch_ext._module_walk import Hooks, Walk, split_parameters, walk
+from functorch_ext._pytree import leaves_of, map_tensors, name_of_leaf
 from functorch_ext.nn import functional_call
 from functorch_ext.reverse import check_number, grad
 from functorch_ext.vmap import vmap
@@ -55,8 +56,8 @@ class Samples:
     def _reduced(self, name: str, option: Any, batch: Any, targets: Any) -> Any:
         check_samples(self._transform, batch, targets)
         modules = walk(self._model)
-        trained, rest = split_parameters(self._model, modules)
-        loss = loss_of_sample(self._transform, self._model, self._loss_fn, rest)
+        trained, rest, hooks = split_parameters(self._model, modules)
+        loss = loss_of_sample(self._transform, self._model, self._loss_fn, rest, hooks)
         if not EAGER:
             return call_transform(name, loss, (option,), (trained, batch, targets), {})
         known = self._known
@@ -220,11 +221,13 @@ REDUCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def loss_of_sample(
-    transform: str, model: nn.Module, loss_fn: Loss, rest: Parameters
+    transform: str, model: nn.Module, loss_fn: Loss, rest: Parameters, hooks: Hooks
 ) -> Callable[..., Tensor]:
     """The loss of a sample as a function of the parameters."""
 
     def loss(trained: Parameters, sample: Any, target: Any) -> Tensor:
+        for name, hook in hooks:
+            trained[name].register_hook(hook)
         batch, targets = map_tensors(lambda each: each.unsqueeze(0), (sample, target))
         found = loss_fn(functional_call(model, {**rest, **trained}, batch), targets)
         if isinstance(found, Tensor) and found.dim():
@@ -238,23 +241,56 @@ def loss_of_sample(
     return loss
 
 
-def check_model(transform: str, model: Any) -> None:
-    """Raises unless it is a module."""
+def check_model(transform: str, model: Any, loss_fn: Any) -> None:
+    """Raises unless these are a module and a function."""
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"functorch_ext.{transform}: the model must be a torch.nn.Module, but got a "
             f"{type(model).__name__}. For a function write vmap(grad(loss), (None, 0, 0))."
         )
+    if not callable(loss_fn):
+        raise TypeError(
+            f"functorch_ext.{transform}: loss_fn must be a function of an output and targets, but "
+            f"got {kind_of(loss_fn)}."
+        )
 
 
-def check_samples(transform: str, batch: Any, targets: Any) -> None:
-    """Raises if there are others in the batch than in the targets."""
-    counts = [
-        [x.shape[0] for x in leaves_of(data) if isinstance(x, Tensor) and x.dim()]
-        for data in (batch, targets)
-    ]
+def check_max_norm(transform: str, max_norm: Any) -> None:
+    """Raises unless it is a number greater than 0."""
+    if not isinstance(max_norm, int | float | Tensor):
+        raise TypeError(
+            f"functorch_ext.{transform}: max_norm must be a positive number, but got "
+            f"{kind_of(max_norm)}."
+        )
+    if not max_norm > 0:
+        raise ValueError(
+            f"functorch_ext.{transform}: max_norm must be positive, but got {max_norm!r}."
+        )
+
+
+def check_samples(transform: str, batch: Any, targets: Any) -> int:
+    """How many samples there are. Raises unless all are tensors with as many in dimension 0."""
+    counts: list[list[int]] = []
+    for name, data in (("batch", batch), ("targets", targets)):
+        leaves = leaves_of(data)
+        for index, leaf in enumerate(leaves):
+            if not isinstance(leaf, Tensor) or leaf.dim() == 0:
+                got = "one without dimensions" if isinstance(leaf, Tensor) else kind_of(leaf)
+                raise ValueError(
+                    f"functorch_ext.{transform}: {name_of_leaf(name, data, index)} must be a "
+                    f"tensor with the samples in dimension 0, but got {got}. What all samples "
+                    "share, loss_fn can close over."
+                )
+        counts.append([leaf.shape[0] for leaf in leaves])
     if all(counts) and counts[0][0] != counts[1][0]:
         raise ValueError(
             f"functorch_ext.{transform}: the batch has {counts[0][0]} samples and the targets have "
             f"{counts[1][0]}. Both have them in dimension 0."
         )
+    every = counts[0] + counts[1]
+    if not every or any(count != every[0] for count in every):
+        raise ValueError(
+            f"functorch_ext.{transform}: the tensors of batch and targets must have the same "
+            f"number of samples, in dimension 0, but have {every}."
+        )
+    return every[0]

@@ -6,6 +6,7 @@ cotangent, it is pulled back by its adjoint across the samples.
 """
 
 import functools
+import operator
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from torch.autograd import Function
 
 from functorch_ext import _C
 from functorch_ext._axis_names import level_named, mesh_named
+from functorch_ext._describing import kind_of
 from functorch_ext._levels import levels_of
 from functorch_ext._pytree import map_tree
 
@@ -158,6 +160,7 @@ def ppermute(tree: Any, axis_name: Name, perm: Sequence[tuple[int, int]]) -> Any
 
     Raises:
         NameError: no ``vmap`` around has that name.
+        TypeError: ``perm`` holds something else than pairs of whole numbers.
         ValueError: ``perm`` names a sample that doesn't exist, or one twice.
 
     Example::
@@ -166,7 +169,13 @@ def ppermute(tree: Any, axis_name: Name, perm: Sequence[tuple[int, int]]) -> Any
         >>> vmap(shifted, axis_name="batch")(torch.tensor([1.0, 2.0, 3.0]))
         tensor([0., 1., 2.])
     """
-    pairs = [*perm]
+    try:
+        pairs = [*perm]
+    except TypeError as error:
+        raise TypeError(
+            "functorch_ext.ppermute: perm must be a list of pairs (source, destination), but got "
+            f"{kind_of(perm)}."
+        ) from error
 
     def send(x: Tensor, level: _C.Level) -> Tensor:
         found = _sources(pairs, int(level.batch_size))
@@ -260,7 +269,14 @@ def _sources(pairs: list[Any], size: int) -> _Sources | None:
     """
     found = _C.sources_of(pairs, size)
     if found is NotImplemented:  # other numbers than Python's
-        found = _C.sources_of([(int(source), int(to)) for source, to in pairs], size)
+        try:
+            whole = [(operator.index(source), operator.index(to)) for source, to in pairs]
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                "functorch_ext.ppermute: perm must hold pairs (source, destination) of whole "
+                f"numbers, but got {pairs!r}."
+            ) from error
+        found = _C.sources_of(whole, size)
     return found
 
 
@@ -271,9 +287,9 @@ def _permutation(sources: _Sources) -> _Collective:
         )
 
     def across(value: Tensor, dim: int) -> tuple[Tensor, int]:
-        numbers = torch.tensor(sources)
+        numbers = torch.tensor(sources, dtype=torch.int64)
         found = value.index_select(dim, _beside(value, numbers.clamp(min=0).to(value.device)))
-        if min(sources) < 0:
+        if min(sources, default=0) < 0:
             shape = [-1 if i == dim % value.dim() else 1 for i in range(value.dim())]
             missing = (numbers < 0).to(value.device).reshape(shape)
             found = found.masked_fill(_beside(value, missing), 0)
@@ -342,6 +358,8 @@ def _apply(collective: _Collective, level: _C.Level, x: Tensor) -> Tensor:
 
 
 def _reduced(reduction: Callable[..., Tensor], x: Tensor, level: _C.Level) -> Tensor:
+    if level.batch_size == 0:  # nobody gets the largest of none
+        return x
     value, dim = level.unwrap(x)
     if dim is None or level.differentiates((x,)):
         return reduction(_apply(_GATHER, level, x), 0)

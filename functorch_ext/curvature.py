@@ -111,6 +111,7 @@ def vhp(func: Callable[..., Any], argnums: Argnums = 0) -> CurvatureProduct:
     def at(*args: Any, **kwargs: Any) -> LinearFunction:
         point = selected("vhp", argnums, args)
         leaves, structure = flatten(point)
+        check_differentiable("vhp", "the argument at argnums", leaves)
         gradient = _gradient_by("vhp", func, argnums, args, kwargs)
 
         def product(vector: Any) -> Any:

@@ -1,5 +1,7 @@
 """A batching rule of one's own for a function."""
 
+import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -143,13 +145,39 @@ class _Mapped(Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
-        _, pull_back = vjp(ctx.call.plain, *ctx.saved_tensors)
-        return None, *pull_back(tuple(cotangents))
+        tensors = ctx.saved_tensors
+        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
+        at = functools.partial(_of_some, ctx.call.plain, tensors, wanted)
+        _, pull_back, flags = vjp(at, *[tensors[i] for i in wanted], has_aux=True)
+        given = tuple(itertools.compress(cotangents, flags))
+        pulled: list[Any] = [None] * len(tensors)
+        for place, cotangent in zip(wanted, pull_back(given), strict=True):
+            pulled[place] = cotangent
+        return None, *pulled
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Any, ...]:
-        primals = ctx.saved_tensors
-        filled = tuple(
-            x.new_zeros(x.shape) if t is None else t for x, t in zip(primals, tangents, strict=True)
-        )
-        return jvp(ctx.call.plain, primals, filled)[1]
+        tensors = ctx.saved_tensors
+        pushed = [i for i, tangent in enumerate(tangents) if tangent is not None]
+        at = functools.partial(_of_some, ctx.call.plain, tensors, pushed)
+        primals = tuple(tensors[i] for i in pushed)
+        given = tuple(tangents[i] for i in pushed)
+        _, found, flags = jvp(at, primals, given, has_aux=True)
+        remaining = iter(found)
+        return tuple(next(remaining) if flag else None for flag in flags)
+
+
+def _of_some(
+    function: Callable[..., tuple[Tensor, ...]],
+    tensors: tuple[Tensor, ...],
+    places: list[int],
+    *some: Tensor,
+) -> tuple[tuple[Tensor, ...], list[bool]]:
+    """What can be differentiated of a function, by the tensors at the places: which outputs can, as
+    aux. Others are of integers, say."""
+    given = list(tensors)
+    for place, tensor in zip(places, some, strict=True):
+        given[place] = tensor
+    outputs = function(*given)
+    flags = [x.is_floating_point() or x.is_complex() for x in outputs]
+    return tuple(itertools.compress(outputs, flags)), flags

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from functorch_ext import _C
-from functorch_ext._arguments import Argnums, check_differentiable, replaced, selected
+from functorch_ext._arguments import Argnums, check_differentiable, is_int, replaced, selected
 from functorch_ext._basis import each_chunk, split_columns
 from functorch_ext._chunk_sizes import ChunkSize, checked_chunk_size
 from functorch_ext._pytree import flatten, unflatten
@@ -134,7 +134,9 @@ def trace_estimate(
         ``(trace, variance)``: the estimate, and the variance of it as the samples show it.
 
     Raises:
-        ValueError: fewer than 2 samples, or a negative ``deflate``.
+        RuntimeError: ``like`` holds tensors that aren't floating-point or complex.
+        ValueError: fewer than 2 samples, a negative ``deflate``, or products of other shapes than
+            ``like``.
 
     Example::
 
@@ -145,31 +147,46 @@ def trace_estimate(
     Source: M. Hutchinson, "A stochastic estimator of the trace of the influence matrix for
     Laplacian smoothing splines", 1990; R. Meyer et al., "Hutch++", arXiv 2010.09649.
     """
-    if samples < 2 or deflate < 0:
+    if not (is_int(samples) and is_int(deflate)) or samples < 2 or deflate < 0:
         raise ValueError(
-            "functorch_ext.trace_estimate: expected at least 2 samples and deflate >= 0, but got "
-            f"samples={samples!r} and deflate={deflate!r}."
+            "functorch_ext.trace_estimate: expected whole numbers, samples >= 2 and deflate >= 0, "
+            f"but got samples={samples!r} and deflate={deflate!r}."
         )
     leaves, structure = flatten(like)
+    check_differentiable("trace_estimate", "like", leaves)
     sizes = [leaf.numel() for leaf in leaves]
+    dtype = functools.reduce(torch.promote_types, [leaf.dtype for leaf in leaves])
 
     def times(rows: Tensor) -> Tensor:
         """The products with the rows, as rows."""
         pieces = rows.split(sizes, 1)
-        split = [x.reshape(len(rows), *y.shape) for x, y in zip(pieces, leaves, strict=True)]
+        split = [
+            x.reshape(len(rows), *y.shape).to(y.dtype) for x, y in zip(pieces, leaves, strict=True)
+        ]
         products, _ = flatten(vmap(product)(unflatten(structure, split)))
-        return torch.cat([each.flatten(1) for each in products], 1)
+        shapes = [[tuple(x.shape) for x in leaves], [tuple(x.shape[1:]) for x in products]]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                "functorch_ext.trace_estimate: expected product to return tensors of the shapes "
+                f"of like, {shapes[0]}, as a square matrix does, but got {shapes[1]}."
+            )
+        # Not -1: it can't be inferred where there are no elements.
+        flat = [x.reshape(len(rows), n) for x, n in zip(products, sizes, strict=True)]
+        return torch.cat(flat, 1)
 
     def signs(count: int) -> Tensor:
         shape = (count, sum(sizes))
         drawn = torch.randint(2, shape, generator=generator, device=leaves[0].device)
-        return drawn.to(leaves[0].dtype) * 2 - 1
+        return drawn.to(dtype) * 2 - 1
 
     exact = leaves[0].new_zeros(())
     vectors = signs(samples)
     if deflate:
-        basis = torch.linalg.qr(times(signs(min(deflate, sum(sizes)))).T)[0]
-        exact = (basis.T * times(basis.T)).sum()
-        vectors = vectors - vectors @ basis @ basis.T
-    estimates = (vectors * times(vectors)).sum(1)
+        images = times(signs(min(deflate, sum(sizes)))).mT
+        precise = images.to(torch.promote_types(images.dtype, torch.float32))
+        basis = torch.linalg.qr(precise)[0].to(images.dtype)
+        exact = (basis.mH * times(basis.mT)).sum()
+        vectors = vectors.to(basis.dtype)
+        vectors = vectors - vectors @ basis.conj() @ basis.mT
+    estimates = (vectors.conj() * times(vectors)).sum(1)
     return TraceEstimate(exact + estimates.mean(), estimates.var() / samples)

@@ -52,7 +52,7 @@ def laplacian(
         argnums: The positional argument to differentiate by, or a tuple of several, whose
             Laplacians are added.
         weights: For n elements in all, a tensor of shape (n,) that weights their second
-            derivatives, or a symmetric matrix of shape (n, n), which weights the mixed ones too:
+            derivatives, or a matrix of shape (n, n), which weights the mixed ones too:
             ``sum_ij weights_ij d^2 func / dx_i dx_j``. It is split into its eigenvectors.
         chunk_size: Take this many elements at a time, to bound memory; all at once if ``None``.
             Or how much memory to take, as for :func:`vmap`.
@@ -62,7 +62,7 @@ def laplacian(
 
     Raises:
         RuntimeError: as for :func:`hessian_diag`.
-        ValueError: as for :func:`hessian_diag`, or the weights have another shape.
+        ValueError: as for :func:`hessian_diag`, or the weights have another shape, or are complex.
 
     Example::
 
@@ -151,17 +151,28 @@ def _directions(leaves: list[Tensor], weights: Tensor | None) -> Callable[[int, 
             f"functorch_ext.laplacian: expected weights of shape ({total},) or ({total}, {total}) "
             f"for {total} elements in all, but got {got}."
         )
+    if weights.is_complex():
+        raise ValueError(
+            f"functorch_ext.laplacian: expected real weights, but got {weights.dtype}. Take real "
+            "and imaginary parts apart: the Laplacian is linear in them."
+        )
+    if not weights.is_floating_point():
+        weights = weights.to(torch.promote_types(weights.dtype, leaves[0].dtype).to_real())
     if weights.dim() == 1:
         scales = weights
         return lambda start, count: (
             _C.standard_basis(leaves, start, count),
             scales.narrow(0, start, count),
         )
-    scales, vectors = torch.linalg.eigh(weights)
+    # Mixed derivatives are symmetric, so this part of the matrix is all that counts.
+    scales, vectors = torch.linalg.eigh((weights + weights.mT) / 2)
 
     def rows(start: int, count: int) -> _Directions:
         parts = vectors.mT.narrow(0, start, count).split(sizes, 1)
-        basis = [x.reshape(count, *leaf.shape) for x, leaf in zip(parts, leaves, strict=True)]
+        basis = [
+            x.reshape(count, *leaf.shape).to(leaf.dtype)
+            for x, leaf in zip(parts, leaves, strict=True)
+        ]
         return basis, scales.narrow(0, start, count)
 
     return rows

@@ -14,6 +14,7 @@ from functorch_ext._sample_gradients import (
     Loss,
     Parameters,
     Samples,
+    check_max_norm,
     check_model,
     check_samples,
     loss_of_sample,
@@ -33,7 +34,8 @@ def per_sample_grads(
     Args:
         model: Takes a batch. Parameters that don't require grad are constants. The result isn't
             linked to the model's parameters: the second derivative by them needs ``grad`` around
-            ``functional_call``.
+            ``functional_call``. Their hooks get the gradient of a sample, except under
+            ``torch.compile``, which doesn't see them.
         loss_fn: Takes an output of the model and targets, and returns a tensor without dimensions;
             its reduction is that over a single sample.
         chunk_size: Compute this many samples at a time; all at once if ``None``. Or how much memory
@@ -51,7 +53,7 @@ def per_sample_grads(
             ``vmap(grad(loss), (None, 0, 0), randomness="different")``.
         ValueError: the batch and the targets have different numbers of samples; ``chunk_size``
             isn't positive.
-        TypeError: the model isn't a module.
+        TypeError: the model isn't a module, or the loss no function.
 
     Example::
 
@@ -60,15 +62,15 @@ def per_sample_grads(
         >>> {name: each.shape for name, each in grads(torch.ones(3, 2), torch.ones(3, 1)).items()}
         {'weight': torch.Size([3, 1, 2]), 'bias': torch.Size([3, 1])}
     """
-    check_model("per_sample_grads", model)
+    check_model("per_sample_grads", model, loss_fn)
     chunking = checked_chunk_size("per_sample_grads", chunk_size, progress)
 
     def gradients(batch: Any, targets: Any) -> Parameters:
         check_samples("per_sample_grads", batch, targets)
-        trained, rest = split_parameters(model, walk(model))
-        loss = loss_of_sample("per_sample_grads", model, loss_fn, rest)
+        trained, rest, hooks = split_parameters(model, walk(model))
+        loss = loss_of_sample("per_sample_grads", model, loss_fn, rest, hooks)
         of_samples = vmap(grad(loss), in_dims=(None, 0, 0), chunk_size=chunking)
-        return of_samples(trained, batch, targets)
+        return of_samples(trained, batch, targets) if trained else {}
 
     return gradients
 
@@ -114,7 +116,7 @@ def per_sample_grad_norms(
     Z. Bu et al., "Scalable and efficient training of large convolutional neural networks with
     differential privacy", arXiv 2205.10683.
     """
-    check_model("per_sample_grad_norms", model)
+    check_model("per_sample_grad_norms", model, loss_fn)
     chunking = checked_chunk_size("per_sample_grad_norms", chunk_size, progress)
     samples = Samples("per_sample_grad_norms", model, loss_fn)
 
@@ -170,27 +172,22 @@ def clipped_grad_sum(
     al., "Differentially private optimization on large model at small cost", arXiv 2210.00038; and
     those of :func:`per_sample_grad_norms`.
     """
-    check_model("clipped_grad_sum", model)
+    check_model("clipped_grad_sum", model, loss_fn)
+    check_max_norm("clipped_grad_sum", max_norm)
     chunking = checked_chunk_size("clipped_grad_sum", chunk_size, progress)
     if not isinstance(chunking, Chunking):
         chunking = Chunking("clipped_grad_sum", chunking)
-    if not max_norm > 0:
-        raise ValueError(
-            f"functorch_ext.clipped_grad_sum: max_norm must be positive, but got {max_norm!r}."
-        )
 
-    samples = Samples("clipped_grad_sum", model, loss_fn)
-    clipped_sum = functools.partial(samples.clipped_sum, max_norm)
+    known = Samples("clipped_grad_sum", model, loss_fn)
+    clipped_sum = functools.partial(known.clipped_sum, max_norm)
 
     def clipped(batch: Any, targets: Any) -> Parameters:
-        check_samples("clipped_grad_sum", batch, targets)
+        samples = check_samples("clipped_grad_sum", batch, targets)
         total: Parameters = {}
-        leaves = leaves_of((batch, targets))
-        chunks = chunking.of_call(leaves[0].shape[0], leaves)
+        chunks = chunking.of_call(samples, leaves_of((batch, targets)))
         for start, count in chunks:
             piece = operator.itemgetter(slice(start, start + count))
-            is_all = count == leaves[0].shape[0]
-            data = (batch, targets) if is_all else map_tensors(piece, (batch, targets))
+            data = (batch, targets) if count == samples else map_tensors(piece, (batch, targets))
             sums = chunks.call(clipped_sum, *data)
             total = {name: total[name] + sums[name] if total else sums[name] for name in sums}
         return total

@@ -23,6 +23,7 @@ from functorch_ext._arguments import (
     selected,
 )
 from functorch_ext._chunk_sizes import ChunkSize, checked_chunk_size
+from functorch_ext._describing import kind_of
 from functorch_ext._pytree import flatten, leaves_of, unflatten
 from functorch_ext._sparsity.plan import ROWS, Plan
 from functorch_ext.forward import jvp
@@ -213,7 +214,14 @@ class SparseDerivative:
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         leaves, structure = (args, None) if _are_tensors(args, kwargs) else flatten((args, kwargs))
         key: Hashable = (structure, *map(_signature, leaves))
-        made = self._plans.get(key)
+        try:
+            made = self._plans.get(key)
+        except TypeError as error:
+            raise TypeError(
+                f"functorch_ext.{self._transform}: expected arguments that are tensors, or values "
+                f"that can be hashed, by which plans are known, but got: {error}. Close over "
+                "others, or make tensors of them."
+            ) from error
         if made is None or not made[1]():
             leaves, structure = flatten((args, kwargs))
             with _disable_current_modes():
@@ -259,7 +267,13 @@ class SparseDerivative:
         if self._pattern is None:
             found = detection.detect(self._transform, product, points, vectors)
             return *found.entries(), (found.rows, columns), found.holds
-        given = self._pattern.detach()
+        given = self._pattern
+        if not isinstance(given, Tensor):
+            raise TypeError(
+                f"functorch_ext.{self._transform}: expected pattern to be a tensor, sparse or of "
+                f"bools, but got {kind_of(given)}."
+            )
+        given = given.detach()
         if given.layout is torch.strided:
             indices = given.nonzero().T
         else:

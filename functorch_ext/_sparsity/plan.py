@@ -69,11 +69,11 @@ class Plan:
     def _check(self, values: Tensor, probe: Tensor, product: Tensor) -> None:
         values, product = values.detach(), product.detach()
         to, source = (self.rows, self.columns)[:: 1 if self.by == COLUMNS else -1]
-        terms = values * probe[source]
+        terms = values * probe[source].to(values.dtype)
         zeros = torch.zeros_like(product)
         difference = (product - zeros.index_add(0, to, terms)).abs()
         size = zeros.index_add(0, to, terms.abs())
-        eps = torch.finfo(probe.dtype).eps
+        eps = max(torch.finfo(x.dtype).eps for x in (probe, values))
         # Numbers that aren't finite show nothing.
         allowed = eps**0.5 * torch.cat([size, product.abs()]).amax() if len(size) else 0
         if not all_true(~(difference > allowed + 100 * eps)):
