@@ -46,7 +46,9 @@ bool others_need_grad_mode(const variable_list& outputs, const variable_list& se
   };
   const bool flows = std::any_of(outputs.begin(), outputs.end(), is_differentiated) ||
                      std::any_of(seeds.begin(), seeds.end(), is_differentiated);
-  return flows && any_node(outputs, [](Node* node) { return may_depend_on_grad_mode(*node); });
+  return flows && any_node(outputs, [&](Node* node) {
+           return may_depend_on_grad_mode(*node, /*tangents_alone=*/!plane);
+         });
 }
 
 // A backward pass: grad mode and the running count are as its graph needs them.

@@ -13,11 +13,15 @@
 #include <torch/csrc/autograd/forward_grad.h>
 
 #include <algorithm>
+#include <atomic>
+#include <limits>
 #include <mutex>
 #include <utility>
 #include <vector>
 
+#include "autodiff/graph.h"
 #include "autodiff/plane.h"
+#include "autodiff/private_leaf.h"
 #include "engine/below_all_levels.h"
 #include "engine/torch_func.h"
 
@@ -42,6 +46,7 @@ class DualLevel {
     if (first) {
       ForwardADLevel::get_next_idx();
       ours() = true;
+      begun().store(++transforms_begun, std::memory_order_relaxed);
     }
     ++users();
     return first;
@@ -58,10 +63,17 @@ class DualLevel {
     std::shared_ptr<ForwardADLevel> level;
     const std::lock_guard<std::mutex> lock(mutex());
     if (--users() == 0 && std::exchange(ours(), false)) {
+      begun().store(never, std::memory_order_relaxed);
       level = ForwardADLevel::get_by_idx(0);
       ForwardADLevel::release_idx(0);
     }
   }
+  // When the frame began that opened it: whose are the tangents on plane 0.
+  static std::atomic<uint64_t>& begun() {
+    static std::atomic<uint64_t> number = never;
+    return number;
+  }
+  static constexpr auto never = std::numeric_limits<uint64_t>::max();
 
  private:
   static std::mutex& mutex() {
@@ -261,6 +273,29 @@ bool ForwardFrame::join_dual_level() {
 
 void ForwardFrame::leave_dual_level() {
   DualLevel::close();
+}
+
+bool ForwardFrame::tangents_are_constants(at::ArrayRef<at::Tensor> duals) {
+  const auto begun = DualLevel::begun().load(std::memory_order_relaxed);
+  std::vector<at::Tensor> roots;
+  for (const auto& dual : duals) {
+    if (is_wrapper(dual)) {
+      return false;
+    }
+    roots.push_back(dual);
+    if (const auto& tangent = dual._fw_grad(/*level=*/0); tangent.defined()) {
+      roots.push_back(value_on(tangent, LevelPtr()));
+    }
+  }
+  constexpr int64_t most_nodes = 4096;  // to look at for one operator
+  int64_t seen = 0;
+  return begun != DualLevel::never && !any_node(roots, [&](torch::autograd::Node* node) {
+           if (node->num_outputs() > 0) {
+             return ++seen > most_nodes;
+           }
+           const auto* leaf = dynamic_cast<const PrivateLeaf*>(node);
+           return !leaf || (leaf->running && leaf->begun < begun);
+         });
 }
 
 at::Tensor ForwardFrame::strip(const at::Tensor& tensor) const {

@@ -38,6 +38,11 @@ class ForwardFrame {
   static bool join_dual_level();
   static void leave_dual_level();
 
+  // Are the tangents of these tensors of plane 0 constants to all who differentiate: to transforms
+  // inside the one that they belong to, which see tangents of an outer one, and nobody else? (In
+  // one graph on one plane autograd would record them for nobody.)
+  static bool tangents_are_constants(at::ArrayRef<at::Tensor> duals);
+
   // What a tensor of this frame's plane stands for on the plane outside.
   at::Tensor strip(const at::Tensor& tensor) const;
 

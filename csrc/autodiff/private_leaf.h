@@ -9,6 +9,9 @@ namespace functorch_ext {
 
 class ReverseFrame;
 
+// Orders the beginnings of reverse-mode and forward-mode transforms.
+inline std::atomic<uint64_t> transforms_begun{0};
+
 // The leaf of autograd's graph for an alias that a reverse-mode transform hands to its function.
 // Once the transform has returned, nobody can ask for a gradient there.
 struct PrivateLeaf final : torch::autograd::AccumulateGrad {
@@ -21,6 +24,7 @@ struct PrivateLeaf final : torch::autograd::AccumulateGrad {
   }
 
   const ReverseFrame* const frame;  // only to compare: the frame may be gone
+  const uint64_t begun = ++transforms_begun;
   std::atomic<bool> running{true};  // the transform has not returned yet
 };
 

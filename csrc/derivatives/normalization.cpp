@@ -7,6 +7,7 @@
 #include "derivatives/given.h"
 #include "derivatives/register.h"
 #include "derivatives/second_order.h"
+#include "derivatives/unrecorded_tangents.h"
 
 namespace functorch_ext {
 
@@ -25,13 +26,17 @@ struct Normalized {
         scale((variance + epsilon).rsqrt()),
         x((input - mean) * scale) {}
 
+  // Of the scale itself.
+  Normalized(const at::Tensor& input, const at::Tensor& given_mean, const at::Tensor& given_scale)
+      : mean(given_mean), scale(given_scale), x((input - mean) * scale) {}
+
   // With the statistics of the input itself, over some dimensions.
   template <class Epsilon>
   Normalized(const at::Tensor& input, at::IntArrayRef over, const Epsilon& epsilon)
       : Normalized(input, input.mean(over, /*keepdim=*/true), over, epsilon) {}
 
   at::Tensor mean;
-  at::Tensor variance;
+  at::Tensor variance;  // undefined where the scale is given
   at::Tensor scale;
   at::Tensor x;
 
@@ -206,15 +211,21 @@ Three batch_norm_backward(const at::Tensor& grad_output, const at::Tensor& input
           output_mask[2] ? sum(grad_output) : at::Tensor()};
 }
 
+// With the statistics of the input as its functions. The operators of a backward pass aren't told
+// epsilon.
+Normalized normalized_again(const at::Tensor& input, const at::Tensor& mean,
+                            const at::Tensor& scale, at::IntArrayRef over) {
+  const auto deviation = input.detach() - mean.detach();
+  const auto epsilon = scale.detach().pow(-2) - deviation.square().mean(over, /*keepdim=*/true);
+  return Normalized(input, over, epsilon);
+}
+
 Three layer_norm_backward(const at::Tensor& grad_output, const at::Tensor& input,
                           c10::SymIntArrayRef normalized_shape, const at::Tensor& mean,
                           const at::Tensor& scale, const OptionalTensor& weight,
                           const OptionalTensor&, std::array<bool, 3> output_mask) {
   const auto over = last_dims(normalized_shape.size());
-  // The operator isn't told epsilon.
-  const auto deviation = input.detach() - mean.detach();
-  const auto epsilon = scale.detach().pow(-2) - deviation.square().mean(over, /*keepdim=*/true);
-  const Normalized normal(input, over, epsilon);
+  const auto normal = normalized_again(input, mean, scale, over);
   const auto sum = [&](const at::Tensor& tensor) {
     return tensor.sum_to_size_symint(normalized_shape);
   };
@@ -243,22 +254,71 @@ Three group_norm_backward_with_tangents(const at::Tensor& grad_output, const at:
   const std::vector<c10::SymInt> by_group = {n, group, channels / group, channel_size};
   const auto of_group = [](const at::Tensor& tensor) { return tensor.unsqueeze(-1).unsqueeze(-1); };
   const auto grad = grad_output.reshape_symint(by_group);
-  const auto normalized = (input.reshape_symint(by_group) - of_group(mean)) * of_group(rstd);
+  const auto grouped = input.reshape_symint(by_group);
+  // Where tangents aren't recorded, autograd saved the statistics before they had theirs.
+  const auto normal = any_tangent(input) && !any_tangent(mean)
+                          ? normalized_again(grouped, of_group(mean), of_group(rstd), {2, 3})
+                          : Normalized(grouped, of_group(mean), of_group(rstd));
   Three gradients;
   if (output_mask[0]) {
     const auto scaled =
         is_given(weight) ? grad * weight->reshape_symint({1, group, channels / group, 1}) : grad;
     const auto average = [](const at::Tensor& tensor) { return tensor.mean({2, 3}, true); };
-    const auto centred = scaled - average(scaled) - normalized * average(scaled * normalized);
-    std::get<0>(gradients) = (centred * of_group(rstd)).reshape_symint(input.sym_sizes());
+    const auto centred = scaled - average(scaled) - normal.x * average(scaled * normal.x);
+    std::get<0>(gradients) = (centred * normal.scale).reshape_symint(input.sym_sizes());
   }
   if (output_mask[1]) {
-    std::get<1>(gradients) = (grad * normalized).sum(at::IntArrayRef{0, 3}).flatten();
+    std::get<1>(gradients) = (grad * normal.x).sum(at::IntArrayRef{0, 3}).flatten();
   }
   if (output_mask[2]) {
     std::get<2>(gradients) = grad.sum(at::IntArrayRef{0, 3}).flatten();
   }
   return gradients;
+}
+
+template <class Op, auto when, auto same, class Signature = typename Op::schema>
+struct NormKernel;
+template <class Op, auto when, auto same, class Return, class... Parameters>
+struct NormKernel<Op, when, same, Return(Parameters...)> {
+  static Return kernel(c10::DispatchKeySet keys, Parameters... arguments) {
+    const auto compute = [&](const auto&... its) {
+      return ComputedWhen<Op, when, same>::kernel(keys, its...);
+    };
+    if (C10_LIKELY(!records_tangents_for_nobody(keys, arguments...)) ||
+        is_composed_without_tangents(arguments...)) {
+      return compute(arguments...);
+    }
+    return with_unrecorded_tangents([&] { return without_update(compute, arguments...); },
+                                    [&] { return compute(arguments...); });
+  }
+
+ private:
+  // Then its parts save what has tangents of its own.
+  static bool is_composed_without_tangents(const Parameters&... arguments) {
+    const c10::AutoFwGradMode without_tangents(false);
+    return when(arguments...);
+  }
+  // In training a batch norm writes the running statistics, and makes no other use of them.
+  template <class Compute>
+  static Return without_update(const Compute& compute, const at::Tensor& input,
+                               const OptionalTensor& weight, const OptionalTensor& bias,
+                               const OptionalTensor& running_mean,
+                               const OptionalTensor& running_var, bool training, double momentum,
+                               double epsilon) {
+    return training ? compute(input, weight, bias, OptionalTensor(), OptionalTensor(), training,
+                              momentum, epsilon)
+                    : compute(input, weight, bias, running_mean, running_var, training, momentum,
+                              epsilon);
+  }
+  template <class Compute, class... Others>
+  static Return without_update(const Compute& compute, const Others&... arguments) {
+    return compute(arguments...);
+  }
+};
+
+template <class Op, auto when, auto same>
+void add_norm() {
+  add_derivative_kernel<Op>(&NormKernel<Op, when, same>::kernel);
 }
 
 }  // namespace
@@ -269,15 +329,15 @@ void register_normalization_derivatives() {
   using namespace at::_ops;
   add_derivative_kernel<at::_ops::batch_norm>(&LayerKernel<at::_ops::batch_norm>::kernel);
   add_derivative_kernel<at::_ops::group_norm>(&LayerKernel<at::_ops::group_norm>::kernel);
-  add_computed_when<native_group_norm, needs_statistics, functorch_ext::group_norm>();
+  add_norm<native_group_norm, needs_statistics, functorch_ext::group_norm>();
   add_derivative_kernel<at::_ops::layer_norm>(&LayerKernel<at::_ops::layer_norm>::kernel);
-  add_computed_when<native_batch_norm, needs_parts_or_statistics, functorch_ext::batch_norm>();
+  add_norm<native_batch_norm, needs_parts_or_statistics, functorch_ext::batch_norm>();
   add_computed_when<_native_batch_norm_legit, needs_parts_or_statistics,
                     functorch_ext::batch_norm_legit>();
   add_computed_when<_native_batch_norm_legit_no_stats, needs_parts,
                     functorch_ext::batch_norm_no_stats>();
   add_computed_when<_batch_norm_with_update, needs_parts, functorch_ext::batch_norm_with_update>();
-  add_computed_when<native_layer_norm, needs_parts, functorch_ext::layer_norm>();
+  add_norm<native_layer_norm, needs_parts, functorch_ext::layer_norm>();
   add_computed_when<at::_ops::native_batch_norm_backward, is_differentiated_here,
                     batch_norm_backward>();
   add_computed_when<at::_ops::native_layer_norm_backward, is_differentiated_here,
