@@ -63,8 +63,8 @@ class Block(nn.Module):
         return (x + self.norms[1](self.second(y))).relu()
 
 
-def _residual(peers: Peers) -> Contenders:
-    """A small ResNet, by all of its parameters."""
+def _small_resnet() -> tuple[nn.Module, Tensor, Tensor]:
+    """With images and their labels."""
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1),
         *(Block(16) for _ in range(6)),
@@ -72,7 +72,12 @@ def _residual(peers: Peers) -> Contenders:
         nn.Flatten(),
         nn.Linear(16, 10),
     )
-    images, labels = torch.randn(16, 3, 32, 32), torch.arange(16) % 10
+    return model, torch.randn(16, 3, 32, 32), torch.arange(16) % 10
+
+
+def _residual(peers: Peers) -> Contenders:
+    """A small ResNet, by all of its parameters."""
+    model, images, labels = _small_resnet()
     parameters = parameters_of(model)
 
     def make(library: ModuleType) -> Callable[[], Any]:
@@ -83,6 +88,28 @@ def _residual(peers: Peers) -> Contenders:
 
     def autograd() -> Any:
         return torch.autograd.grad(cross_entropy(model(images), labels), list(model.parameters()))
+
+    return {**peers.both(make), LOOP: autograd}
+
+
+def _residual_products(peers: Peers) -> Contenders:
+    """The Hessian's product with one vector. By plain autograd: two backward passes."""
+    model, images, labels = _small_resnet()
+    parameters = parameters_of(model)
+    direction = {name: torch.randn_like(value) for name, value in parameters.items()}
+
+    def make(library: ModuleType) -> Callable[[], Any]:
+        def loss(parameters: dict[str, Tensor]) -> Tensor:
+            return cross_entropy(library.functional_call(model, parameters, (images,)), labels)
+
+        gradient = library.grad(loss)
+        return lambda: library.jvp(gradient, (parameters,), (direction,))[1]
+
+    def autograd() -> Any:
+        leaves = list(model.parameters())
+        loss = cross_entropy(model(images), labels)
+        gradients = torch.autograd.grad(loss, leaves, create_graph=True)
+        return torch.autograd.grad(gradients, leaves, list(direction.values()))
 
     return {**peers.both(make), LOOP: autograd}
 
@@ -130,6 +157,7 @@ WORKLOADS: dict[str, Callable[[Peers], Contenders]] = {
     "jacrev of an MLP, 512-1024-512": lambda peers: jacobian_of_mlp(peers, "jacrev", 512, 1024),
     "jacfwd of an MLP, 512-1024-512": lambda peers: jacobian_of_mlp(peers, "jacfwd", 512, 1024),
     "hessian of an MLP, 512-1024-1": lambda peers: hessian_of_mlp(peers, 512, 1024),
+    "hvp, a small ResNet, 16 images of 32x32": _residual_products,
     "norms of 256 gradients, 10 million parameters, in chunks": _norms_of_chunks,
     of_convnet.name: of_convnet.build,
     of_transformer.name: of_transformer.build,
