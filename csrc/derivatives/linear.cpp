@@ -16,6 +16,8 @@
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
 
+#include "batching/physical.h"
+#include "derivatives/linear_in_turn.h"
 #include "derivatives/numbers_alike.h"
 #include "derivatives/register.h"
 #include "derivatives/weight_of_steps.h"
@@ -40,6 +42,7 @@ class LinearBackward final : public torch::autograd::Node {
       : Node(std::move(edges)),
         sizes_(input.sym_sizes().vec()),
         is_stack_(weight.dim() == 3),
+        are_large_(are_large_layers(input, weight)),
         weight_of_steps_(dynamic_cast<WeightOfSteps*>(next_edge(for_weight).function.get())) {
     if (needs(for_weight)) {
       input_ = SavedVariable(input, /*is_output=*/false);
@@ -67,22 +70,15 @@ class LinearBackward final : public torch::autograd::Node {
       return gradients;
     }
     const auto rows = as_rows(cotangents[0]);
-    if (task_should_compute_output(for_input)) {
-      const auto gradient = product(rows, weight_.unpack());
-      gradients[for_input] =
-          is_stack_ || sizes_.size() == 2 ? gradient : gradient.view_symint(sizes_);
+    const auto weight = wants(for_input) ? weight_.unpack() : at::Tensor();
+    const auto input = wants(for_weight) ? as_rows(input_.unpack()) : at::Tensor();
+    auto found = gradients_of(rows, input, weight);
+    if (found.input.defined() && !is_stack_ && sizes_.size() != 2) {
+      found.input = found.input.view_symint(sizes_);
     }
-    if (task_should_compute_output(for_weight)) {
-      auto inputs = as_rows(input_.unpack());
-      if (weight_of_steps_) {
-        weight_of_steps_->add(rows, std::move(inputs));
-      } else {
-        gradients[for_weight] = product(rows.mT(), inputs);
-      }
-    }
-    if (task_should_compute_output(for_bias)) {
-      gradients[for_bias] = rows.sum(-2);
-    }
+    gradients[for_input] = std::move(found.input);
+    gradients[for_weight] = std::move(found.weight);
+    gradients[for_bias] = std::move(found.bias);
     return gradients;
   }
 
@@ -91,6 +87,32 @@ class LinearBackward final : public torch::autograd::Node {
 
   bool needs(size_t argument) const {
     return next_edge(argument).is_valid();
+  }
+  bool wants(size_t argument) const {
+    return task_should_compute_output(argument);
+  }
+
+  LayerGradients gradients_of(const at::Tensor& cotangent, const at::Tensor& input,
+                              const at::Tensor& weight) const {
+    if (are_large_ && !weight_of_steps_) {
+      if (auto found = linear_gradients_in_turn(
+              cotangent, input, weight, {wants(for_input), wants(for_weight), wants(for_bias)})) {
+        return *std::move(found);
+      }
+    }
+    LayerGradients result;
+    if (wants(for_input)) {
+      result.input = product(cotangent, weight);
+    }
+    if (wants(for_weight) && weight_of_steps_) {
+      weight_of_steps_->add(cotangent, input);
+    } else if (wants(for_weight)) {
+      result.weight = product(cotangent.mT(), input);
+    }
+    if (wants(for_bias)) {
+      result.bias = cotangent.sum(-2);
+    }
+    return result;
   }
 
   at::Tensor as_rows(const at::Tensor& tensor) const {
@@ -102,6 +124,7 @@ class LinearBackward final : public torch::autograd::Node {
 
   const std::vector<c10::SymInt> sizes_;
   const bool is_stack_;
+  const bool are_large_;
   WeightOfSteps* const weight_of_steps_;  // kept alive by the edge to it
   SavedVariable input_;
   SavedVariable weight_;
@@ -259,14 +282,20 @@ std::optional<at::Tensor> linear_in_one_node(LinearRule rule, Level& level, cons
 
 at::Tensor linear_of_stacks(const at::Tensor& input, const at::Tensor& weight,
                             const at::Tensor& bias) {
-  const auto compute = [&] { return at::baddbmm(bias.unsqueeze(1), input, weight.mT()); };
+  const auto compute = [](const at::Tensor& input, const at::Tensor& weight,
+                          const at::Tensor& bias) {
+    const bool is_plain = is_readable(input) && is_readable(weight) && is_readable(bias);
+    return is_plain && are_large_layers(input, weight) && are_numbers(input, weight, bias)
+               ? layers_in_turn(input, weight, bias)
+               : at::baddbmm(bias.unsqueeze(1), input, weight.mT());
+  };
   if (any_wrapper(input, weight, bias) || !is_recorded(input, weight, bias) ||
       !are_numbers(input, weight, bias)) {
-    return compute();
+    return compute(input, weight, bias);
   }
   return recorded(input, weight, bias, [&] {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return compute();
+    return compute(input.detach(), weight.detach(), bias.detach());
   });
 }
 

@@ -3,6 +3,7 @@
 // the weights of all samples are one product each, of all steps.
 #include "derivatives/recurrent.h"
 
+#include <ATen/autocast_mode.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -12,6 +13,7 @@
 
 #include "autodiff/forward_by_reverse.h"
 #include "autodiff/plane.h"
+#include "batching/recurrent_members.h"
 #include "batching/recurrent_rows.h"
 #include "engine/derivatives.h"
 #include "engine/routing.h"
@@ -116,6 +118,26 @@ recurrent::Layer layer_of_rows(RecurrentKind kind, bool reverse, const Arguments
           front(arguments[bias_of_state])};
 }
 
+// Have the samples weights of their own, with which one layer after the other is faster?
+bool are_members(RecurrentKind kind, const Arguments& arguments, const Level& level) {
+  const auto& input = arguments[for_input];
+  return kind == RecurrentKind::Lstm && is_batched_at(arguments[of_input], level) &&
+         is_batched_at(arguments[of_state], level) &&
+         recurrent::is_better_fused(
+             input.scalar_type(), input.size(0) * input.size(1) *
+                                      (arguments[of_input].numel() + arguments[of_state].numel()));
+}
+
+recurrent::MemberLayers layers_of_members(bool reverse, const Arguments& arguments,
+                                          const Level& level) {
+  const auto stack = [&](Argument argument) {
+    const auto& tensor = arguments[argument];
+    return tensor.defined() ? expanded_at_front(tensor, level) : at::Tensor();
+  };
+  return {stack(for_input), stack(for_hidden),    stack(for_cell),      stack(of_input),
+          stack(of_state),  stack(bias_of_input), stack(bias_of_state), reverse};
+}
+
 // (..., rows, size) as the values of samples, and back.
 at::Tensor as_samples(const at::Tensor& rows, const Level& level) {
   const auto dim = rows.dim() - 2;
@@ -156,6 +178,9 @@ class RecurrentBackward final : public torch::autograd::Node {
   void keep(recurrent::Trace trace) {
     trace_ = std::move(trace);
   }
+  void keep(std::vector<recurrent::MemberTrace> traces) {
+    members_ = std::move(traces);
+  }
 
   std::string name() const override {
     return "functorch_ext::RecurrentBackward";
@@ -167,6 +192,7 @@ class RecurrentBackward final : public torch::autograd::Node {
       argument.reset_data();
     }
     trace_ = {};
+    members_.clear();
   }
 
   variable_list apply(variable_list&& cotangents) override {
@@ -181,7 +207,9 @@ class RecurrentBackward final : public torch::autograd::Node {
     }
     const PlaneBelow below(*level_);
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    return from_trace(arguments, cotangents);
+    const c10::impl::ExcludeDispatchKeyGuard without_autocast(c10::autocast_dispatch_keyset);
+    return members_.empty() ? from_trace(arguments, cotangents)
+                            : from_members(arguments, cotangents);
   }
 
  private:
@@ -257,11 +285,36 @@ class RecurrentBackward final : public torch::autograd::Node {
     return gradients;
   }
 
+  variable_list from_members(const Arguments& arguments, const variable_list& cotangents) const {
+    const auto stack = [&](size_t i) {
+      return i < cotangents.size() && cotangents[i].defined()
+                 ? expanded_at_front(cotangents[i], *level_)
+                 : at::Tensor();
+    };
+    const auto found = recurrent::pull_back(layers_of_members(reverse_, arguments, *level_),
+                                            members_, {stack(0), stack(1), stack(2)});
+    variable_list gradients(argument_count);
+    const auto give = [&](Argument argument, const at::Tensor& gradient) {
+      if (task_should_compute_output(argument)) {
+        gradients[argument] = wrap(gradient, 0, *level_);
+      }
+    };
+    give(for_input, found.input);
+    give(for_hidden, found.hidden);
+    give(for_cell, found.cell);
+    give(of_input, found.of_input);
+    give(of_state, found.of_state);
+    give(bias_of_input, found.bias_of_input);
+    give(bias_of_state, found.bias_of_state);
+    return gradients;
+  }
+
   const RecurrentKind kind_;
   const bool reverse_;
   const LevelPtr level_;
   std::vector<SavedVariable> arguments_;
   recurrent::Trace trace_;
+  std::vector<recurrent::MemberTrace> members_;  // in place of the trace
 };
 
 }  // namespace
@@ -279,8 +332,9 @@ std::optional<std::pair<at::Tensor, RecurrentState>> recurrent_layer_in_one_node
   const bool is_batched =
       std::any_of(arguments.begin(), arguments.end(),
                   [&](const at::Tensor& argument) { return is_batched_at(argument, *level); });
+  // Autocast casts the operators of steps, one by one.
   if (!is_batched || (type != at::kFloat && type != at::kDouble) ||
-      !are_plain(arguments, *level, type) || !is_layer(kind, arguments) ||
+      at::autocast::is_autocast_enabled(at::kCPU) || !are_plain(arguments, *level, type) || !is_layer(kind, arguments) ||
       has_no_numbers(arguments, *level)) {
     return std::nullopt;
   }
@@ -293,18 +347,30 @@ std::optional<std::pair<at::Tensor, RecurrentState>> recurrent_layer_in_one_node
   {
     const PlaneBelow below(*level);
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    auto trace = recurrent::run(layer_of_rows(kind, reverse, arguments, *level));
-    // What the node keeps is its own: the program may write to a result.
-    const auto result = [&](const at::Tensor& rows) {
-      return as_samples(node ? rows.clone() : rows, *level);
-    };
-    output = result(reversed(trace.hiddens.narrow(0, 1, trace.hiddens.size(0) - 1), reverse));
-    hidden = result(trace.hiddens[-1]);
-    if (trace.cells.defined()) {
-      cell = result(trace.cells[-1]);
-    }
-    if (node) {
-      node->keep(std::move(trace));
+    if (are_members(kind, arguments, *level)) {
+      std::vector<recurrent::MemberTrace> traces;
+      const auto found =
+          recurrent::run(layers_of_members(reverse, arguments, *level), node ? &traces : nullptr);
+      output = wrap(found.output, 0, *level);
+      hidden = wrap(found.hidden, 0, *level);
+      cell = wrap(found.cell, 0, *level);
+      if (node) {
+        node->keep(std::move(traces));
+      }
+    } else {
+      auto trace = recurrent::run(layer_of_rows(kind, reverse, arguments, *level));
+      // What the node keeps is its own: the program may write to a result.
+      const auto result = [&](const at::Tensor& rows) {
+        return as_samples(node ? rows.clone() : rows, *level);
+      };
+      output = result(reversed(trace.hiddens.narrow(0, 1, trace.hiddens.size(0) - 1), reverse));
+      hidden = result(trace.hiddens[-1]);
+      if (trace.cells.defined()) {
+        cell = result(trace.cells[-1]);
+      }
+      if (node) {
+        node->keep(std::move(trace));
+      }
     }
   }
   if (node) {

@@ -258,3 +258,31 @@ def test_parameters_that_are_differentiated_outside(name):
         slopes = torch.autograd.grad(value, parameters.values(), create_graph=True)
         total = total + sum(slope.sin().sum() for slope in slopes)
     assert_close(got, torch.autograd.grad(total, parameters.values()))
+
+
+@every_kind
+@pytest.mark.parametrize("mapped", ["samples", "weights"])
+def test_under_autocast(name, mapped):
+    """Where it is on in the forward pass, in the backward pass alone, or in both."""
+    module = made(name).float()
+    parameters, x, hidden, cell = everything(module, BATCH)
+    x, hidden, cell = x.float(), hidden.float(), cell.float()
+    if mapped == "weights":
+        parameters = {key: torch.stack([p, p.cos(), -p]) for key, p in parameters.items()}
+    in_dims = (0 if mapped == "weights" else None, 0, 0, 0)
+
+    def gradients(forward, backward):
+        def of_sample(*args):
+            with torch.autocast("cpu", torch.bfloat16, enabled=forward):
+                output, pull = vjp(
+                    lambda *args: sum(x.sum() for x in outputs(module, *args)), *args
+                )
+            with torch.autocast("cpu", torch.bfloat16, enabled=backward):
+                return pull(torch.ones_like(output))
+
+        return vmap(of_sample, in_dims)(parameters, x, hidden, cell)
+
+    want = gradients(False, False)
+    assert_close(gradients(False, True), want, 1e-5)
+    for backward in (False, True):
+        assert_close(gradients(True, backward), want, 0.2)

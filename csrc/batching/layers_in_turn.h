@@ -1,0 +1,29 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+
+// Linear layers with weights of their own, as an ensemble's members have, one after the other. What
+// a member's layer reads and writes then stays in the core's cache from one product to the next.
+// A stack: input (B, N, I), weight (B, O, I), bias (B, O).
+namespace functorch_ext {
+
+// Are the inputs and outputs of such layers too large for the cache, but those of each not too
+// small for calls of its own? Of several threads each has a cache, and share a stack's products
+// out.
+bool are_better_in_turn(int64_t layers, int64_t bytes_of_layer);
+
+// Plain tensors of one dtype on a CPU; the bias may be undefined.
+at::Tensor layers_in_turn(const at::Tensor& input, const at::Tensor& weight,
+                          const at::Tensor& bias);
+
+// The gradients that are wanted, the others undefined: by input, weight and bias. What isn't needed
+// for them may be undefined.
+struct LayerGradients {
+  at::Tensor input, weight, bias;
+};
+LayerGradients layer_gradients_in_turn(const at::Tensor& cotangent, const at::Tensor& input,
+                                       const at::Tensor& weight, std::array<bool, 3> wanted);
+
+}  // namespace functorch_ext
