@@ -52,26 +52,30 @@ at::Tensor layers_in_turn(const at::Tensor& input, const at::Tensor& weight,
 LayerGradients layer_gradients_in_turn(const at::Tensor& cotangent, const at::Tensor& input,
                                        const at::Tensor& weight, std::array<bool, 3> wanted) {
   const auto [by_input, by_weight, by_bias] = wanted;
-  const auto members = cotangent.size(0), rows = cotangent.size(1), outputs = cotangent.size(2);
+  const auto members = cotangent.size(0), outputs = cotangent.size(-1);
+  const auto rows = cotangent.numel() / (members * outputs);
+  const auto matrix = [&](const at::Tensor& stack, int64_t member) {
+    return stack[member].reshape({rows, stack.size(-1)});
+  };
   const auto empty = [&](at::IntArrayRef sizes) { return at::empty(sizes, cotangent.options()); };
   LayerGradients result;
   if (by_input) {
     result.input = empty({members, rows, weight.size(2)});
   }
   if (by_weight) {
-    result.weight = empty({members, outputs, input.size(2)});
+    result.weight = empty({members, outputs, input.size(-1)});
   }
   if (by_bias) {
     result.bias = empty({members, outputs});
   }
   for (int64_t i = 0; i < members; ++i) {
-    const auto own = cotangent[i];
+    const auto own = matrix(cotangent, i);
     if (by_bias) {
       auto sum = result.bias[i];
       at::sum_out(sum, own, 0);
     }
     if (by_weight) {
-      multiply(result.weight[i], own.t(), input[i]);
+      multiply(result.weight[i], own.t(), matrix(input, i));
     }
     if (by_input) {
       multiply(result.input[i], own, weight[i]);

@@ -18,8 +18,9 @@ bool are_better_in_turn(int64_t layers, int64_t bytes_of_layer);
 at::Tensor layers_in_turn(const at::Tensor& input, const at::Tensor& weight,
                           const at::Tensor& bias);
 
-// The gradients that are wanted, the others undefined: by input, weight and bias. What isn't needed
-// for them may be undefined.
+// The gradients that are wanted, the others undefined: by input, weight and bias, for a cotangent
+// (B, ..., O) and input (B, ..., I), which become matrices one by one. What isn't needed may be
+// undefined.
 struct LayerGradients {
   at::Tensor input, weight, bias;
 };

@@ -138,9 +138,15 @@ at::Tensor nll_backward_rule(Level& level, const at::Tensor& grad_output, const 
     grad = grad / aligned(total_weight, target.dim(), level);
   }
   const auto each = at::where(targets.weights == 0, 0, -grad * targets.weights);
-  const auto result = at::zeros_like(targets.scores, at::MemoryFormat::Contiguous)
-                          .scatter(targets.classes, targets.indices.unsqueeze(targets.classes),
-                                   each.unsqueeze(targets.classes));
+  auto result = at::zeros_like(targets.scores, at::MemoryFormat::Contiguous);
+  const auto indices = targets.indices.unsqueeze(targets.classes);
+  const auto numbers = each.unsqueeze(targets.classes);
+  // In place where no derivative and no vmap outside of it could miss that: without another copy.
+  if (is_readable(result) && is_readable(numbers) && is_readable(indices)) {
+    result.scatter_(targets.classes, indices, numbers);
+  } else {
+    result = result.scatter(targets.classes, indices, numbers);
+  }
   return wrap(result, 0, level);
 }
 

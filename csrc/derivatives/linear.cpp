@@ -69,10 +69,9 @@ class LinearBackward final : public torch::autograd::Node {
     if (!cotangents[0].defined()) {
       return gradients;
     }
-    const auto rows = as_rows(cotangents[0]);
     const auto weight = wants(for_input) ? weight_.unpack() : at::Tensor();
-    const auto input = wants(for_weight) ? as_rows(input_.unpack()) : at::Tensor();
-    auto found = gradients_of(rows, input, weight);
+    const auto input = wants(for_weight) ? input_.unpack() : at::Tensor();
+    auto found = gradients_of(cotangents[0], input, weight);
     if (found.input.defined() && !is_stack_ && sizes_.size() != 2) {
       found.input = found.input.view_symint(sizes_);
     }
@@ -101,16 +100,20 @@ class LinearBackward final : public torch::autograd::Node {
       }
     }
     LayerGradients result;
+    const auto rows = as_rows(cotangent);
     if (wants(for_input)) {
-      result.input = product(cotangent, weight);
+      result.input = product(rows, weight);
     }
-    if (wants(for_weight) && weight_of_steps_) {
-      weight_of_steps_->add(cotangent, input);
-    } else if (wants(for_weight)) {
-      result.weight = product(cotangent.mT(), input);
+    if (wants(for_weight)) {
+      auto inputs = as_rows(input);
+      if (weight_of_steps_) {
+        weight_of_steps_->add(rows, std::move(inputs));
+      } else {
+        result.weight = product(rows.mT(), inputs);
+      }
     }
     if (wants(for_bias)) {
-      result.bias = cotangent.sum(-2);
+      result.bias = rows.sum(-2);
     }
     return result;
   }

@@ -28,7 +28,7 @@ int64_t count_of_layers(const at::Tensor& weight) {
 
 bool is_plain_stack(const at::Tensor& tensor) {
   const auto type = tensor.scalar_type();
-  return tensor.dim() == 3 && (type == at::kFloat || type == at::kDouble) && is_readable(tensor);
+  return tensor.dim() >= 3 && (type == at::kFloat || type == at::kDouble) && is_readable(tensor);
 }
 
 std::optional<LayerGradients> gradients_of_stacks(const at::Tensor& cotangent,

@@ -135,6 +135,12 @@ def test_strides_dont_matter():
     assert_close(vmap(grad(layer, (0, 1, 2)))(*args), want)
     moved = [x.movedim(0, -1) for x in args]
     assert_close(vmap(grad(layer, (0, 1, 2)), -1)(*moved), want)
+    # A cotangent whose rows don't lie one after the other, as that of scores in front of places.
+    args = arguments((0, 0, 0), (4, ROWS // 4))
+    places = rand(OUTPUTS, ROWS // 4)
+    weighted = lambda *args: (linear(*args).mT * places).sum()
+    want = loop(plain_gradients(weighted, (0, 1, 2)))(*args)
+    assert_close(vmap(grad(weighted, (0, 1, 2)))(*args), want)
     # A cotangent that lies in memory once.
     summed = lambda *args: linear(*args).sum()
     want = loop(plain_gradients(summed, (0, 1, 2)))(*args)
