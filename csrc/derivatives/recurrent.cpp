@@ -334,8 +334,8 @@ std::optional<std::pair<at::Tensor, RecurrentState>> recurrent_layer_in_one_node
                   [&](const at::Tensor& argument) { return is_batched_at(argument, *level); });
   // Autocast casts the operators of steps, one by one.
   if (!is_batched || (type != at::kFloat && type != at::kDouble) ||
-      at::autocast::is_autocast_enabled(at::kCPU) || !are_plain(arguments, *level, type) || !is_layer(kind, arguments) ||
-      has_no_numbers(arguments, *level)) {
+      at::autocast::is_autocast_enabled(at::kCPU) || !are_plain(arguments, *level, type) ||
+      !is_layer(kind, arguments) || has_no_numbers(arguments, *level)) {
     return std::nullopt;
   }
   NodePtr<RecurrentBackward> node;
