@@ -1,11 +1,11 @@
 #include "batching/recurrent_members.h"
 
 #include <ATen/Context.h>
-#include <c10/core/GradMode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mkldnn_rnn_layer.h>
 #include <ATen/ops/mkldnn_rnn_layer_backward.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/GradMode.h>
 
 namespace functorch_ext::recurrent {
 
