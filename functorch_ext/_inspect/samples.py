@@ -136,10 +136,8 @@ def _starts(frame: types.FrameType) -> dict[_Level, int]:
             continue
         if name == _OF_SAMPLES:
             starts["vmap", each.f_locals["level"].depth] = each.f_locals["inputs"].start
-        elif name == _OF_COLUMNS:
+        elif name in (_OF_COLUMNS, _OF_ROWS):
             of_basis.append(each.f_locals["start"])
-        elif name == _OF_ROWS:
-            of_basis.append(each.f_locals["rows"][0])
     levels = [(kind, depth) for kind, depth, _ in reversed(_C.running_levels()) if kind == "basis"]
     if len(levels) == len(of_basis):
         starts |= dict(zip(levels, of_basis, strict=True))
