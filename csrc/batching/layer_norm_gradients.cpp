@@ -2,13 +2,13 @@
 // would take it a call for each, or operators that read and write all numbers several times.
 #include "batching/layer_norm_gradients.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
 
 #include "batching/vectorized.h"
+#include "engine/threads.h"
 
 namespace functorch_ext {
 
@@ -93,7 +93,7 @@ void norm_gradients(const at::Tensor& grad, const at::Tensor& input, const at::T
   auto* bias_gradients = of_bias.mutable_data_ptr<Number>();
   constexpr int64_t fewest = 1 << 15;  // numbers that are worth another thread
   const auto grain = std::max<int64_t>(fewest / (rows * size), 1);
-  at::parallel_for(0, samples, grain, [&](int64_t start, int64_t end) {
+  on_all_threads(samples, grain, [&](int64_t start, int64_t end) {
     for (auto sample = start; sample < end; ++sample) {
       for (auto i = sample * rows; i < (sample + 1) * rows; ++i) {
         const NormRow<Number> row{grads + i * size, inputs + i * size,

@@ -1,5 +1,4 @@
 // Max pooling of many planes: of all channels of all samples.
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <limits>
@@ -8,6 +7,7 @@
 #include "batching/operators.h"
 #include "batching/rules.h"
 #include "batching/vectorized.h"
+#include "engine/threads.h"
 
 namespace functorch_ext {
 
@@ -123,13 +123,13 @@ std::tuple<at::Tensor, at::Tensor> pool_planes(const at::Tensor& value, const Wi
   auto* to_index = indices.mutable_data_ptr<int64_t>();
   const auto input = windows.input[0] * windows.input[1];
   const auto output = windows.output[0] * windows.output[1];
-  at::parallel_for(0, value.numel() / input, 1 + numbers_for_a_thread / input,
-                   [&](int64_t start, int64_t end) {
-                     Pool<Number> pool(windows);
-                     for (auto plane = start; plane < end; ++plane) {
-                       pool(from + plane * input, to + plane * output, to_index + plane * output);
-                     }
-                   });
+  on_all_threads(value.numel() / input, 1 + numbers_for_a_thread / input,
+                 [&](int64_t start, int64_t end) {
+                   Pool<Number> pool(windows);
+                   for (auto plane = start; plane < end; ++plane) {
+                     pool(from + plane * input, to + plane * output, to_index + plane * output);
+                   }
+                 });
   return {largest, indices};
 }
 

@@ -1,7 +1,6 @@
 // Per-sample gradients of a convolution's weight as products of matrices.
 #include "batching/patches.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 
 #include "batching/large_memory.h"
 #include "batching/stacked_products.h"
+#include "engine/threads.h"
 
 namespace functorch_ext {
 
@@ -114,7 +114,7 @@ void copy_patches(const at::Tensor& columns, const at::Tensor& input, const Patt
   auto* to = static_cast<Number*>(columns.mutable_data_ptr());
   const auto channels = input.size(2);
   const auto numbers = columns.stride(0) / channels;
-  at::parallel_for(0, input.size(0) * channels, 16, [&](int64_t start, int64_t end) {
+  on_all_threads(input.size(0) * channels, 16, [&](int64_t start, int64_t end) {
     for (auto i = start; i < end; ++i) {
       const auto* channel = from + i / channels * input.stride(0) + i % channels * input.stride(2);
       copy_channel(to + i * numbers, channel, input.size(1), input.stride(1), pattern);
@@ -163,14 +163,22 @@ at::Tensor weight_gradient_of_patches(const at::Tensor& grad, const at::Tensor& 
   }
   const auto pattern = pattern_of(input, outputs, patches);
   const auto numbers = stack.size(2) * rows.size(2);
-  const auto step =
-      std::clamp<int64_t>(bytes_at_a_time / (numbers * input.element_size()), 1, samples);
-  const auto columns = at::empty({step, stack.size(2), rows.size(2)}, input.options());
-  for (int64_t start = 0; start < samples; start += step) {
-    const auto count = std::min(step, samples - start);
-    const auto some = columns.narrow(0, 0, count);
-    copy_patches(some, input.narrow(0, start, count), pattern);
-    multiply_stacks(stack.narrow(0, start, count), rows.narrow(0, start, count), some.mT());
+  const auto most = std::max<int64_t>(bytes_at_a_time / (numbers * input.element_size()), 1);
+  const auto compute = [&](int64_t begin, int64_t end) {
+    const auto step = std::min(most, end - begin);
+    const auto columns = at::empty({step, stack.size(2), rows.size(2)}, input.options());
+    for (auto start = begin; start < end; start += step) {
+      const auto count = std::min(step, end - start);
+      const auto some = columns.narrow(0, 0, count);
+      copy_patches(some, input.narrow(0, start, count), pattern);
+      multiply_stacks(stack.narrow(0, start, count), rows.narrow(0, start, count), some.mT());
+    }
+  };
+  // Patches are multiplied on the thread that copied them, in whose cache they are.
+  if (keeps_threads_busy(samples)) {
+    on_all_threads(samples, 1, compute);
+  } else {
+    compute(0, samples);
   }
   return gradient;
 }

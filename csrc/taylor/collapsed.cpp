@@ -3,7 +3,6 @@
 // many as directions. Operators make three: they square, sum the squares, and scale.
 #include "taylor/collapsed.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mul.h>
@@ -17,6 +16,7 @@
 #include "batching/vectorized.h"
 #include "engine/below_all_levels.h"
 #include "engine/frames.h"
+#include "engine/threads.h"
 
 namespace functorch_ext {
 
@@ -83,7 +83,7 @@ void fill(const Stack& stack, const at::Tensor& first, const at::Tensor& slope,
   const auto parts = (stack.columns + most_numbers - 1) / most_numbers;
   const auto numbers = stack.directions * std::min(stack.columns, most_numbers);
   const auto grain = 1 + at::internal::GRAIN_SIZE / std::max<int64_t>(numbers, 1);
-  at::parallel_for(0, stack.matrices * parts, grain, [&](int64_t begin, int64_t end) {
+  on_all_threads(stack.matrices * parts, grain, [&](int64_t begin, int64_t end) {
     for (auto i = begin; i < end; ++i) {
       const auto column = i % parts * most_numbers;
       const auto offset = i / parts * stack.directions * stack.columns + column;
