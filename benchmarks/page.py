@@ -95,4 +95,8 @@ TABLES: dict[str, Callable[[Any], dict[str, str]]] = {
     "scaling": lambda result: {"scaling": scaling.tables(result)},
     "memory": lambda result: {"memory": memory.tables(result)},
     "real": models,
+    "real_on_all_threads": lambda result: {
+        "models_threads_setting": tables.setting(result),
+        "models_threads": tables.in_brief(result),
+    },
 }

@@ -23,13 +23,23 @@ BUILD = Path("build")
 PAGE = Path("docs/benchmarks.md")
 
 # Parts in one row run at the same time: what these count doesn't depend on the machine's load.
-STEPS = (("memory", "instructions"), ("times",), ("bounds",), ("scaling",), ("jit",), ("real",))
+STEPS = (
+    ("memory", "instructions"),
+    ("times",),
+    ("bounds",),
+    ("scaling",),
+    ("jit",),
+    ("real",),
+    ("real_on_all_threads",),
+)
 
 
 def command(part: str, rounds: int) -> list[str]:
     """What runs one part."""
     python = [sys.executable, "-W", "ignore", "-m"]
     output = ["--output", str(FOLDER / f"{part}.json")]
+    if part == "real_on_all_threads":
+        return [*python, "benchmarks.real", "--threads", "all", *output]
     if part != "times":
         return [*python, f"benchmarks.{part}", *output]
     everything = ["--peers", "all", "--threads", "both", "--device", "all"]

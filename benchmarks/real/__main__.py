@@ -1,6 +1,6 @@
 """Times networks of real size in their users' roles, and takes their peak memory on a GPU.
 
-python -m benchmarks.real [--only WORD] [--use WORD] [--device cpu|cuda] [--threads 1]
+python -m benchmarks.real [--only WORD] [--use WORD] [--device cpu|cuda] [--threads 1|all]
                           [--seconds 6] [--output build/benchmarks/real.json]
 
 A cell is a contender's time as a multiple of functorch_ext's. "batch gradient" is plain autograd's
@@ -9,6 +9,7 @@ gradient of the whole batch, less than which per-sample gradients can't take.
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,11 @@ def main() -> None:
     parser.add_argument("--only", default="", help="the networks whose names contain this")
     parser.add_argument("--use", default="", help="the uses whose names contain this")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", choices=("1", "all"), default="1")
     parser.add_argument("--seconds", type=float, default=6, help="for one network in one use")
     parser.add_argument("--output", type=Path, default=FOLDER / "real.json")
     arguments = parser.parse_args()
-    use_threads(arguments.threads)
+    use_threads(1 if arguments.threads == "1" else os.cpu_count() or 1)
     head = ["Network", "samples", f"{OURS}, ms", *COLUMNS]
     if arguments.device == "cuda":
         head += ["MiB", f"MiB, {TORCH_FUNC}"]

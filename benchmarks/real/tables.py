@@ -42,26 +42,47 @@ def tables(report: Result) -> str:
     return "\n\n".join(parts)
 
 
+def _beside_limit(network: str, ratios: dict[str, float]) -> list[str]:
+    """How many times as long as the gradient of the batch, and what is asked for."""
+    found = 1 / ratios[LIMIT]
+    most = next((most for word, most in LIMITS.items() if word in network), None)
+    if most is None:
+        return [f"{found:.2f}", ""]
+    return [f"{found:.2f}", f"≤ {most}: {'reached' if found <= most else '**missed**'}"]
+
+
+def _fastest_other(ratios: dict[str, float]) -> str:
+    others = {name: ratio for name, ratio in ratios.items() if name not in (OURS, LIMIT)}
+    if not others:
+        return ""
+    fastest = min(others, key=others.__getitem__)
+    return f"{others[fastest]:.2f} ({fastest})"
+
+
 def limits(report: Result) -> str:
     """Per-sample gradients beside the gradient of the batch and the fastest other way."""
-    rows = []
-    for network, result in report["uses"]["per-sample gradients"].items():
-        ratios = result["ratios"]
-        found = 1 / ratios[LIMIT]
-        most = next((most for word, most in LIMITS.items() if word in network), None)
-        verdict = "" if most is None else "reached" if found <= most else "**missed**"
-        others = {name: ratios[name] for name in (TORCH_FUNC, LOOP, OPACUS) if name in ratios}
-        fastest = min(others, key=others.__getitem__)
-        rows.append(
-            [
-                network,
-                f"{found:.2f}",
-                "" if most is None else f"≤ {most}: {verdict}",
-                f"{others[fastest]:.2f} ({fastest})",
-            ]
-        )
-    head = ["Network", f"× {LIMIT}", "Target", "× faster than the fastest other"]
-    return table(head, rows)
+    rows = [
+        [network, *_beside_limit(network, result["ratios"]), _fastest_other(result["ratios"])]
+        for network, result in report["uses"]["per-sample gradients"].items()
+    ]
+    return table(["Network", f"× {LIMIT}", "Target", "× faster than the fastest other"], rows)
+
+
+def in_brief(report: Result) -> str:
+    """All uses in one table: per-sample gradients beside their limit, each beside the fastest."""
+    uses = report["uses"]
+    rows = [
+        [
+            network,
+            *_beside_limit(network, result["ratios"]),
+            *(
+                _fastest_other(entries[network]["ratios"]) if network in entries else ""
+                for entries in uses.values()
+            ),
+        ]
+        for network, result in uses["per-sample gradients"].items()
+    ]
+    return table(["Network", f"gradients × {LIMIT}", "Target", *uses], rows)
 
 
 def setting(report: Result) -> str:
