@@ -1,12 +1,13 @@
 #include "batching/layers_in_turn.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 
 #include <cstring>
+
+#include "engine/threads.h"
 
 namespace functorch_ext {
 
@@ -30,22 +31,23 @@ void multiply(at::Tensor product, const at::Tensor& left, const at::Tensor& righ
 }  // namespace
 
 bool are_better_in_turn(int64_t layers, int64_t bytes_of_layer) {
-  const bool one_thread = at::get_num_threads() == 1 || at::in_parallel_region();
-  return one_thread && layers > 1 && bytes_of_layer >= fewest_bytes_of_layer &&
-         layers * bytes_of_layer >= beyond_cache;
+  return layers > 1 && bytes_of_layer >= fewest_bytes_of_layer &&
+         layers * bytes_of_layer >= threads_for_work() * beyond_cache && keeps_threads_busy(layers);
 }
 
 at::Tensor layers_in_turn(const at::Tensor& input, const at::Tensor& weight,
                           const at::Tensor& bias) {
   const auto output = at::empty({input.size(0), input.size(1), weight.size(1)}, input.options());
-  for (int64_t i = 0; i < output.size(0); ++i) {
-    auto own = output[i];
-    if (bias.defined()) {
-      at::addmm_out(own, bias[i], input[i], weight[i].t());
-    } else {
-      multiply(own, input[i], weight[i].t());
+  on_all_threads(output.size(0), 1, [&](int64_t start, int64_t end) {
+    for (auto i = start; i < end; ++i) {
+      auto own = output[i];
+      if (bias.defined()) {
+        at::addmm_out(own, bias[i], input[i], weight[i].t());
+      } else {
+        multiply(own, input[i], weight[i].t());
+      }
     }
-  }
+  });
   return output;
 }
 
@@ -68,19 +70,21 @@ LayerGradients layer_gradients_in_turn(const at::Tensor& cotangent, const at::Te
   if (by_bias) {
     result.bias = empty({members, outputs});
   }
-  for (int64_t i = 0; i < members; ++i) {
-    const auto own = matrix(cotangent, i);
-    if (by_bias) {
-      auto sum = result.bias[i];
-      at::sum_out(sum, own, 0);
+  on_all_threads(members, 1, [&](int64_t start, int64_t end) {
+    for (auto i = start; i < end; ++i) {
+      const auto own = matrix(cotangent, i);
+      if (by_bias) {
+        auto sum = result.bias[i];
+        at::sum_out(sum, own, 0);
+      }
+      if (by_weight) {
+        multiply(result.weight[i], own.t(), matrix(input, i));
+      }
+      if (by_input) {
+        multiply(result.input[i], own, weight[i]);
+      }
     }
-    if (by_weight) {
-      multiply(result.weight[i], own.t(), matrix(input, i));
-    }
-    if (by_input) {
-      multiply(result.input[i], own, weight[i]);
-    }
-  }
+  });
   return result;
 }
 

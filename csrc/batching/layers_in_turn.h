@@ -4,14 +4,14 @@
 
 #include <array>
 
-// Linear layers with weights of their own, as an ensemble's members have, one after the other. What
-// a member's layer reads and writes then stays in the core's cache from one product to the next.
+// Linear layers with weights of their own, as an ensemble's members have, one after the other on
+// each thread. What a member's layer reads and writes then stays in the core's cache from one
+// product to the next.
 // A stack: input (B, N, I), weight (B, O, I), bias (B, O).
 namespace functorch_ext {
 
 // Are the inputs and outputs of such layers too large for the cache, but those of each not too
-// small for calls of its own? Of several threads each has a cache, and share a stack's products
-// out.
+// small for calls of its own, nor too few for the threads, of which each has a cache?
 bool are_better_in_turn(int64_t layers, int64_t bytes_of_layer);
 
 // Plain tensors of one dtype on a CPU; the bias may be undefined.

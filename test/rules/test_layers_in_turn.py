@@ -1,4 +1,4 @@
-"""Large linear layers with weights of their own, which are computed one after the other.
+"""Large linear layers with weights of their own, one after the other on each thread.
 
 The oracle is plain autograd for each member; sizes are those from which on layers take turns.
 """
@@ -11,16 +11,15 @@ from torch.nn.functional import linear
 from functorch_ext import grad, jacrev, jvp, vjp, vmap
 from test.oracle import assert_close, loop, rand
 
-MEMBERS, ROWS, INPUTS, OUTPUTS = 4, 360, 40, 80
+MEMBERS, ROWS, INPUTS, OUTPUTS = 4, 1200, 40, 80
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Several threads share stacks of products out instead."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+@pytest.fixture(autouse=True, params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
     yield
-    torch.set_num_threads(threads)
+    torch.set_num_threads(before)
 
 
 def layer(x, weight, bias=None):
@@ -41,6 +40,14 @@ def arguments(in_dims, rows=(ROWS,), with_bias=True):
         rand(*(size if dim is None else (MEMBERS, *size)))
         for size, dim in zip(sizes, in_dims, strict=True)
     ]
+
+
+def test_no_product_is_one_of_stacks():
+    with torch.profiler.profile() as profile:
+        vmap(grad(layer, (0, 1, 2)))(*arguments((0, 0, 0)))
+    operators = {event.key for event in profile.key_averages()}
+    assert "aten::linear" in operators
+    assert not {"aten::baddbmm", "aten::bmm"} & operators
 
 
 @pytest.mark.parametrize("rows", [(ROWS,), (4, ROWS // 4)])
