@@ -74,6 +74,7 @@ class NeRF(nn.Module):
             nn.ReLU(),
         )
         self.head = nn.Linear(width, 4)
+        nn.init.ones_(self.head.bias)  # Rays through no density at all have gradients of zero.
 
     def forward(self, points: Tensor) -> Tensor:  # (rays, places along the ray, 3)
         phases = (points.unsqueeze(-1) * self.frequencies).flatten(-2)

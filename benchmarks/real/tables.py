@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from benchmarks.peers import BY_HAND, LOOP, OPACUS, OURS, TORCH_FUNC
+from benchmarks.peers import BY_HAND, JAX_JIT, LOOP, OPACUS, OURS, TORCH_FUNC
 from benchmarks.real.uses import LIMIT
 from benchmarks.report import table
 
-COLUMNS = (TORCH_FUNC, LOOP, BY_HAND, OPACUS, LIMIT)
+COLUMNS = (TORCH_FUNC, LOOP, BY_HAND, OPACUS, JAX_JIT, LIMIT)
 Result = dict[str, Any]  # What __main__.run_entry returns.
 
 # Per-sample gradients: at most so many times as long as the gradient of the whole batch.

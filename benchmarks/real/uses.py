@@ -6,6 +6,7 @@ arguments by the names of :mod:`benchmarks.peers`. ``LIMIT`` is what has to be c
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers import BY_HAND, LOOP, Peers, parameters_of
+from benchmarks.real import in_jax
 from benchmarks.real.task import Task
 from benchmarks.timing import Contenders
 
@@ -47,6 +49,18 @@ def _gradients_by_loop(task: Task) -> Weights:
     return {name: torch.stack(column) for name, column in zip(names, zip(*rows))}
 
 
+def _gradients_in_jax(task: Task, peers: Peers) -> Contenders:
+    """Of each sample, by JAX; nothing for a network that isn't written for it."""
+    if (loss := in_jax.loss_of_sample(task)) is None:
+        return {}
+    axes = (None, 0, *(0 for _ in task.inputs))
+
+    def make(jax: ModuleType) -> Callable[..., Any]:
+        return jax.vmap(jax.grad(partial(loss, jax)), axes)
+
+    return peers.jax(make, parameters_of(task.model), task.goal, *task.inputs)
+
+
 def per_sample_gradients(task: Task, peers: Peers) -> Contenders:
     """Of each sample's loss by all parameters. At least: one gradient of the whole batch."""
     weights = parameters_of(task.model)
@@ -72,6 +86,7 @@ def per_sample_gradients(task: Task, peers: Peers) -> Contenders:
         **peers.both(make),
         LOOP: lambda: _gradients_by_loop(task),
         **peers.opacus(in_opacus),
+        **_gradients_in_jax(task, peers),
         LIMIT: lambda: _batch_gradient(task),
     }
 
