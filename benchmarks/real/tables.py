@@ -66,7 +66,9 @@ def limits(report: Result) -> str:
         [network, *_beside_limit(network, result["ratios"]), _fastest_other(result["ratios"])]
         for network, result in report["uses"]["per-sample gradients"].items()
     ]
-    return table(["Network", f"× {LIMIT}", "Target", "× faster than the fastest other in PyTorch"], rows)
+    return table(
+        ["Network", f"× {LIMIT}", "Target", "× faster than the fastest other in PyTorch"], rows
+    )
 
 
 def in_brief(report: Result) -> str:
