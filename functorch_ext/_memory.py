@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -105,6 +105,15 @@ class _Allocations(TorchDispatchMode):
         super().__init__()
         self._held, self.peak = 0, 0
         self._known: dict[int, weakref.ref[Any]] = {}
+
+    def __enter__(self) -> Self:
+        mode = super().__enter__()
+        _C.begin_onlooking()  # so that bad arguments get plain PyTorch's errors here, too
+        return cast(Self, mode)
+
+    def __exit__(self, *raised: Any) -> None:
+        _C.end_onlooking()
+        super().__exit__(*raised)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {id(x) for x in self._storages((args, kwargs))}

@@ -9,6 +9,7 @@
 
 #include "engine/boxed.h"
 #include "engine/failed_operator.h"
+#include "engine/onlooking.h"
 #include "engine/routing.h"
 
 namespace functorch_ext {
@@ -23,10 +24,10 @@ using c10::DispatchKeySet;
 
 // Somebody sees the operators that run on this thread, or gives them another meaning.
 bool is_recorded() {
-  constexpr DispatchKeySet recording({DispatchKey::Python, DispatchKey::PreDispatch,
-                                      DispatchKey::Functionalize,
+  constexpr DispatchKeySet recording({DispatchKey::PreDispatch, DispatchKey::Functionalize,
                                       DispatchKey::FuncTorchDynamicLayerFrontMode});
-  return c10::impl::tls_local_dispatch_key_set().included_.has_any(recording);
+  const auto included = c10::impl::tls_local_dispatch_key_set().included_;
+  return included.has_any(recording) || (included.has(DispatchKey::Python) && has_other_modes());
 }
 
 // A tensor of memory that an operator may run on.

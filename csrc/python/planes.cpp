@@ -2,6 +2,7 @@
 
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include "engine/onlooking.h"
 #include "engine/thread_state.h"
 #include "engine/wrapper.h"
 #include "python/objects.h"
@@ -70,6 +71,8 @@ py::tuple described(const Plane& plane) {
 void bind_planes(py::module_& module) {
   module.def("running_levels", &running_levels);
   module.def("run_outside_transforms", &run_outside_transforms);
+  module.def("begin_onlooking", &begin_onlooking);
+  module.def("end_onlooking", &end_onlooking);
   module.def("look_at",
              [](const py::object& tensor) { return look_at(THPVariable_Unpack(tensor.ptr())); });
   module.def("tangent_of",

@@ -103,6 +103,17 @@ def test_functions_of_modules_and_diagonals(chunk_size):
     torch.testing.assert_close(in_chunks.to_dense(), sparse_jacobian(upwind)(z).to_dense())
 
 
+def test_errors_are_a_samples_while_chunks_are_measured():
+    matrices, vectors = torch.randn(17, 2, 3).double(), torch.randn(17, 1).double()
+    with pytest.raises(RuntimeError, match=r"mat \(2x3\), vec \(1\)"):
+        vmap(torch.mv, chunk_size="auto")(matrices, vectors)
+    classes = torch.zeros(17, 1, dtype=torch.long)
+    with pytest.raises(RuntimeError, match="0D or 1D target tensor expected"):
+        clipped_grad_sum(nn.Linear(4, 10), nn.functional.cross_entropy, 1.0, chunk_size="auto")(
+            torch.randn(17, 4), classes
+        )
+
+
 def test_draws_are_the_same_in_all_chunks_where_asked():
     noisy = lambda x: x + torch.rand(())
     draws = vmap(noisy, randomness="same", chunk_size="1 B")(torch.zeros(8))
