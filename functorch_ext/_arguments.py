@@ -1,7 +1,7 @@
 """What the differentiating transforms share: argnums, and checks of their inputs and outputs."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -72,6 +72,20 @@ _FORWARD = ("jvp", "jacfwd", "hessian", "linearize")
 _WITHOUT_AUX = ("divergence", "jet", "laplacian")
 
 
+def _instead_of(leaf: Any) -> str:
+    """What to differentiate by instead of something that is no tensor."""
+    if isinstance(leaf, torch.nn.Module):
+        return (
+            "Differentiate by dict(module.named_parameters()), in a function that calls the module "
+            "as functional_call(module, parameters, args)."
+        )
+    if isinstance(leaf, Iterator):
+        return (
+            "An iterator isn't looked into: for parameters write dict(module.named_parameters())."
+        )
+    return "Name the tensor arguments with argnums, or close over the others."
+
+
 def check_differentiable(transform: str, what: str, leaves: list[Any]) -> None:
     """Raises unless every leaf is a floating-point or complex tensor."""
     if torch._C._is_tracing() and transform not in ("grad", "grad_and_value"):
@@ -90,8 +104,7 @@ def check_differentiable(transform: str, what: str, leaves: list[Any]) -> None:
                 else f"Thing passed to transform API must be Tensor, in {what},"
             )
             raise (RuntimeError if forward else ValueError)(
-                f"functorch_ext.{transform}: {told} got {type(leaf)}. Name the tensor arguments "
-                "with argnums, or close over the others."
+                f"functorch_ext.{transform}: {told} got {type(leaf)}. {_instead_of(leaf)}"
             )
         if not (leaf.is_floating_point() or leaf.is_complex()):
             told = (

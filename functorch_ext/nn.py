@@ -8,7 +8,7 @@ module keeps its tensors (``_parameters`` and ``_buffers``) for the time of one 
 import inspect
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -144,11 +144,14 @@ def stack_module_state(
         >>> vmap(call, in_dims=(0, 0, None))(parameters, buffers, torch.ones(4, 3)).shape
         torch.Size([5, 4, 2])
     """
-    is_list = isinstance(models, (Sequence, nn.Module))
-    if not is_list or not all(isinstance(model, nn.Module) for model in models):
+    # A ModuleList, a Sequential.
+    is_container = isinstance(models, nn.Module) and isinstance(models, Iterable)
+    if not (isinstance(models, Sequence) or is_container) or not all(
+        isinstance(model, nn.Module) for model in models
+    ):
         raise TypeError(
             "functorch_ext.stack_module_state: models must be a list of torch.nn.Module, but got "
-            f"{models!r}"
+            + (f"one {type(models).__name__}" if isinstance(models, nn.Module) else f"{models!r}")
         )
     if len(models) == 0:
         raise RuntimeError("functorch_ext.stack_module_state: Expected at least one model, got 0")
@@ -235,6 +238,7 @@ def _one_dict(dicts: Any) -> dict[str, Tensor]:
         )
         raise ValueError(
             f"functorch_ext.functional_call: Expected {wanted}, but got {_describe_types(dicts)}"
+            + (". Write dict(module.named_parameters())" if isinstance(dicts, Iterator) else "")
         )
     union: dict[str, Tensor] = {}
     for one in dicts:

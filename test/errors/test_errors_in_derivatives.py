@@ -62,6 +62,17 @@ def test_what_grad_differentiates_by():
         ValueError,
         """functorch_ext.grad: Thing passed to transform API must be Tensor, in the argument at argnums, got <class 'float'>. Name the tensor arguments with argnums, or close over the others.""",
     )
+    model = torch.nn.Linear(2, 1)
+    assert_failure(
+        lambda: grad(lambda model: model(torch.ones(2)).sum())(model),
+        ValueError,
+        """functorch_ext.grad: Thing passed to transform API must be Tensor, in the argument at argnums, got <class 'torch.nn.modules.linear.Linear'>. Differentiate by dict(module.named_parameters()), in a function that calls the module as functional_call(module, parameters, args).""",
+    )
+    assert_failure(
+        lambda: grad(identity)(model.parameters()),
+        ValueError,
+        """functorch_ext.grad: Thing passed to transform API must be Tensor, in the argument at argnums, got <class 'generator'>. An iterator isn't looked into: for parameters write dict(module.named_parameters()).""",
+    )
 
 
 def test_argnums():

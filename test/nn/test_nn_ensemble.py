@@ -81,6 +81,10 @@ def test_stack_module_state_messages():
         failure(), """functorch_ext.stack_module_state: Expected at least one model, got 0"""
     )
     assert_expected_inline(
+        message(TypeError, lambda: stack_module_state(nn.Linear(2, 2))),
+        """functorch_ext.stack_module_state: models must be a list of torch.nn.Module, but got one Linear""",
+    )
+    assert_expected_inline(
         failure(nn.Linear(2, 2), nn.Linear(2, 2), nn.Conv1d(2, 2, 1)),
         """functorch_ext.stack_module_state: Expected all models to be of the same class, but model 0 is a Linear and model 2 is a Conv1d""",
     )

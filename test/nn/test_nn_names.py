@@ -147,6 +147,10 @@ def test_bad_input_messages():
         """functorch_ext.functional_call: Expected parameter_and_buffer_dicts to be a dict, or a list/tuple of dicts, but got int""",
     )
     assert_expected_inline(
+        failure(ValueError, nn.Linear(2, 2).named_parameters()),
+        """functorch_ext.functional_call: Expected parameter_and_buffer_dicts to be a dict, or a list/tuple of dicts, but got generator. Write dict(module.named_parameters())""",
+    )
+    assert_expected_inline(
         failure(ValueError, ({}, [])),
         """functorch_ext.functional_call: Expected all elements of parameter_and_buffer_dicts to be dictionaries, but got a tuple of (dict, list)""",
     )
