@@ -4,6 +4,7 @@
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <memory>
 
 namespace functorch_ext {
@@ -22,9 +23,17 @@ std::vector<at::Tensor> run_kernel(CompiledKernel kernel, size_t outputs,
   }
   std::vector<at::Tensor> results;
   results.reserve(made.size());
+  std::vector<std::unique_ptr<at::Tensor>> handles;  // of results, each once
   for (auto* handle : made) {
-    const std::unique_ptr<at::Tensor> tensor(reinterpret_cast<at::Tensor*>(handle));
-    results.push_back(tensor ? std::move(*tensor) : at::Tensor());
+    auto* tensor = reinterpret_cast<at::Tensor*>(handle);
+    if (!tensor) {
+      results.emplace_back();
+    } else if (tensor->defined()) {
+      handles.emplace_back(tensor);
+      results.push_back(std::move(*tensor));
+    } else {  // taken already: what a function returns twice has one handle
+      results.push_back(results[std::find(made.begin(), made.end(), handle) - made.begin()]);
+    }
   }
   for (const auto position : written) {
     if (!inputs[position]->is_inference()) {
