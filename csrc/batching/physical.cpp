@@ -25,9 +25,11 @@ at::Tensor expanded_at_front(const at::Tensor& tensor, const Level& level) {
 
 namespace {
 
+// Does somebody write down operators, who would miss what goes by memory?
 bool somebody_traces() {
   constexpr c10::DispatchKeySet tracing({c10::DispatchKey::Python, c10::DispatchKey::Functionalize,
-                                         c10::DispatchKey::FuncTorchDynamicLayerFrontMode});
+                                         c10::DispatchKey::FuncTorchDynamicLayerFrontMode,
+                                         c10::DispatchKey::Tracer});
   return c10::impl::tls_local_dispatch_key_set().included_.has_any(tracing);
 }
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import max_pool2d
 
 from functorch_ext import functionalize, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 from functorch_ext._pytree import leaves_of
@@ -56,3 +57,23 @@ def test_other_derivatives_are_refused(name):
     with pytest.raises(NotImplementedError, match="torch.jit.trace takes vmap"):
         torch.jit.trace(REFUSED[name], (torch.randn(3, 4),))
     REFUSED[name](torch.randn(3, 4))
+
+
+def pairs(x):
+    """Forty features of each sample, as a function of its four numbers."""
+    return (x.unsqueeze(-1) * torch.linspace(1, 2, 10)).flatten()
+
+
+# Kernels of our own write into memory, which a tracer doesn't see.
+KERNELS = {
+    "max_pool2d": vmap(lambda x: max_pool2d(pairs(x).view(1, 5, 8), 3)),
+    "max_pool2d's gradient": vmap(grad(lambda x: max_pool2d(pairs(x).view(1, 5, 8), 3).sum())),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_that_write_into_memory(name):
+    function = KERNELS[name]
+    traced = torch.jit.trace(function, (torch.randn(20, 4),))
+    x = torch.randn(20, 4)
+    torch.testing.assert_close(traced(x), function(x))
