@@ -123,14 +123,14 @@ Pair on_plane_0(const at::Tensor& first, const at::Tensor& slope, int64_t dim) {
 }
 
 // May a vmap pass these on to the plane below? Not if it, or autocast, has more to do with them.
+// Their numbers are in the memory of a CPU.
 bool are_plain_samples(const at::Tensor& first, const at::Tensor& slope, const Level& level) {
   const auto is_plain_sample = [&](const at::Tensor& tensor) {
     return is_batched_at(tensor, level) && !tensor.requires_grad() &&
            !tensor._fw_grad(/*level=*/0).defined();
   };
   return level.is_vmap() && level.is_running() && is_plain_sample(first) &&
-         is_plain_sample(slope) &&
-         !at::autocast::is_autocast_enabled(below_all_levels(first).device().type());
+         is_plain_sample(slope) && !at::autocast::is_autocast_enabled(at::kCPU);
 }
 
 Pair on_any_plane(const at::Tensor& first, const at::Tensor& slope, int64_t dim) {
@@ -138,7 +138,7 @@ Pair on_any_plane(const at::Tensor& first, const at::Tensor& slope, int64_t dim)
     return is_wrapper(slope) ? by_operators(first, slope, dim) : on_plane_0(first, slope, dim);
   }
   const auto level = wrapper_of(first)->level_ptr();
-  if (!are_plain_samples(first, slope, *level) || !is_readable(below_all_levels(first))) {
+  if (!is_readable(below_all_levels(first)) || !are_plain_samples(first, slope, *level)) {
     return by_operators(first, slope, dim);
   }
   const PlaneBelow below(*level);

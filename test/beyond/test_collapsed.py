@@ -131,3 +131,11 @@ def test_threads():
         torch.set_num_threads(threads)
     assert_close(*results)
     assert_close(results[0][:3], loop(trace(network))(x[:3]))
+
+
+def test_samples_on_meta():
+    """Autocast, which would have more to do, knows nothing of a device without numbers."""
+    weight = torch.randn(32, 40, device="meta")
+    laplacians = vmap(laplacian(lambda x: (x.sin() @ weight).tanh().sum()))
+    found = laplacians(torch.randn(5, 32, device="meta"))
+    assert found.shape == (5,) and found.is_meta
