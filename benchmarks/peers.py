@@ -21,6 +21,7 @@ FUNCTIONAL = "torch.autograd.functional"
 OPACUS = "Opacus"
 JAX = "JAX, eager"
 JAX_JIT = "JAX, jit"
+OURS_JIT = "functorch_ext, jit"  # beside JAX_JIT alone
 
 ALL = (OURS, TORCH_FUNC, BY_HAND, LOOP, FUNCTIONAL, OPACUS, JAX, JAX_JIT)
 QUICK = (OURS, TORCH_FUNC, BY_HAND)

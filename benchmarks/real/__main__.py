@@ -17,7 +17,17 @@ import torch
 from torch.utils import _pytree as pytree
 
 from benchmarks.part import FOLDER
-from benchmarks.peers import BY_HAND, JAX_JIT, LOOP, OPACUS, OURS, TORCH_FUNC, Peers, as_torch
+from benchmarks.peers import (
+    BY_HAND,
+    JAX_JIT,
+    LOOP,
+    OPACUS,
+    OURS,
+    OURS_JIT,
+    TORCH_FUNC,
+    Peers,
+    as_torch,
+)
 from benchmarks.real import geometry, language, vision
 from benchmarks.real.tables import COLUMNS, cells
 from benchmarks.real.task import Entry
@@ -60,7 +70,9 @@ def run_entry(entry: Entry, use: str, arguments: argparse.Namespace) -> dict[str
     torch.manual_seed(0)
     on_gpu = arguments.device == "cuda"
     # A loop launches each sample's kernels by themselves, which takes a GPU seconds.
-    names = {OURS, TORCH_FUNC, BY_HAND, OPACUS, JAX_JIT, LIMIT} | (set() if on_gpu else {LOOP})
+    names = {OURS, TORCH_FUNC, BY_HAND, OPACUS, OURS_JIT, JAX_JIT, LIMIT} | (
+        set() if on_gpu else {LOOP}
+    )
     peers = Peers(names, arguments.device)
     with torch.device(arguments.device):
         task = entry.build(entry.on_gpu if on_gpu else entry.samples)

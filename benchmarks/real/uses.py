@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.peers import BY_HAND, LOOP, Peers, parameters_of
+import functorch_ext
+from benchmarks.peers import BY_HAND, LOOP, OURS_JIT, Peers, parameters_of
 from benchmarks.real import in_jax
 from benchmarks.real.task import Task
 from benchmarks.timing import Contenders
@@ -49,16 +50,18 @@ def _gradients_by_loop(task: Task) -> Weights:
     return {name: torch.stack(column) for name, column in zip(names, zip(*rows))}
 
 
-def _gradients_in_jax(task: Task, peers: Peers) -> Contenders:
-    """Of each sample, by JAX; nothing for a network that isn't written for it."""
+def _compiled_gradients(task: Task, peers: Peers, ours: Callable[..., Weights]) -> Contenders:
+    """Of each sample, by our jit and JAX's; nothing for a network that isn't written for JAX."""
     if (loss := in_jax.loss_of_sample(task)) is None:
         return {}
+    arguments = parameters_of(task.model), task.goal, *task.inputs
+    compiled = functorch_ext.jit(ours)
     axes = (None, 0, *(0 for _ in task.inputs))
 
     def make(jax: ModuleType) -> Callable[..., Any]:
         return jax.vmap(jax.grad(partial(loss, jax)), axes)
 
-    return peers.jax(make, parameters_of(task.model), task.goal, *task.inputs)
+    return {OURS_JIT: lambda: compiled(*arguments), **peers.jax(make, *arguments)}
 
 
 def per_sample_gradients(task: Task, peers: Peers) -> Contenders:
@@ -66,8 +69,11 @@ def per_sample_gradients(task: Task, peers: Peers) -> Contenders:
     weights = parameters_of(task.model)
     axes = (None, 0, *(0 for _ in task.inputs))
 
+    def transformed(library: ModuleType) -> Callable[..., Weights]:
+        return library.vmap(library.grad(_loss_of_sample(library, task)), axes)
+
     def make(library: ModuleType) -> Callable[[], Weights]:
-        gradients = library.vmap(library.grad(_loss_of_sample(library, task)), axes)
+        gradients = transformed(library)
         return lambda: gradients(weights, task.goal, *task.inputs)
 
     def in_opacus(opacus: ModuleType) -> Callable[[], Weights]:
@@ -86,7 +92,7 @@ def per_sample_gradients(task: Task, peers: Peers) -> Contenders:
         **peers.both(make),
         LOOP: lambda: _gradients_by_loop(task),
         **peers.opacus(in_opacus),
-        **_gradients_in_jax(task, peers),
+        **_compiled_gradients(task, peers, transformed(functorch_ext)),
         LIMIT: lambda: _batch_gradient(task),
     }
 
