@@ -8,6 +8,12 @@ namespace {
 
 FallbackWarner fallback_warner = nullptr;
 
+constexpr const char* values_read =
+    " reads the value of a batched tensor into Python (as .item(), bool(), int() or an if "
+    "statement "
+    "on a tensor do), but the samples may differ. Use torch.where, torch.cond, torch.while_loop or "
+    "another tensor operation instead.";
+
 void check_loop_is_possible(const c10::OperatorHandle& op) {
   const auto& schema = op.schema();
   const auto traits = OperatorTraits::of(op);
@@ -19,16 +25,8 @@ void check_loop_is_possible(const c10::OperatorHandle& op) {
               " depends on the data, so it may differ between samples. Use a form with a static "
               "shape: torch.where(mask, x, fill) instead of selecting by a mask, or the operator "
               "outside vmap.");
-  bool returns_tensor = traits.mutates;
-  for (const auto& result : schema.returns()) {
-    returns_tensor = returns_tensor || result.type()->isSubtypeOf(*c10::TensorType::get()) ||
-                     result.type()->isSubtypeOf(*c10::ListType::ofTensors());
-  }
-  TORCH_CHECK(
-      returns_tensor, "functorch_ext.vmap: ", op.operator_name(),
-      " reads the value of a batched tensor into Python (as .item(), bool(), int() or an if "
-      "statement on a tensor do), but the samples may differ. Use torch.where, torch.cond, "
-      "torch.while_loop or another tensor operation instead.");
+  TORCH_CHECK(traits.mutates || !schema.returns().empty(),
+              "functorch_ext.vmap: ", op.operator_name(), values_read);
 }
 
 }  // namespace
@@ -82,6 +80,9 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
       return tensors[0];
     }
     for (const auto& tensor : tensors) {
+      TORCH_CHECK(!tensor.is_nested(), "functorch_ext.vmap: the result of ", op.operator_name(),
+                  " is a nested tensor, and those of samples can't be stacked. Use padding and a "
+                  "mask; nn.TransformerEncoder does with enable_nested_tensor=False.");
       TORCH_CHECK(is_strided(tensor) || tensor.layout() == at::kSparse,
                   "functorch_ext.vmap: the result of ", op.operator_name(), " has the layout ",
                   tensor.layout(),
@@ -118,8 +119,7 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
       stack->push_back(std::move(list));
     } else {
       for (const auto& result : results[r]) {
-        TORCH_CHECK(result == first, "functorch_ext.vmap: ", op.operator_name(),
-                    " returns a value that is not a tensor and differs between samples.");
+        TORCH_CHECK(result == first, "functorch_ext.vmap: ", op.operator_name(), values_read);
       }
       stack->push_back(first);
     }
