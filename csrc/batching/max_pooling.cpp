@@ -1,5 +1,4 @@
 // Max pooling of many planes: of all channels of all samples.
-
 #include <algorithm>
 #include <limits>
 

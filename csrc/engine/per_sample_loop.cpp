@@ -10,9 +10,8 @@ FallbackWarner fallback_warner = nullptr;
 
 constexpr const char* values_read =
     " reads the value of a batched tensor into Python (as .item(), bool(), int() or an if "
-    "statement "
-    "on a tensor do), but the samples may differ. Use torch.where, torch.cond, torch.while_loop or "
-    "another tensor operation instead.";
+    "statement on a tensor do), but the samples may differ. Use torch.where, torch.cond, "
+    "torch.while_loop or another tensor operation instead.";
 
 void check_loop_is_possible(const c10::OperatorHandle& op) {
   const auto& schema = op.schema();
