@@ -81,6 +81,24 @@ at::Tensor times_normalized(const at::Tensor& grad, const at::Tensor& input, con
   return fits ? centred.mul_(rstd).mul_(grad) : at::mul(grad, at::mul(centred, rstd));
 }
 
+// The same as a function of the input alone: autograd around takes mean and rstd, of which the
+// operator has no derivative, for constants. They tell the epsilon.
+at::Tensor times_normalized_again(const at::Tensor& grad, const at::Tensor& input,
+                                  const at::Tensor& mean, const at::Tensor& rstd,
+                                  int64_t normalized_rank) {
+  std::vector<int64_t> over;
+  for (auto dim = -normalized_rank; dim < 0; ++dim) {
+    over.push_back(dim);
+  }
+  const auto variance = [&](const at::Tensor& centred) {
+    return at::mul(centred, centred).mean(over, /*keepdim=*/true);
+  };
+  const auto constant = at::sub(input.detach(), mean.detach());
+  const auto epsilon = at::sub(rstd.detach().pow(-2), variance(constant));
+  const auto centred = at::sub(input, input.mean(over, /*keepdim=*/true));
+  return at::mul(grad, at::mul(centred, at::add(variance(centred), epsilon).rsqrt()));
+}
+
 // In one pass, where that may read memory; undefined where not.
 Three gradients_in_one_pass(Level& level, const at::Tensor& grad_output, const at::Tensor& input,
                             c10::SymIntArrayRef normalized_shape, const at::Tensor& mean,
@@ -156,8 +174,11 @@ Three layer_norm_backward_rule(Level& level, const at::Tensor& grad_output, cons
   }
   if (output_mask[1]) {
     const bool batched = batched_grad || batched_input;
-    const auto product = times_normalized(grad, at_front(input, level), at_front(mean, level),
-                                          at_front(rstd, level));
+    const auto value = at_front(input, level);
+    const auto front_mean = at_front(mean, level), front_rstd = at_front(rstd, level);
+    const auto product = is_plain(value) ? times_normalized(grad, value, front_mean, front_rstd)
+                                         : times_normalized_again(grad, value, front_mean,
+                                                                  front_rstd, normalized_rank);
     const auto sum = sum_leading(product, normalized_rank, batched);
     std::get<1>(gradients) = wrap_if(for_weight(sum, weight), batched, level);
   }

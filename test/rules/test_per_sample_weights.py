@@ -169,3 +169,21 @@ def test_many_weights_of_each_sample(transposed):
         total = total + sum(slope.square().sum() for slope in slopes)
     (want,) = torch.autograd.grad(total, scale)
     assert_close(grad(norm)(scale.detach()), want)
+
+
+@pytest.mark.parametrize("outer", ["plain autograd", "grad"])
+def test_derivatives_of_layer_norm_weight_gradients(outer):
+    """By the input, through the statistics as well, which PyTorch takes for constants here."""
+    x, weight = torch.randn(5, 3, 4, dtype=torch.double), torch.randn(4, dtype=torch.double)
+
+    def loss(w, y):
+        return torch.nn.functional.layer_norm(y, (4,), w).sin().sum()
+
+    def norms(y):
+        return vmap(grad(loss), (None, 0))(weight, y).square().sum()
+
+    leaf, parameter = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    rows = [torch.autograd.grad(loss(parameter, y), parameter, create_graph=True)[0] for y in leaf]
+    (expected,) = torch.autograd.grad(torch.stack(rows).square().sum(), leaf)
+    found = grad(norms)(x) if outer == "grad" else torch.autograd.grad(norms(leaf), leaf)[0]
+    assert_close(found, expected)
