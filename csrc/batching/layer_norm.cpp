@@ -81,8 +81,8 @@ at::Tensor times_normalized(const at::Tensor& grad, const at::Tensor& input, con
   return fits ? centred.mul_(rstd).mul_(grad) : at::mul(grad, at::mul(centred, rstd));
 }
 
-// The same as a function of the input alone: autograd around takes mean and rstd, of which the
-// operator has no derivative, for constants. They tell the epsilon.
+// The same as a function of the input alone, for autograd around, which takes mean and rstd for
+// constants: PyTorch's layer norm has no derivatives of them. They tell the epsilon.
 at::Tensor times_normalized_again(const at::Tensor& grad, const at::Tensor& input,
                                   const at::Tensor& mean, const at::Tensor& rstd,
                                   int64_t normalized_rank) {
@@ -176,9 +176,9 @@ Three layer_norm_backward_rule(Level& level, const at::Tensor& grad_output, cons
     const bool batched = batched_grad || batched_input;
     const auto value = at_front(input, level);
     const auto front_mean = at_front(mean, level), front_rstd = at_front(rstd, level);
-    const auto product = is_plain(value) ? times_normalized(grad, value, front_mean, front_rstd)
-                                         : times_normalized_again(grad, value, front_mean,
-                                                                  front_rstd, normalized_rank);
+    const auto product = is_followed(value) ? times_normalized_again(grad, value, front_mean,
+                                                                     front_rstd, normalized_rank)
+                                            : times_normalized(grad, value, front_mean, front_rstd);
     const auto sum = sum_leading(product, normalized_rank, batched);
     std::get<1>(gradients) = wrap_if(for_weight(sum, weight), batched, level);
   }

@@ -45,8 +45,13 @@ at::Tensor expanded_to_change(const at::Tensor& tensor, const Level& level) {
   return is_traced ? value.clone(at::MemoryFormat::Contiguous) : value;
 }
 
+bool is_followed(const at::Tensor& value) {
+  return value.requires_grad() || value._fw_grad(/*level=*/0).defined() ||
+         (is_wrapper(value) && is_followed(wrapper_of(value)->value()));
+}
+
 bool is_plain(const at::Tensor& value) {
-  return !is_wrapper(value) && !value.requires_grad() && !value._fw_grad(/*level=*/0).defined();
+  return !is_wrapper(value) && !is_followed(value);
 }
 
 bool is_readable(const at::Tensor& value) {

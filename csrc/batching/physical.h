@@ -22,6 +22,11 @@ at::Tensor expanded_at_front(const at::Tensor& tensor, const Level& level);
 // share (pytorch#183986).
 at::Tensor expanded_to_change(const at::Tensor& tensor, const Level& level);
 
+// Does autograd follow the value, on its plane or on one below? Then what a rule computes by
+// numbers that the operator saved, but that autograd takes for constants, would have another
+// derivative.
+bool is_followed(const at::Tensor& value);
+
 // Is the value a tensor of plane 0 that no derivative flows through?
 bool is_plain(const at::Tensor& value);
 // And do its numbers, at least one, lie in the memory of a CPU, for a rule to read and to compute
