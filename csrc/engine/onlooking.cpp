@@ -2,24 +2,20 @@
 
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 
+#include "engine/thread_state.h"
+
 namespace functorch_ext {
 
-namespace {
-
-thread_local int64_t onlooking_modes = 0;
-
-}  // namespace
-
 void begin_onlooking() {
-  ++onlooking_modes;
+  ++detail::mutable_thread_state().onlooking_modes;
 }
 
 void end_onlooking() {
-  --onlooking_modes;
+  --detail::mutable_thread_state().onlooking_modes;
 }
 
 bool has_other_modes() {
-  return c10::impl::TorchDispatchModeTLS::stack_len() > onlooking_modes;
+  return c10::impl::TorchDispatchModeTLS::stack_len() > thread_state().onlooking_modes;
 }
 
 }  // namespace functorch_ext

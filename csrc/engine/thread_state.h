@@ -7,7 +7,7 @@
 #include "engine/level.h"
 
 // All that a transform changes of a thread, but for PyTorch's own flags (grad mode, forward mode,
-// inference mode, dispatch keys). Every entry but the last two is set and restored by `Scoped`
+// inference mode, dispatch keys). Every entry but the last four is set and restored by `Scoped`
 // alone.
 namespace functorch_ext {
 
@@ -30,6 +30,8 @@ struct ThreadState {
   // In a normalization layer, which drops the statistics that the operator returns?
   bool drops_statistics = false;
 
+  // How many dispatch modes only look on (see onlooking.h).
+  int64_t onlooking_modes = 0;
   // How deep the levels are that may be gone back to while torch.func's transforms run.
   int64_t kept_depth = 0;
   // How often somebody asked for the memory of a tensor that has none.
