@@ -69,10 +69,9 @@ def run_entry(entry: Entry, use: str, arguments: argparse.Namespace) -> dict[str
     """The times of one network in one role, by contender; why one failed, instead."""
     torch.manual_seed(0)
     on_gpu = arguments.device == "cuda"
-    # A loop launches each sample's kernels by themselves, which takes a GPU seconds.
-    names = {OURS, TORCH_FUNC, BY_HAND, OPACUS, OURS_JIT, JAX_JIT, LIMIT} | (
-        set() if on_gpu else {LOOP}
-    )
+    names = {OURS, TORCH_FUNC, BY_HAND, OPACUS, OURS_JIT, JAX_JIT, LIMIT}
+    if not on_gpu:  # A loop launches each sample's kernels by themselves: seconds on a GPU.
+        names.add(LOOP)
     peers = Peers(names, arguments.device)
     with torch.device(arguments.device):
         task = entry.build(entry.on_gpu if on_gpu else entry.samples)

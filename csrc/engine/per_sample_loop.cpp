@@ -80,8 +80,9 @@ void per_sample_loop(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* 
     }
     for (const auto& tensor : tensors) {
       TORCH_CHECK(!tensor.is_nested(), "functorch_ext.vmap: the result of ", op.operator_name(),
-                  " is a nested tensor, and those of samples can't be stacked. Use padding and a "
-                  "mask; nn.TransformerEncoder does with enable_nested_tensor=False.");
+                  " is a nested tensor, and only strided and sparse ones of samples can be "
+                  "stacked. Use padding and a mask; nn.TransformerEncoder does with "
+                  "enable_nested_tensor=False.");
       TORCH_CHECK(is_strided(tensor) || tensor.layout() == at::kSparse,
                   "functorch_ext.vmap: the result of ", op.operator_name(), " has the layout ",
                   tensor.layout(),

@@ -37,4 +37,4 @@ def test_the_message_speaks_of_the_layout(name):
         with pytest.raises((RuntimeError, NotImplementedError)) as caught:
             call()
         assert not re.search(INTERNAL, str(caught.value)), caught.value
-        assert re.search("strided|sparse|nested", str(caught.value)), caught.value
+        assert "strided" in str(caught.value) or "sparse" in str(caught.value), caught.value
